@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# The one entry point: `make help` lists the targets. A fresh Debian 12 machine needs rustup, gcc,
+# make and git; the first target sets the rest up (scripts/setup.sh).
+
+CARGO  ?= cargo
+MEM    ?= 1GiB
+WINDOW ?= 256MiB
+DISK   ?=
+RAM    ?= accepted
+CPUS   ?= 1
+RESTRICTED_INJECTION ?= on
+RUNFLAGS ?=
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
+NONE       := x86_64-unknown-none
+BARE       := $(TARGET_DIR)/$(NONE)/release
+HOST       := $(TARGET_DIR)/release
+IMAGES     := $(TARGET_DIR)/images
+IGVM       := $(IMAGES)/paravisor.igvm
+REPORT     := $(TARGET_DIR)/report
+BUILDER    := $(HOST)/igvm-builder
+RUNNER     := $(HOST)/runner
+# Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.
+IMAGE_BINS := paravisor test-guest snp-host
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-qemu images igvm disk run test test-host test-qemu lint lint-source fmt doc qemu-snp clean
+
+help: ## List the targets and the variables
+	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@printf '\nvariables of `make run` and `make igvm`:\n'
+	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n'
+
+setup: ## Add the bare-metal Rust target
+	@scripts/setup.sh rust
+
+setup-qemu: setup ## The same, and QEMU (installed through apt where that is allowed)
+	@scripts/setup.sh qemu
+
+images: setup ## Build the bare-metal binaries and the tools that pack and run them
+	@$(CARGO) build --release --quiet -p paravisor -p test-guest -p snp-host --bins --target $(NONE) \
+		--features paravisor/bare-metal,test-guest/bare-metal,snp-host/bare-metal
+	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins
+
+igvm: images ## Pack paravisor.igvm; prints its size and SNP launch digest
+	@mkdir -p $(IMAGES)
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(BARE)/test-guest --output $(IGVM) \
+		--window $(WINDOW) --ram $(RAM) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+
+disk: images ## Make the default disk: a file system image of this source tree
+	@mkdir -p $(IMAGES)
+	@$(RUNNER) disk --from $(CURDIR) --output $(IMAGES)/disk.img
+
+run: setup-qemu igvm $(if $(DISK),,disk) ## Boot the image on the emulated SNP machine and do real disk I/O through the pool
+	@$(RUNNER) run --igvm $(IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/disk.img)" \
+		--memory $(MEM) --report $(REPORT) $(RUNFLAGS)
+
+test: setup-qemu test-host test-qemu ## Every test: unit, property and model tests, then the images on QEMU
+
+test-host: setup ## The tests that need no QEMU
+	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration
+	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
+	@$(CARGO) test -p integration
+
+test-qemu: setup-qemu igvm ## The tests that boot the images on QEMU
+	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test --release -p integration --features qemu --test qemu -- --test-threads=2
+
+lint: setup lint-source ## Formatting, clippy on every target, source rules
+	@$(CARGO) fmt --all --check
+	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet -p paravisor -p test-guest -p snp-host --bins --target $(NONE) \
+		--features paravisor/bare-metal,test-guest/bare-metal,snp-host/bare-metal -- -D warnings
+	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim --lib --target $(NONE) -- -D warnings
+	@echo 'lint: ok'
+
+lint-source:
+	@scripts/check-source.sh
+
+fmt: ## Format the sources
+	@$(CARGO) fmt --all
+
+doc: ## Build the API documentation
+	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
+
+qemu-snp: igvm ## Boot the same IGVM file on a real SEV-SNP host; elsewhere says what is missing
+	@scripts/qemu-snp.sh $(IGVM) $(MEM) $(DISK)
+
+clean: ## Remove everything that was built
+	@$(CARGO) clean
