@@ -19,6 +19,8 @@ extern crate std;
 
 pub mod access;
 pub mod layout;
+#[cfg(feature = "machine")]
+pub mod machine;
 pub mod psc;
 pub mod rmp;
 pub mod run_vmpl;

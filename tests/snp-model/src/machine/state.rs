@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine itself: memory map, reverse map, both views of every page, the host's manner.
+
+use std::boxed::Box;
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::vec;
+use std::vec::Vec;
+
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
+use snp::psc::PscOperation;
+
+use crate::layout::{Layout, Range};
+use crate::psc::{HostError, HostManner};
+use crate::rmp::{Rmp, RmpEntry};
+
+use super::memory::Pattern;
+
+pub(super) type Page = Box<[u8; 4096]>;
+
+/// What happened on the machine so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// VMGEXITs for page-state changes.
+    pub psc_exits: u64,
+    /// 4 KiB pages that became shared.
+    pub pages_shared: u64,
+    /// 4 KiB pages that became private.
+    pub pages_private: u64,
+    /// PVALIDATE instructions.
+    pub pvalidate: u64,
+    /// RMPADJUST instructions.
+    pub rmpadjust: u64,
+    /// Flushes of translations.
+    pub flushes: u64,
+}
+
+pub(super) struct State {
+    pub layout: Layout,
+    pub entries: Vec<RmpEntry>,
+    pub private: HashMap<usize, Page>,
+    pub shared: HashMap<usize, Page>,
+    pub manner: HostManner,
+    pub counters: Counters,
+    /// Platform calls left until one fails; `None` is never.
+    pub fail_in: Option<u64>,
+}
+
+impl State {
+    pub fn index(&self, address: GuestPhysicalAddress) -> Option<usize> {
+        self.layout.index_of(address)
+    }
+
+    pub fn rmp(&mut self) -> Rmp<'_> {
+        Rmp::new(&mut self.entries)
+    }
+
+    /// Counts a platform call; true when it is the one that shall fail.
+    pub fn fails_now(&mut self) -> bool {
+        let Some(left) = &mut self.fail_in else {
+            return false;
+        };
+        *left = left.saturating_sub(1);
+        let fails = *left == 0;
+        if fails {
+            self.fail_in = None;
+        }
+        fails
+    }
+
+    /// What the host does for one entry of a page-state change.
+    pub fn change(
+        &mut self,
+        page: GuestPhysicalAddress,
+        size: PageSize,
+        operation: PscOperation,
+    ) -> Result<(), HostError> {
+        let index = self.index(page).ok_or(HostError)?;
+        let last = page
+            .checked_add(size.bytes() - PAGE_SIZE)
+            .ok_or(HostError)?;
+        self.index(last).ok_or(HostError)?;
+        let assign = match operation {
+            PscOperation::Private => true,
+            PscOperation::Shared => false,
+            PscOperation::Smash | PscOperation::Unsmash => return Ok(()),
+        };
+        for page in index..index + usize::try_from(size.pages()).map_err(|_| HostError)? {
+            let owned = self.entries[page].assigned;
+            if owned == assign {
+                continue;
+            }
+            // Neither view survives a change: what was written with one key is noise with the other.
+            self.private.remove(&page);
+            self.shared.insert(page, Pattern::of(page).page());
+            let counter = if assign {
+                &mut self.counters.pages_private
+            } else {
+                &mut self.counters.pages_shared
+            };
+            *counter += 1;
+        }
+        if self.rmp().rmpupdate(index, size, assign) {
+            Ok(())
+        } else {
+            Err(HostError)
+        }
+    }
+}
+
+/// A machine. All methods take `&self`: several threads play several vCPUs.
+pub struct Machine {
+    state: Mutex<State>,
+}
+
+impl core::fmt::Debug for Machine {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Machine")
+            .field("counters", &self.counters())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Machine {
+    /// A machine whose memory the host owns.
+    ///
+    /// # Panics
+    /// When the ranges are no layout.
+    pub fn new(ranges: &[Range]) -> Self {
+        let layout = Layout::new(ranges).expect("ascending, disjoint, multiples of 2 MiB");
+        let entries = vec![RmpEntry::default(); layout.pages()];
+        Self {
+            state: Mutex::new(State {
+                layout,
+                entries,
+                private: HashMap::new(),
+                shared: HashMap::new(),
+                manner: HostManner::Honest,
+                counters: Counters::default(),
+                fail_in: None,
+            }),
+        }
+    }
+
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Tells the host how to behave from now on.
+    pub fn set_manner(&self, manner: HostManner) {
+        self.state().manner = manner;
+    }
+
+    /// Makes the `nth` platform call from now on fail (1 is the next one).
+    pub fn fail_platform_call(&self, nth: u64) {
+        self.state().fail_in = Some(nth);
+    }
+
+    /// What happened so far.
+    pub fn counters(&self) -> Counters {
+        self.state().counters
+    }
+
+    /// The reverse-map entry of the page at `address`.
+    pub fn entry(&self, address: GuestPhysicalAddress) -> Option<RmpEntry> {
+        let state = self.state();
+        state.index(address).map(|index| state.entries[index])
+    }
+
+    /// Whether any page of the range is validated: never, in a pool window.
+    pub fn any_validated(&self, base: GuestPhysicalAddress, bytes: u64) -> bool {
+        (0..bytes / PAGE_SIZE).any(|page| {
+            let address = GuestPhysicalAddress::new(base.bits() + page * PAGE_SIZE);
+            self.entry(address).is_some_and(|entry| entry.validated)
+        })
+    }
+
+    /// The host changes a page on its own, without having been asked.
+    pub fn host_changes(
+        &self,
+        page: GuestPhysicalAddress,
+        size: PageSize,
+        operation: PscOperation,
+    ) -> bool {
+        self.state().change(page, size, operation).is_ok()
+    }
+
+    /// Makes the pages of a range part of the launch: private, validated, zero, VMPL 0 only.
+    ///
+    /// # Panics
+    /// When the range is not memory of the machine.
+    pub fn launch(&self, base: GuestPhysicalAddress, bytes: u64) {
+        let mut state = self.state();
+        for page in 0..bytes / PAGE_SIZE {
+            let address = GuestPhysicalAddress::new(base.bits() + page * PAGE_SIZE);
+            let index = state
+                .index(address)
+                .expect("launch pages are memory of the machine");
+            state.rmp().set_launch_page(index);
+            state.private.insert(index, Box::new([0; 4096]));
+        }
+    }
+}
