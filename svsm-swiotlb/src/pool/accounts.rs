@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Cap, granted, peak and quarantined chunks of a window.
+//!
+//! A chunk counts as granted from the moment a GROW reserves it until a RELEASE or a refusal has settled it, orphans
+//! included; so the sum never exceeds the cap, whatever runs at the same time.
+
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use protocol::CHUNK_BYTES;
+
+use super::window::chunk_bytes;
+use super::{ChunkRecords, ChunkState, Window};
+
+/// The accounts; all in chunks inside, in bytes outside.
+#[derive(Debug)]
+pub struct Accounts {
+    hard_cap: usize,
+    cap: AtomicUsize,
+    granted: AtomicUsize,
+    peak: AtomicUsize,
+    quarantined: AtomicUsize,
+}
+
+impl Accounts {
+    /// Counts what the records hold. The cap begins at the hard cap, which is at most the window.
+    pub(super) fn new(window: &Window, records: &ChunkRecords<'_>, hard_cap_bytes: u64) -> Self {
+        let hard_cap = usize::try_from(hard_cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
+        let hard_cap = hard_cap.min(window.chunks());
+        let states = || (0..records.len()).map(|chunk| records.state(chunk));
+        let quarantined = states()
+            .filter(|state| *state == ChunkState::Quarantined)
+            .count();
+        let free = states().filter(|state| *state == ChunkState::Free).count();
+        let granted = records
+            .len()
+            .saturating_sub(free)
+            .saturating_sub(quarantined);
+        Self {
+            hard_cap,
+            cap: AtomicUsize::new(hard_cap),
+            granted: AtomicUsize::new(granted),
+            peak: AtomicUsize::new(granted),
+            quarantined: AtomicUsize::new(quarantined),
+        }
+    }
+
+    /// Cap on granted bytes.
+    pub fn cap_bytes(&self) -> u64 {
+        chunk_bytes(self.cap.load(Ordering::Relaxed))
+    }
+
+    /// Bytes granted, orphans and runs on their way included.
+    pub fn granted_bytes(&self) -> u64 {
+        chunk_bytes(self.granted.load(Ordering::Relaxed))
+    }
+
+    /// Highest value of [`Accounts::granted_bytes`] so far.
+    pub fn peak_bytes(&self) -> u64 {
+        chunk_bytes(self.peak.load(Ordering::Relaxed))
+    }
+
+    /// Bytes quarantined for ever.
+    pub fn quarantined_bytes(&self) -> u64 {
+        chunk_bytes(self.quarantined.load(Ordering::Relaxed))
+    }
+
+    /// Sets the cap and returns the previous one; `None`, and nothing changed, above the hard cap. A cap below what is
+    /// granted takes nothing away: it stops further growth.
+    pub fn set_cap(&self, bytes: u64) -> Option<u64> {
+        let cap = usize::try_from(bytes / CHUNK_BYTES).ok()?;
+        if cap > self.hard_cap {
+            return None;
+        }
+        Some(chunk_bytes(self.cap.swap(cap, Ordering::Relaxed)))
+    }
+
+    /// Chunks that may still be granted at this moment.
+    pub(super) fn headroom(&self) -> usize {
+        let granted = self.granted.load(Ordering::Relaxed);
+        self.cap.load(Ordering::Relaxed).saturating_sub(granted)
+    }
+
+    /// Counts `chunks` as granted, unless that exceeds the cap.
+    pub(super) fn admit(&self, chunks: usize) -> bool {
+        let cap = self.cap.load(Ordering::Relaxed);
+        let admitted = self
+            .granted
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |granted| {
+                granted.checked_add(chunks).filter(|sum| *sum <= cap)
+            });
+        let Ok(before) = admitted else { return false };
+        self.peak
+            .fetch_max(before.saturating_add(chunks), Ordering::Relaxed);
+        true
+    }
+
+    /// `chunks` are no longer granted.
+    pub(super) fn give_up(&self, chunks: usize) {
+        self.granted.fetch_sub(chunks, Ordering::Relaxed);
+    }
+
+    /// `chunks` are no longer granted and never will be.
+    pub(super) fn quarantine(&self, chunks: usize) {
+        self.quarantined.fetch_add(chunks, Ordering::Relaxed);
+        self.give_up(chunks);
+    }
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The service's counters, and their copy for the guest (docs/PROTOCOL.md, chapter 8).
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use protocol::result::{REFUSAL_COUNTERS, refusal_index};
+use protocol::statistics::{HostAnomaly, STATISTICS_BYTES, STATISTICS_VERSION, Statistics};
+use protocol::{Call, Refusal, ResultRegisters};
+use snp::psc::PscOperation;
+
+use crate::pool::Pool;
+
+/// Counters since the start; they never decide anything.
+#[derive(Debug)]
+pub struct Counters {
+    calls: [AtomicU64; Call::ALL.len()],
+    unknown_calls: AtomicU64,
+    refusals: [AtomicU64; REFUSAL_COUNTERS],
+    released_bytes: AtomicU64,
+    acknowledged_bytes: AtomicU64,
+    psc_exits: AtomicU64,
+    psc_reissues: AtomicU64,
+    psc_entries_shared: AtomicU64,
+    psc_entries_private: AtomicU64,
+    host_anomalies: [AtomicU64; HostAnomaly::ALL.len()],
+    guest_page_faults: AtomicU64,
+}
+
+impl Counters {
+    /// All zero.
+    pub const fn new() -> Self {
+        Self {
+            calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
+            unknown_calls: AtomicU64::new(0),
+            refusals: [const { AtomicU64::new(0) }; REFUSAL_COUNTERS],
+            released_bytes: AtomicU64::new(0),
+            acknowledged_bytes: AtomicU64::new(0),
+            psc_exits: AtomicU64::new(0),
+            psc_reissues: AtomicU64::new(0),
+            psc_entries_shared: AtomicU64::new(0),
+            psc_entries_private: AtomicU64::new(0),
+            host_anomalies: [const { AtomicU64::new(0) }; HostAnomaly::ALL.len()],
+            guest_page_faults: AtomicU64::new(0),
+        }
+    }
+
+    /// A call with this number came in.
+    pub(crate) fn call(&self, number: u32) {
+        let known = Call::try_from(number)
+            .ok()
+            .and_then(|call| self.calls.get(call.index()));
+        add(known.unwrap_or(&self.unknown_calls), 1);
+    }
+
+    /// A call was answered.
+    pub(crate) fn answer(&self, answer: &Result<ResultRegisters, Refusal>) {
+        if let Err(refusal) = answer {
+            let counter = refusal_index(refusal.code).and_then(|index| self.refusals.get(index));
+            if let Some(counter) = counter {
+                add(counter, 1);
+            }
+        }
+    }
+
+    /// A guest gave chunks up, and the host acknowledged some of them.
+    pub(crate) fn released(&self, bytes: u64, acknowledged: u64) {
+        add(&self.released_bytes, bytes);
+        add(&self.acknowledged_bytes, acknowledged);
+    }
+
+    /// A VMGEXIT for a page-state change came back; it may have gone on with an unfinished descriptor.
+    pub(crate) fn psc_exit(&self, reissue: bool) {
+        add(&self.psc_exits, 1);
+        add(&self.psc_reissues, u64::from(reissue));
+    }
+
+    /// The host reported entries as done.
+    pub(crate) fn psc_entries(&self, operation: PscOperation, entries: usize) {
+        let counter = match operation {
+            PscOperation::Shared => &self.psc_entries_shared,
+            PscOperation::Private => &self.psc_entries_private,
+            PscOperation::Smash | PscOperation::Unsmash => return,
+        };
+        add(counter, u64::try_from(entries).unwrap_or(u64::MAX));
+    }
+
+    /// The host broke a rule or declined.
+    pub(crate) fn host_anomaly(&self, anomaly: HostAnomaly) {
+        if let Some(counter) = self.host_anomalies.get(anomaly.index()) {
+            add(counter, 1);
+        }
+    }
+
+    /// A guest page faulted under the service's hands.
+    pub(crate) fn guest_page_fault(&self) {
+        add(&self.guest_page_faults, 1);
+    }
+
+    /// The copy a guest gets; `epoch` is 0 before the first ATTACH.
+    pub fn snapshot(&self, epoch: u32, pool: &Pool<'_>) -> Statistics {
+        let accounts = pool.accounts();
+        Statistics {
+            version: STATISTICS_VERSION,
+            bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
+            epoch: epoch.into(),
+            window_bytes: pool.window().bytes(),
+            cap_bytes: accounts.cap_bytes(),
+            granted_bytes: accounts.granted_bytes(),
+            peak_granted_bytes: accounts.peak_bytes(),
+            quarantined_bytes: accounts.quarantined_bytes(),
+            released_bytes: get(&self.released_bytes),
+            acknowledged_bytes: get(&self.acknowledged_bytes),
+            calls: self.calls.each_ref().map(get),
+            unknown_calls: get(&self.unknown_calls),
+            refusals: self.refusals.each_ref().map(get),
+            psc_exits: get(&self.psc_exits),
+            psc_reissues: get(&self.psc_reissues),
+            psc_entries_shared: get(&self.psc_entries_shared),
+            psc_entries_private: get(&self.psc_entries_private),
+            host_anomalies: self.host_anomalies.each_ref().map(get),
+            guest_page_faults: get(&self.guest_page_faults),
+        }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+fn get(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
+}
