@@ -1,2 +1,46 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+#[cfg(test)]
+extern crate std;
+
+mod allocator;
+mod attach;
+mod client;
+mod constraints;
+mod error;
+mod geometry;
+mod growth;
+mod lock;
+mod maintenance;
+mod map;
+mod platform;
+mod pool;
+mod reservation;
+mod shared_buffer;
+mod shared_memory;
+mod statistics;
+mod supply;
+mod sync;
+#[cfg(feature = "transport")]
+pub mod transport;
+mod unmap;
+#[cfg(feature = "virtio")]
+pub mod virtio;
+
+#[cfg(test)]
+mod tests;
+
+pub use allocator::ChunkRecords;
+pub use attach::{AttachError, Attachment, Config};
+pub use constraints::{Constraints, CopyIn, Direction};
+pub use error::{MapError, UnmapError};
+pub use geometry::{CHUNK_BYTES, MAX_WINDOW_BYTES, SLOT_BYTES, SLOTS_PER_CHUNK, Window};
+pub use maintenance::GivenBack;
+pub use map::Mapping;
+pub use platform::{CallFailed, Platform};
+pub use pool::Pool;
+pub use reservation::Reservation;
+pub use shared_buffer::SharedBuffer;
+pub use statistics::{Pressure, PressureLevel, Statistics};

@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Finding the service, checking that it is the one we speak to, and becoming the holder of its grants.
+
+use core::fmt;
+
+use protocol::identity::{Features, Identity, SharedAddressing};
+use snp::svsm::ResultCode;
+
+use crate::allocator::{Allocator, ChunkRecords};
+use crate::client::{CallError, Client};
+use crate::geometry::{CHUNK_BYTES, Window};
+use crate::growth::Growth;
+use crate::lock::InterruptLock;
+use crate::platform::Platform;
+use crate::pool::{Pool, State};
+use crate::shared_memory::WindowView;
+use crate::statistics::Counters;
+
+/// What the kernel chooses at attach; sizes in bytes, rounded up to whole chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Number of the protocol.
+    pub protocol: u32,
+    /// Granted at attach, so that the first mappings find memory.
+    pub initial_bytes: u64,
+    /// Never given back by [`Pool::maintain`].
+    pub minimum_bytes: u64,
+    /// The most one growth asks for beyond what the mapping at hand needs: bounds the time of one call.
+    pub growth_limit_bytes: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            protocol: protocol::DEFAULT_PROTOCOL_NUMBER,
+            initial_bytes: CHUNK_BYTES,
+            minimum_bytes: CHUNK_BYTES,
+            growth_limit_bytes: 32 << 20,
+        }
+    }
+}
+
+/// What the service said at attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attachment {
+    /// Number of this attachment.
+    pub epoch: u32,
+    /// Nobody had attached before.
+    pub fresh: bool,
+    /// Bytes an earlier kernel still holds; its devices may still write to them.
+    pub orphaned_bytes: u64,
+    /// How shared memory is mapped.
+    pub addressing: SharedAddressing,
+    /// What the service offers beyond version 1's base.
+    pub features: Features,
+    /// Cap on granted bytes.
+    pub cap_bytes: u64,
+}
+
+/// Why there is no pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AttachError {
+    /// The paravisor does not know the protocol number.
+    NoService,
+    /// The number stands for something else, or for versions this shim does not speak.
+    AnotherProtocol,
+    /// A window this shim cannot use: another chunk size, or larger than [`MAX_WINDOW_BYTES`](crate::MAX_WINDOW_BYTES).
+    UnusableWindow,
+    /// The kernel has not mapped the window.
+    NotMapped,
+    /// The record storage does not cover one chunk.
+    NoRecords,
+    /// The service refused.
+    Refused(ResultCode),
+    /// The call did not reach the service.
+    NotRun,
+    /// The answer broke the protocol.
+    Malformed,
+}
+
+impl fmt::Display for AttachError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoService => f.write_str("no service at this protocol number"),
+            Self::AnotherProtocol => f.write_str("another protocol, or another version of ours"),
+            Self::UnusableWindow => f.write_str("a window this shim cannot use"),
+            Self::NotMapped => f.write_str("the window is not mapped"),
+            Self::NoRecords => f.write_str("the record storage does not cover one chunk"),
+            Self::Refused(code) => write!(f, "the service answered {code}"),
+            Self::NotRun => f.write_str("the call did not reach the service"),
+            Self::Malformed => f.write_str("the service's answer broke the protocol"),
+        }
+    }
+}
+
+impl core::error::Error for AttachError {}
+
+impl From<CallError> for AttachError {
+    fn from(error: CallError) -> Self {
+        match error {
+            CallError::NotRun => Self::NotRun,
+            CallError::Malformed => Self::Malformed,
+            CallError::Refused(code) => Self::Refused(code),
+        }
+    }
+}
+
+impl<'a, P: Platform> Pool<'a, P> {
+    /// Finds the service, checks its identity, learns the window and attaches.
+    ///
+    /// `records` covers the window from its start, one element per chunk; what it does not cover is never used.
+    /// Everything that can be checked is checked before ATTACH, which ends the attachment of an earlier kernel.
+    /// A first growth that is refused is no error here: [`Pool::pressure`] tells, and later mappings ask again.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn attach(
+        platform: P,
+        records: &'a mut [ChunkRecords],
+        config: Config,
+    ) -> Result<Self, AttachError> {
+        let mut client = Client::new(config.protocol);
+        let identity = identify(&client, &platform)?;
+        let geometry = client.geometry(&platform)?;
+        if 1_u64.checked_shl(geometry.attributes.log2_chunk().into()) != Some(CHUNK_BYTES) {
+            return Err(AttachError::UnusableWindow);
+        }
+        let window =
+            Window::new(geometry.base.bits(), geometry.bytes).ok_or(AttachError::UnusableWindow)?;
+        let limits = client.work_limits(&platform)?;
+        if limits.grow_bytes < CHUNK_BYTES {
+            return Err(AttachError::Malformed);
+        }
+        let base = platform
+            .translate(window.base(), window.bytes())
+            .ok_or(AttachError::NotMapped)?;
+        if records.is_empty() {
+            return Err(AttachError::NoRecords);
+        }
+        let attached = client.attach(&platform)?;
+        let usage = client.usage(&platform)?;
+
+        let service_limit = limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES;
+        let growth_limit = config
+            .growth_limit_bytes
+            .max(CHUNK_BYTES)
+            .next_multiple_of(CHUNK_BYTES);
+        let state = State {
+            allocator: Allocator::new(window, records),
+            growth: Growth::new(growth_limit, service_limit),
+            counters: Counters::new(usage.cap),
+        };
+        let pool = Self {
+            platform,
+            client,
+            window,
+            // SAFETY: `base` is the platform's translation of all of the window.
+            view: unsafe { WindowView::new(base) },
+            config,
+            attachment: Attachment {
+                epoch: attached.epoch.number(),
+                fresh: attached.fresh,
+                orphaned_bytes: attached.orphaned_bytes,
+                addressing: identity.addressing,
+                features: identity.features,
+                cap_bytes: usage.cap,
+            },
+            state: InterruptLock::new(state),
+        };
+        pool.grow_initially();
+        Ok(pool)
+    }
+}
+
+/// A number is never trusted alone: another paravisor may use it for something else.
+fn identify<P: Platform>(client: &Client, platform: &P) -> Result<Identity, AttachError> {
+    if !client.is_offered(platform)? {
+        return Err(AttachError::NoService);
+    }
+    let identity = client.identify(platform)?;
+    if identity.speaks_this_version() {
+        Ok(identity)
+    } else {
+        Err(AttachError::AnotherProtocol)
+    }
+}

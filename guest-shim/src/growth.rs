@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! When and by how much the pool grows: policy only, no call.
+//!
+//! * Each growth asks for twice as much as the one before, up to a limit that keeps one call short enough for atomic
+//!   context. Giving back starts over.
+//! * After a refusal nothing at least as large is asked for again until chunks were given back, `maintain` ran, or
+//!   enough requests have failed; how many doubles with every refusal. A pool at its cap therefore fails at the price of
+//!   a compare, and not of an exit.
+
+use crate::client::Wish;
+use crate::error::MapError;
+use crate::geometry::CHUNK_BYTES;
+
+/// Most requests that fail between two attempts after refusals.
+const LONGEST_WAIT: u32 = 1 << 16;
+
+/// Why the service gave nothing, and when it is asked again.
+#[derive(Clone, Copy, Debug)]
+struct Refusal {
+    cause: MapError,
+    /// What was too much.
+    least: u64,
+    /// Failing requests until the next attempt.
+    remaining: u32,
+    /// How long the wait was; the next one is twice that.
+    wait: u32,
+}
+
+/// The state of growth.
+#[derive(Debug)]
+pub(crate) struct Growth {
+    next: u64,
+    limit: u64,
+    /// The most one call of the service grants.
+    service_limit: u64,
+    /// Calls that CPUs are in now.
+    in_flight: u32,
+    refusal: Option<Refusal>,
+}
+
+impl Growth {
+    /// Growth by at most `limit` bytes more than a request needs, and `service_limit` bytes in any case.
+    pub const fn new(limit: u64, service_limit: u64) -> Self {
+        Self {
+            next: CHUNK_BYTES,
+            limit,
+            service_limit,
+            in_flight: 0,
+            refusal: None,
+        }
+    }
+
+    /// What to ask the service for so that a request for `needed` bytes can be met. `contiguous` if they help only in
+    /// one run.
+    ///
+    /// # Errors
+    /// The cause of the last refusal, while it is too early to ask again.
+    pub fn begin(&mut self, needed: u64, contiguous: bool) -> Result<Wish, MapError> {
+        let least = needed.min(self.service_limit);
+        if let Some(refusal) = &mut self.refusal
+            && least >= refusal.least
+            && refusal.remaining > 0
+        {
+            refusal.remaining -= 1;
+            return Err(refusal.cause);
+        }
+        // Another CPU is growing the pool for everybody: take no more than this request needs.
+        let wanted = if self.in_flight > 0 {
+            least
+        } else {
+            self.next.min(self.limit)
+        };
+        self.in_flight += 1;
+        Ok(Wish {
+            least,
+            most: wanted.max(least).min(self.service_limit),
+            // A run longer than one call grants is put together from several calls, if they turn out adjacent.
+            contiguous: contiguous && least > CHUNK_BYTES && needed <= self.service_limit,
+        })
+    }
+
+    /// What to ask for at attach: all of it at once, in as many runs as there are.
+    pub fn begin_initial(&mut self, bytes: u64) -> Wish {
+        self.in_flight += 1;
+        Wish {
+            least: CHUNK_BYTES,
+            most: bytes.min(self.service_limit),
+            contiguous: false,
+        }
+    }
+
+    /// The service granted something for a wish.
+    pub fn succeeded(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.refusal = None;
+        self.next = self.next.saturating_mul(2).min(self.limit.max(CHUNK_BYTES));
+    }
+
+    /// The service granted nothing for a wish.
+    pub fn failed(&mut self, wish: &Wish, cause: MapError) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        let wait = self.refusal.map_or(1, |refusal| {
+            refusal.wait.saturating_mul(2).min(LONGEST_WAIT)
+        });
+        let least = self
+            .refusal
+            .map_or(wish.least, |refusal| refusal.least.min(wish.least));
+        self.refusal = Some(Refusal {
+            cause,
+            least,
+            remaining: wait,
+            wait,
+        });
+    }
+
+    /// The situation may have changed: the next request that needs memory may ask, whatever was refused before.
+    pub const fn allow_attempt(&mut self) {
+        if let Some(refusal) = &mut self.refusal {
+            refusal.remaining = 0;
+        }
+    }
+
+    /// Chunks went back to the service.
+    pub const fn gave_back(&mut self) {
+        self.next = CHUNK_BYTES;
+        self.allow_attempt();
+    }
+
+    /// Why the pool does not grow at present.
+    pub fn refusal(&self) -> Option<MapError> {
+        self.refusal.map(|refusal| refusal.cause)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn each_growth_doubles_up_to_the_limit() {
+        let mut growth = Growth::new(32 * MIB, 506 * MIB);
+        let mut sizes = [0; 7];
+        for size in &mut sizes {
+            *size = growth.begin(CHUNK_BYTES, true).unwrap().most / MIB;
+            growth.succeeded();
+        }
+        assert_eq!(sizes, [2, 4, 8, 16, 32, 32, 32]);
+        growth.gave_back();
+        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 2 * MIB);
+    }
+
+    #[test]
+    fn a_second_cpu_asks_only_for_what_it_needs() {
+        let mut growth = Growth::new(32 * MIB, 506 * MIB);
+        growth.begin(CHUNK_BYTES, true).unwrap();
+        growth.succeeded();
+        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 4 * MIB);
+        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 2 * MIB);
+    }
+
+    #[test]
+    fn the_wait_after_refusals_doubles_and_smaller_requests_may_still_ask() {
+        let mut growth = Growth::new(32 * MIB, 506 * MIB);
+        for wait in [1, 2, 4, 8] {
+            let wish = growth.begin(8 * MIB, true).unwrap();
+            assert!(wish.contiguous);
+            growth.failed(&wish, MapError::NoContiguousRun);
+            assert!(growth.begin(2 * MIB, true).is_ok());
+            growth.in_flight = 0;
+            for _ in 0..wait {
+                assert_eq!(growth.begin(8 * MIB, true), Err(MapError::NoContiguousRun));
+            }
+        }
+        growth.allow_attempt();
+        assert!(growth.begin(8 * MIB, true).is_ok());
+    }
+
+    #[test]
+    fn a_run_beyond_one_call_is_asked_for_in_pieces() {
+        let mut growth = Growth::new(32 * MIB, 506 * MIB);
+        let wish = growth.begin(800 * MIB, true).unwrap();
+        assert_eq!(
+            wish,
+            Wish {
+                least: 506 * MIB,
+                most: 506 * MIB,
+                contiguous: false
+            }
+        );
+    }
+}

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Memory set aside in advance, for callers that cannot be told "no" later.
+
+use crate::allocator::{Placement, ReservationId};
+use crate::constraints::Constraints;
+use crate::error::MapError;
+use crate::platform::Platform;
+use crate::pool::Pool;
+
+/// Extents for `count` mappings at a time, each of at most `max_length` bytes.
+///
+/// While it exists, [`Pool::map_reserved`] cannot fail for a request of its shape as long as fewer than `count` such
+/// mappings are in use. Unmapping puts an extent back. Ended by [`Pool::cancel_reservation`]; one that is dropped keeps
+/// its memory for ever.
+#[derive(Debug)]
+#[must_use = "a reservation that is dropped keeps its memory for ever"]
+pub struct Reservation {
+    pub(crate) id: ReservationId,
+    /// Base of the pool's window and epoch of its attachment, so that another pool's reservation is refused.
+    owner: (u64, u32),
+    count: usize,
+    max_length: usize,
+    pub(crate) alignment: u64,
+}
+
+impl Reservation {
+    /// Mappings it holds room for.
+    pub const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Longest mapping it serves.
+    pub const fn max_length(&self) -> usize {
+        self.max_length
+    }
+
+    /// Whether a request has the reserved shape.
+    pub(crate) fn serves<P: Platform>(
+        &self,
+        pool: &Pool<'_, P>,
+        length: usize,
+        constraints: &Constraints,
+    ) -> bool {
+        // The extents lie anywhere in the window, so the device must reach all of it.
+        let last = pool.window.base() + pool.window.bytes() - 1;
+        self.owner == owner(pool)
+            && length <= self.max_length
+            && constraints.alignment <= self.alignment
+            && constraints.min_align_mask < self.alignment
+            && constraints.highest_address >= last
+    }
+}
+
+impl<P: Platform> Pool<'_, P> {
+    /// Sets memory aside, growing the pool as needed. `align` is a power of two: the largest alignment, and one more
+    /// than the largest `min_align_mask`, that later requests may have.
+    ///
+    /// # Errors
+    /// A named cause; nothing is reserved then, though the pool may have grown. More than 15 reservations at a time are
+    /// [`MapError::RecordsExhausted`].
+    pub fn reserve(
+        &self,
+        count: usize,
+        max_length: usize,
+        align: u64,
+    ) -> Result<Reservation, MapError> {
+        // Room for the low bits of any buffer address.
+        let slack = usize::try_from(align.saturating_sub(1)).unwrap_or(usize::MAX);
+        let length = if max_length == 0 {
+            0
+        } else {
+            max_length.saturating_add(slack)
+        };
+        let placement = Placement::new(&self.window, 0, length, &Constraints::aligned(align))?;
+        let id = self
+            .with_state(|state| state.allocator.begin_reservation(&placement))
+            .ok_or(MapError::RecordsExhausted)?;
+        let reservation = Reservation {
+            id,
+            owner: owner(self),
+            count,
+            max_length,
+            alignment: align,
+        };
+        for _ in 0..count {
+            let extended = self.obtain(&placement, |state| {
+                state.allocator.extend_reservation(id, &placement)
+            });
+            if let Err(cause) = extended {
+                self.drain(id);
+                return Err(cause);
+            }
+        }
+        Ok(reservation)
+    }
+
+    /// Ends a reservation.
+    ///
+    /// # Errors
+    /// The reservation itself, unchanged, while mappings use its extents or it belongs to another pool.
+    pub fn cancel_reservation(&self, reservation: Reservation) -> Result<(), Reservation> {
+        let all_idle = reservation.owner == owner(self)
+            && self.with_state(|state| {
+                state.allocator.idle_in_reservation(reservation.id) == reservation.count
+            });
+        if !all_idle {
+            return Err(reservation);
+        }
+        // Nobody can map from it any more: that takes a reference, and we own it.
+        self.drain(reservation.id);
+        Ok(())
+    }
+
+    /// One extent per lock, so that a large reservation does not keep interrupts off.
+    fn drain(&self, id: ReservationId) {
+        while self.with_state(|state| state.allocator.shrink_reservation(id)) {}
+        self.with_state(|state| state.allocator.end_reservation(id));
+    }
+}
+
+fn owner<P: Platform>(pool: &Pool<'_, P>) -> (u64, u32) {
+    (pool.window.base(), pool.attachment.epoch)
+}

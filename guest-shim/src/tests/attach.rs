@@ -1,0 +1,117 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Finding the service, and every reason not to attach.
+
+use protocol::Call;
+use snp::svsm::ResultCode;
+use std::boxed::Box;
+
+use super::machine::{BASE, Machine, Service};
+use crate::{AttachError, CHUNK_BYTES, ChunkRecords, Config, MapError, Pool, PressureLevel};
+
+fn attach_to(machine: &Machine, records: usize) -> Result<Pool<'static, &Machine>, AttachError> {
+    let records = std::vec![ChunkRecords::EMPTY; records].into_boxed_slice();
+    Pool::attach(machine, Box::leak(records), Config::default())
+}
+
+#[test]
+fn attach_reports_the_window_and_holds_the_first_chunk() {
+    let machine = Machine::new(4);
+    let pool = attach_to(&machine, 4).unwrap();
+    assert_eq!(
+        (pool.window().base(), pool.window().bytes()),
+        (BASE, 4 * CHUNK_BYTES)
+    );
+    assert_eq!(
+        (pool.attachment().epoch, pool.attachment().fresh),
+        (1, true)
+    );
+    assert_eq!(pool.attachment().cap_bytes, 4 * CHUNK_BYTES);
+    assert_eq!(pool.statistics().granted_bytes, CHUNK_BYTES);
+    assert_eq!(machine.granted(), 1);
+    assert_eq!(
+        pool.statistics().total_calls(),
+        machine.total_calls() as u64
+    );
+}
+
+#[test]
+fn each_reason_not_to_attach_has_its_error_and_leaves_the_service_alone() {
+    let cases: [(&dyn Fn(&mut Service), AttachError); 6] = [
+        (&|service| service.offered = false, AttachError::NoService),
+        (&|service| service.uuid ^= 1, AttachError::AnotherProtocol),
+        (
+            &|service| service.log2_chunk = 12,
+            AttachError::UnusableWindow,
+        ),
+        (&|service| service.grow_limit = 4096, AttachError::Malformed),
+        (&|service| service.not_run = true, AttachError::NotRun),
+        (
+            &|service| service.busy = 1000,
+            AttachError::Refused(ResultCode::BUSY),
+        ),
+    ];
+    for (change, error) in cases {
+        let machine = Machine::new(2);
+        machine.set(change);
+        assert_eq!(attach_to(&machine, 2).map(|_| ()), Err(error));
+        assert_eq!(machine.count(Call::Attach), 0, "{error:?}");
+    }
+}
+
+#[test]
+fn a_window_that_is_not_mapped_or_has_no_records_is_refused() {
+    let machine = Machine::new(2);
+    assert_eq!(
+        attach_to(&machine, 0).map(|_| ()),
+        Err(AttachError::NoRecords)
+    );
+    let mut machine = Machine::new(2);
+    machine.mapped = false;
+    assert_eq!(
+        attach_to(&machine, 2).map(|_| ()),
+        Err(AttachError::NotMapped)
+    );
+    assert_eq!(machine.count(Call::Attach), 0);
+}
+
+#[test]
+fn busy_is_waited_for_but_not_for_ever() {
+    let machine = Machine::new(2);
+    machine.set(|service| service.busy = 3);
+    assert!(attach_to(&machine, 2).is_ok());
+    let machine = Machine::new(2);
+    machine.set(|service| service.busy = u32::MAX);
+    assert!(attach_to(&machine, 2).is_err());
+    assert!(machine.total_calls() < 32);
+}
+
+#[test]
+fn a_refused_first_growth_shows_as_pressure_and_not_as_an_error() {
+    let machine = Machine::new(2);
+    machine.set(|service| service.cap = 0);
+    let pool = attach_to(&machine, 2).unwrap();
+    assert_eq!(pool.statistics().granted_bytes, 0);
+    let pressure = pool.pressure();
+    assert_eq!(
+        (pressure.level, pressure.cause),
+        (PressureLevel::High, Some(MapError::CapReached))
+    );
+}
+
+#[test]
+fn records_come_from_plain_bytes() {
+    assert_eq!(
+        ChunkRecords::storage_bytes(4 * CHUNK_BYTES),
+        4 * size_of::<ChunkRecords>() as u64
+    );
+    assert!(ChunkRecords::storage_bytes(64 << 30) * 100 <= 64 << 30);
+    let words = 2 * size_of::<ChunkRecords>() / 8 + 3;
+    let mut storage = std::vec![0xff_u8; words * 8 + 8];
+    let start = storage.as_ptr().align_offset(8);
+    let records = ChunkRecords::from_storage(&mut storage[start..start + words * 8]).unwrap();
+    assert_eq!(records.len(), 2);
+    let machine = Machine::new(2);
+    let pool = Pool::attach(&machine, records, Config::default()).unwrap();
+    assert_eq!(pool.statistics().granted_bytes, CHUNK_BYTES);
+    assert!(ChunkRecords::from_storage(&mut storage[start + 1..]).is_none());
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! S2: unmap, sync and free believe only private records, and a refusal changes nothing.
+
+use super::machine::{BASE, Buffer, Machine, map, pattern};
+use crate::{CHUNK_BYTES, Config, Direction, Mapping, Pool, UnmapError};
+
+fn unchanged(
+    pool: &Pool<'_, &Machine>,
+    misuse: impl FnOnce() -> Result<(), UnmapError>,
+) -> UnmapError {
+    let before = pool.statistics();
+    let error = misuse().unwrap_err();
+    assert_eq!(pool.statistics(), before, "{error:?} changed something");
+    error
+}
+
+#[test]
+fn s2_by_handle_every_misuse_is_detected() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    let buffer = Buffer::filled(3000, 1);
+    let first = map(&pool, &buffer, Direction::Bidirectional).unwrap();
+    pool.unmap(first).unwrap();
+    let check_all = |mapping: &Mapping, expected: UnmapError| {
+        assert_eq!(unchanged(&pool, || pool.unmap(*mapping)), expected);
+        assert_eq!(
+            unchanged(&pool, || pool.unmap_written(*mapping, 1)),
+            expected
+        );
+        assert_eq!(
+            unchanged(&pool, || pool.sync_for_cpu(mapping, 0, 1)),
+            expected
+        );
+        assert_eq!(
+            unchanged(&pool, || pool.sync_for_device(mapping, 0, 1)),
+            expected
+        );
+    };
+    check_all(&first, UnmapError::AlreadyUnmapped);
+
+    // The same slot, length and direction: only the generation tells.
+    let second = map(&pool, &buffer, Direction::Bidirectional).unwrap();
+    assert_eq!(second.address(), first.address());
+    check_all(&first, UnmapError::StaleHandle);
+    machine.device_write(second.address(), &pattern(3000, 2));
+    pool.unmap(second).unwrap();
+    assert_eq!(buffer.read(), pattern(3000, 2));
+    check_all(&first, UnmapError::StaleHandle);
+    check_all(&second, UnmapError::AlreadyUnmapped);
+
+    // In the middle of something larger.
+    let large = map(&pool, &Buffer::new(1 << 20), Direction::ToDevice).unwrap();
+    check_all(&second, UnmapError::StaleHandle);
+    pool.unmap(large).unwrap();
+}
+
+#[test]
+fn s2_a_forged_handle_is_refused() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    let mapping = map(&pool, &Buffer::new(5000), Direction::FromDevice).unwrap();
+    let longer = Mapping {
+        length: 6000,
+        ..mapping
+    };
+    assert_eq!(
+        unchanged(&pool, || pool.unmap(longer)),
+        UnmapError::WrongLength
+    );
+    let reversed = Mapping {
+        direction: Direction::ToDevice,
+        ..mapping
+    };
+    assert_eq!(
+        unchanged(&pool, || pool.unmap(reversed)),
+        UnmapError::WrongDirection
+    );
+    let mut moved = mapping;
+    moved.ticket.address = 0x1000;
+    assert_eq!(
+        unchanged(&pool, || pool.unmap(moved)),
+        UnmapError::UnknownAddress
+    );
+    moved.ticket.address = mapping.address() + 1;
+    assert_eq!(
+        unchanged(&pool, || pool.unmap(moved)),
+        UnmapError::UnknownAddress
+    );
+    assert_eq!(
+        unchanged(&pool, || pool.unmap_written(mapping, 5001)),
+        UnmapError::OutOfRange
+    );
+    pool.unmap_written(mapping, 5000).unwrap();
+}
+
+#[test]
+fn s2_by_address_every_misuse_but_an_identical_reuse_is_detected() {
+    let machine = Machine::new(4);
+    let pool = machine.pool(Config::default());
+    let by_address = |address, length, direction| {
+        unchanged(&pool, || pool.unmap_address(address, length, direction))
+    };
+    let to = Direction::ToDevice;
+    assert_eq!(by_address(BASE, 64, to), UnmapError::UnknownAddress);
+    let mapping = map(&pool, &Buffer::new(5000), to).unwrap();
+    let address = mapping.address();
+    for foreign in [
+        0,
+        BASE - 1,
+        BASE + 4 * CHUNK_BYTES,
+        u64::MAX,
+        address + 1,
+        address + 2048,
+    ] {
+        assert_eq!(
+            by_address(foreign, 5000, to),
+            UnmapError::UnknownAddress,
+            "{foreign:#x}"
+        );
+    }
+    assert_eq!(by_address(address, 4999, to), UnmapError::WrongLength);
+    assert_eq!(by_address(address, u64::MAX, to), UnmapError::WrongLength);
+    assert_eq!(
+        by_address(address, 5000, Direction::FromDevice),
+        UnmapError::WrongDirection
+    );
+    pool.unmap_address(address, 5000, to).unwrap();
+    assert_eq!(by_address(address, 5000, to), UnmapError::AlreadyUnmapped);
+    assert_eq!(
+        unchanged(&pool, || pool.unmap(mapping)),
+        UnmapError::AlreadyUnmapped
+    );
+}
+
+#[test]
+fn mappings_and_shared_buffers_are_not_mistaken_for_each_other() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    let mapping = map(&pool, &Buffer::new(4096), Direction::Bidirectional).unwrap();
+    let shared = pool.alloc_shared(4096, 1).unwrap();
+    let as_mapping = unchanged(&pool, || {
+        pool.unmap_address(shared.address(), 4096, Direction::Bidirectional)
+    });
+    assert_eq!(as_mapping, UnmapError::WrongDirection);
+    // SAFETY: Refused, and no buffer object is behind it.
+    let as_shared = unchanged(&pool, || unsafe {
+        pool.free_shared_address(mapping.address(), 4096)
+    });
+    assert_eq!(as_shared, UnmapError::WrongDirection);
+    let other_machine = Machine::new(2);
+    let other = other_machine.pool(Config::default());
+    assert_eq!(other.free_shared(shared), Err(UnmapError::UnknownAddress));
+    pool.unmap(mapping).unwrap();
+}
+
+#[test]
+fn a_mapping_in_use_by_another_context_is_busy() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    let mapping = map(&pool, &Buffer::new(64), Direction::FromDevice).unwrap();
+    let claim = pool
+        .with_state(|state| state.allocator.claim(&mapping.expected()))
+        .unwrap();
+    assert_eq!(unchanged(&pool, || pool.unmap(mapping)), UnmapError::Busy);
+    assert_eq!(
+        unchanged(&pool, || pool.sync_for_cpu(&mapping, 0, 8)),
+        UnmapError::Busy
+    );
+    pool.with_state(|state| state.allocator.unclaim(claim));
+    pool.unmap(mapping).unwrap();
+}

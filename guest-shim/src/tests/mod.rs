@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The shim on a small machine: a service in memory, and a window that really is one.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of tests")]
+
+mod attach;
+mod growth;
+mod machine;
+mod maintenance;
+mod mapping;
+mod misuse;
+mod model;
+mod reservation;
+#[cfg(feature = "virtio")]
+mod virtio;

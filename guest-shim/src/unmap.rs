@@ -1,0 +1,132 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Unmapping: the bytes the device wrote go to the buffer, the extent is free again.
+//!
+//! Only private records decide where bytes go and how many (invariant S2). A handle that is wrong in any way is always
+//! detected; a bare address is too, unless its slot has been handed out again with equal length and direction.
+
+use crate::allocator::{Claim, Expected, Kind};
+use crate::constraints::Direction;
+use crate::error::UnmapError;
+use crate::geometry::to_index;
+use crate::map::Mapping;
+use crate::platform::Platform;
+use crate::pool::Pool;
+
+/// How much comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum CopyOut {
+    /// All of it, or nothing if nothing was copied in.
+    Default,
+    /// What the driver says the device has written.
+    Written(u64),
+}
+
+impl<P: Platform> Pool<'_, P> {
+    /// Ends a mapping. Where the device writes, all of it is copied to the buffer; a mapping made with
+    /// [`CopyIn::DeviceWritten`](crate::CopyIn) copies nothing, because which bytes the device has written is not known.
+    ///
+    /// # Errors
+    /// What is wrong with the handle; nothing has changed then.
+    pub fn unmap(&self, mapping: Mapping) -> Result<(), UnmapError> {
+        self.end(&mapping.expected(), CopyOut::Default)
+    }
+
+    /// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer.
+    ///
+    /// # Errors
+    /// [`UnmapError::OutOfRange`] if `written` exceeds the mapping, else as [`Pool::unmap`].
+    pub fn unmap_written(&self, mapping: Mapping, written: u64) -> Result<(), UnmapError> {
+        self.end(&mapping.expected(), CopyOut::Written(written))
+    }
+
+    /// Ends the mapping that begins at a device address, for callers that keep nothing else.
+    ///
+    /// # Errors
+    /// As [`Pool::unmap`].
+    pub fn unmap_address(
+        &self,
+        address: u64,
+        length: u64,
+        direction: Direction,
+    ) -> Result<(), UnmapError> {
+        self.end(&at_address(address, length, direction), CopyOut::Default)
+    }
+
+    /// [`Pool::unmap_written`] by device address.
+    ///
+    /// # Errors
+    /// As [`Pool::unmap_written`].
+    pub fn unmap_address_written(
+        &self,
+        address: u64,
+        length: u64,
+        direction: Direction,
+        written: u64,
+    ) -> Result<(), UnmapError> {
+        self.end(
+            &at_address(address, length, direction),
+            CopyOut::Written(written),
+        )
+    }
+
+    fn end(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
+        let device_writes = expected.direction.device_writes();
+        let copying = self.with_state(|state| {
+            let claim = state.allocator.claim(expected)?;
+            let bytes = match copy_out {
+                CopyOut::Written(written) if written > claim.length => {
+                    state.allocator.unclaim(claim);
+                    return Err(UnmapError::OutOfRange);
+                }
+                CopyOut::Written(written) if device_writes => written,
+                CopyOut::Default if device_writes && !claim.device_written => claim.length,
+                CopyOut::Written(_) | CopyOut::Default => 0,
+            };
+            if bytes == 0 {
+                state.allocator.retire(claim);
+                state.counters.unmapped(0);
+                return Ok(None);
+            }
+            Ok(Some((claim, bytes)))
+        })?;
+        if let Some((claim, bytes)) = copying {
+            self.copy_out(&claim, 0, bytes);
+            self.with_state(|state| {
+                state.allocator.retire(claim);
+                state.counters.unmapped(bytes);
+            });
+        }
+        Ok(())
+    }
+
+    /// Copies part of a claimed mapping to its buffer. The caller has checked that the part lies in the mapping.
+    pub(crate) fn copy_out(&self, claim: &Claim, offset: u64, bytes: u64) {
+        let buffer = core::ptr::with_exposed_provenance_mut::<u8>(to_index(claim.origin + offset));
+        let pool = self.pointer(claim.address + offset);
+        // SAFETY: The claim makes this the only context that uses the mapping, so it is not unmapped yet, and by the
+        // contract of `map` its buffer is valid for writes. The part lies in the mapping.
+        unsafe { self.platform.copy_from_pool(buffer, pool, to_index(bytes)) };
+    }
+}
+
+impl Mapping {
+    pub(crate) const fn expected(&self) -> Expected {
+        Expected {
+            address: self.ticket.address,
+            length: self.length,
+            kind: Kind::Mapping,
+            direction: self.direction,
+            generation: Some(self.ticket.generation),
+        }
+    }
+}
+
+const fn at_address(address: u64, length: u64, direction: Direction) -> Expected {
+    Expected {
+        address,
+        length,
+        kind: Kind::Mapping,
+        direction,
+        generation: None,
+    }
+}
