@@ -1,2 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+//! A VMPL0 image that runs the shared-pool service: its portable half.
+//!
+//! Everything here builds and is tested on any host. The bare-metal half (`src/main.rs`, feature
+//! `bare-metal`) adds entry code, exception handlers, page tables and the platform traits.
+
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+pub mod acceptance;
+pub mod boot_block;
+pub mod boot_plan;
+pub mod core_protocol;
+pub mod dispatcher;
+pub mod fault_fixup;
+pub mod guest_pages;
+pub mod guest_vmsa;
+pub mod handover;
+pub mod identity_map;
+pub mod layout;
+pub mod memory_map;
+pub mod page_account;
+pub mod page_owner;
+pub mod placement;
+pub mod range_list;
+pub mod start_pages;
+pub mod start_tables;
+pub mod termination;
+pub mod vcpu_table;
+
+#[cfg(test)]
+mod test_machine;

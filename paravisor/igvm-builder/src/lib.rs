@@ -1,2 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+//! Packs a paravisor and a guest (two ELF files) into an SEV-SNP IGVM file and computes the launch
+//! digest that an attestation report will show.
+//!
+//! `elf_image` turns a file into pages, `compose` lays the pages of both images, the boot block and
+//! the parameter pages out as IGVM directives, `start_state` makes the boot vCPU, `digest` measures
+//! the result. The addresses and the boot block are those of the `paravisor` crate. The same input
+//! gives the same bytes: nothing depends on time, paths or the order of a hash table.
+
+mod boot_page;
+mod byte_size;
+mod compose;
+mod cpuid_request;
+mod digest;
+mod elf_image;
+mod error;
+mod options;
+mod start_state;
+
+pub use byte_size::{format_size, parse_size};
+pub use compose::{Image, build};
+pub use digest::{LaunchDigest, launch_digest};
+pub use elf_image::{ElfImage, Segment};
+pub use error::Error;
+pub use options::{Options, RamMode, Switch};
+pub use start_state::{sev_features, start_vmsa};

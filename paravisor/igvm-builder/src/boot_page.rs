@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Fills the boot block: what the image has to know and the launch measurement has to cover.
+
+use std::ops::Range;
+
+use paravisor::boot_block::{
+    BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, KIND_GUEST_PAYLOAD, KIND_PARAVISOR,
+    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_ELF64, RAM_ACCEPTED, RAM_FIRMWARE,
+    RANGE_EXECUTE, RANGE_WRITE, VERSION,
+};
+use paravisor::layout;
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::elf_image::{ElfImage, Segment};
+use crate::options::{Options, RamMode, Switch};
+use crate::{Error, sev_features};
+
+/// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
+pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::SECRETS_PAGE + layout::PAGE_BYTES;
+
+/// The page at `layout::BOOT_BLOCK`.
+///
+/// # Errors
+/// [`Error::TooManyRanges`] and [`Error::CommandLine`] when something does not fit.
+pub fn boot_page(
+    options: &Options,
+    paravisor: &ElfImage,
+    payload: &ElfImage,
+) -> Result<[u8; 4096], Error> {
+    let ranges = launch_ranges(paravisor, payload);
+    let mut block = BootBlock {
+        magic: MAGIC,
+        version: VERSION,
+        ram_mode: match options.ram {
+            RamMode::Accepted => RAM_ACCEPTED,
+            RamMode::Firmware => RAM_FIRMWARE,
+        },
+        flags: match options.restricted_injection {
+            Switch::On => FLAG_RESTRICTED_INJECTION,
+            Switch::Off => 0,
+        },
+        protocol_number: options.protocol,
+        sev_features: sev_features(options.restricted_injection == Switch::On).into_bits(),
+        window_bytes: options.window,
+        initial_cap: options.cap_bytes(),
+        payload_entry: payload.entry,
+        payload_kind: PAYLOAD_ELF64,
+        launch_range_count: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
+        ..BootBlock::new_zeroed()
+    };
+    block
+        .launch_ranges
+        .get_mut(..ranges.len())
+        .ok_or(Error::TooManyRanges {
+            found: ranges.len(),
+            most: MAX_LAUNCH_RANGES,
+        })?
+        .copy_from_slice(&ranges);
+    // One byte stays zero, so that the guest finds the end; a zero inside would cut the text short.
+    let text = options.cmdline.as_bytes();
+    let room = CMDLINE_BYTES - 1;
+    if text.len() > room || text.contains(&0) {
+        return Err(Error::CommandLine {
+            found: text.len(),
+            most: room,
+        });
+    }
+    block.cmdline[..text.len()].copy_from_slice(text);
+    block
+        .check()
+        .map_err(|reason| Error::Internal(format!("boot block: {}", reason.text())))?;
+
+    let mut page = [0; 4096];
+    page[..size_of::<BootBlock>()].copy_from_slice(block.as_bytes());
+    Ok(page)
+}
+
+/// Every launch page except the boot VMSA, by address.
+fn launch_ranges(paravisor: &ElfImage, payload: &ElfImage) -> Vec<LaunchRange> {
+    let fixed = LaunchRange {
+        gpa: FIXED_PAGES.start,
+        bytes: FIXED_PAGES.end - FIXED_PAGES.start,
+        kind: KIND_PARAVISOR,
+        flags: 0,
+    };
+    let of = |segment: &Segment, kind| LaunchRange {
+        gpa: segment.pages.start,
+        bytes: segment.pages.end - segment.pages.start,
+        kind,
+        flags: if segment.write { RANGE_WRITE } else { 0 }
+            | if segment.execute { RANGE_EXECUTE } else { 0 },
+    };
+    let own = paravisor.segments.iter().map(|one| of(one, KIND_PARAVISOR));
+    let guest = payload
+        .segments
+        .iter()
+        .map(|one| of(one, KIND_GUEST_PAYLOAD));
+    [fixed].into_iter().chain(own).chain(guest).collect()
+}

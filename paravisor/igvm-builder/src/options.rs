@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What to build: the options of the command, and their checks.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::Error;
+use crate::byte_size::parse_size;
+
+/// Chunks, and so windows and caps, come in 2 MiB.
+const CHUNK: u64 = 2 << 20;
+/// Protocol numbers below belong to the SVSM specification, those above 31 bits to nobody.
+const PRIVATE_PROTOCOLS: std::ops::RangeInclusive<u32> = 0x4000_0000..=0x7fff_ffff;
+
+/// Who validates guest RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RamMode {
+    /// The paravisor validates, zeroes and grants it before the guest starts.
+    Accepted,
+    /// The guest asks for it through the core protocol.
+    Firmware,
+}
+
+/// An option that is on or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// In use.
+    On,
+    /// Left out.
+    Off,
+}
+
+/// Everything that decides the bytes of an image.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The paravisor, an ELF file
+    #[arg(long, value_name = "FILE")]
+    pub paravisor: PathBuf,
+    /// The guest, an ELF file that is started at VMPL2
+    #[arg(long, value_name = "FILE")]
+    pub payload: PathBuf,
+    /// Guest memory set aside for the pool
+    #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
+    pub window: u64,
+    /// Most of the window that may be granted [default: the window]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub cap: Option<u64>,
+    /// Who validates guest RAM
+    #[arg(long, value_enum, default_value = "accepted")]
+    pub ram: RamMode,
+    /// Refuse injected exceptions; `off` for hosts that lack restricted injection
+    #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
+    pub restricted_injection: Switch,
+    /// SVSM protocol number of the pool service
+    #[arg(long, value_name = "NUMBER", default_value = "0x40000001", value_parser = parse_number)]
+    pub protocol: u32,
+    /// Text handed to the guest
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        allow_hyphen_values = true
+    )]
+    pub cmdline: String,
+    /// Print the launch digest for 1 to this many vCPUs
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub cpus: u32,
+}
+
+impl Options {
+    /// Most bytes of the window that may be granted.
+    #[must_use]
+    pub fn cap_bytes(&self) -> u64 {
+        self.cap.unwrap_or(self.window)
+    }
+
+    /// Refuses values that no image can have, whatever the input files hold.
+    ///
+    /// # Errors
+    /// One for each option out of its range.
+    pub fn check(&self) -> Result<(), Error> {
+        let whole_chunks = |bytes: u64| bytes != 0 && bytes.is_multiple_of(CHUNK);
+        if !whole_chunks(self.window) {
+            return Err(Error::Window(self.window));
+        }
+        if !whole_chunks(self.cap_bytes()) || self.cap_bytes() > self.window {
+            return Err(Error::Cap {
+                cap: self.cap_bytes(),
+                window: self.window,
+            });
+        }
+        if !PRIVATE_PROTOCOLS.contains(&self.protocol) {
+            return Err(Error::Protocol(self.protocol));
+        }
+        if !(1..=512).contains(&self.cpus) {
+            return Err(Error::Cpus(self.cpus));
+        }
+        Ok(())
+    }
+}
+
+/// Parses a decimal or `0x` number.
+fn parse_number(text: &str) -> Result<u32, Error> {
+    let number = match text.strip_prefix("0x") {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    number.map_err(|_| Error::Number(text.to_owned()))
+}

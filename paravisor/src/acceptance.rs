@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking RAM into use at boot: the host assigns it (unless it starts assigned), we validate and zero
+//! it, and the guest is let in where the page is its own.
+//!
+//! Works in 2 MiB pages and falls back to 4 KiB pages where the RMP is finer.
+
+use snp::address::{GuestPhysicalAddress, PageSize};
+use snp::operands::InstructionCode;
+use snp::psc::{MAX_ENTRIES, PscDescriptor, PscEntry, PscHeader, PscOperation};
+use svsm_swiotlb::host_reply::{MAX_FRUITLESS_EXITS, Reply, judge};
+use svsm_swiotlb::platform::{HostPages, PageInstructions};
+
+use crate::page_owner::{OwnError, PageOwner};
+use crate::range_list::PhysRange;
+use crate::termination::Reason;
+
+/// Whose pages are taken into use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NewOwner {
+    /// Ours.
+    Paravisor,
+    /// The guest's.
+    Guest,
+}
+
+/// Takes RAM into use.
+#[derive(Debug)]
+pub struct Acceptance<'a, M> {
+    /// Owner of the instructions.
+    pub owner: &'a PageOwner<'a, M>,
+    /// RAM outside the launch starts with the host (`memory_is_shared`), which then has to assign it
+    /// first. Otherwise it must not be asked: the pages are ours already.
+    pub memory_is_shared: bool,
+}
+
+impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
+    /// Assigns, validates and zeroes a range, and grants it when it is the guest's.
+    ///
+    /// # Errors
+    /// The reason with which the boot has to end.
+    pub fn accept(&self, range: PhysRange, new_owner: NewOwner) -> Result<(), Reason> {
+        if self.memory_is_shared {
+            self.assign(range)?;
+        }
+        each_page(range, |page, size| match new_owner {
+            NewOwner::Paravisor => self.owner.keep(page, size),
+            NewOwner::Guest => self.owner.give(page, size),
+        })
+    }
+
+    /// Grants launched pages, which are valid already and keep their contents.
+    ///
+    /// # Errors
+    /// [`Reason::GrantFailed`].
+    pub fn grant(&self, range: PhysRange) -> Result<(), Reason> {
+        each_page(range, |page, size| self.owner.grant(page, size)).map_err(|_| Reason::GrantFailed)
+    }
+
+    /// Asks the host to assign a range, in as few exits as possible.
+    fn assign(&self, range: PhysRange) -> Result<(), Reason> {
+        let mut pages = range.pages();
+        loop {
+            let mut descriptor = PscDescriptor::new();
+            let mut count = 0_u16;
+            for (slot, (gpa, large)) in descriptor.entries.iter_mut().zip(pages.by_ref()) {
+                let page = GuestPhysicalAddress::new(gpa);
+                *slot = PscEntry::request(page, page_size(large), PscOperation::Private);
+                count += 1;
+            }
+            match count.checked_sub(1) {
+                Some(end_entry) => self.change(&mut descriptor, end_entry)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
+    /// Issues one batch again and again until the host reports all of it done.
+    fn change(&self, descriptor: &mut PscDescriptor, end_entry: u16) -> Result<(), Reason> {
+        let mut submitted = PscHeader {
+            cur_entry: 0,
+            end_entry,
+            reserved: 0,
+        };
+        // Each exit makes progress or counts against the host, so this ends.
+        let mut exits = MAX_ENTRIES + MAX_FRUITLESS_EXITS;
+        while exits > 0 {
+            exits -= 1;
+            descriptor.header = submitted;
+            let exit = self.owner.machine().page_state_change(descriptor);
+            match judge(submitted, descriptor.header, exit) {
+                Reply::Complete => return Ok(()),
+                Reply::GoOn(entry) => submitted.cur_entry = entry,
+                Reply::Refused(_) => return Err(Reason::PscRefused),
+                Reply::Broken(_) => return Err(Reason::PscMisbehaved),
+            }
+        }
+        Err(Reason::PscRefused)
+    }
+}
+
+/// The page size of an entry of [`PhysRange::pages`].
+const fn page_size(large: bool) -> PageSize {
+    if large {
+        PageSize::Size2M
+    } else {
+        PageSize::Size4K
+    }
+}
+
+/// Does something with every page of a range; a large page that the RMP holds in small ones is done
+/// in small ones.
+fn each_page(
+    range: PhysRange,
+    mut work: impl FnMut(GuestPhysicalAddress, PageSize) -> Result<(), OwnError>,
+) -> Result<(), Reason> {
+    for (gpa, large) in range.pages() {
+        let first = GuestPhysicalAddress::new(gpa);
+        match work(first, page_size(large)) {
+            Err(OwnError::Unchanged(InstructionCode::FAIL_SIZEMISMATCH)) if large => {}
+            result => {
+                result.map_err(reason)?;
+                continue;
+            }
+        }
+        for number in 0..PageSize::Size2M.pages() {
+            let page = gpa + number * PageSize::Size4K.bytes();
+            work(GuestPhysicalAddress::new(page), PageSize::Size4K).map_err(reason)?;
+        }
+    }
+    Ok(())
+}
+
+/// Why the boot ends when a page cannot be taken into use.
+const fn reason(error: OwnError) -> Reason {
+    match error {
+        OwnError::Forbidden => Reason::ValidateForbidden,
+        OwnError::Tampered => Reason::ValidateTwice,
+        OwnError::Unchanged(_) | OwnError::NotValid | OwnError::Lost => Reason::ValidateFailed,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Acceptance, NewOwner, PageOwner, PageSize, PhysRange, Reason};
+    use crate::boot_plan::{
+        BootPlan,
+        tests::{boot_block, map},
+    };
+    use crate::test_machine::{Step, TestMachine};
+
+    const RANGE: PhysRange = PhysRange {
+        start: 0x1ff_f000,
+        end: 0x240_1000,
+    };
+
+    fn accept(machine: &TestMachine, shared: bool, owner: NewOwner) -> Result<(), Reason> {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let pages = PageOwner::new(&plan, machine);
+        let acceptance = Acceptance {
+            owner: &pages,
+            memory_is_shared: shared,
+        };
+        acceptance.accept(RANGE, owner)
+    }
+
+    #[test]
+    fn shared_memory_is_assigned_in_one_exit_then_validated_zeroed_and_granted() {
+        let machine = TestMachine::default();
+        accept(&machine, true, NewOwner::Guest).unwrap();
+        let mut want = vec![Step::Psc(4)];
+        for (gpa, size) in [
+            (0x1ff_f000, PageSize::Size4K),
+            (0x200_0000, PageSize::Size2M),
+            (0x220_0000, PageSize::Size2M),
+            (0x240_0000, PageSize::Size4K),
+        ] {
+            want.push(Step::Pvalidate(gpa, size, true));
+            want.push(Step::Zero(gpa, size));
+            want.push(Step::Rmpadjust(gpa, size, 0xf02));
+        }
+        assert_eq!(machine.steps(), want);
+    }
+
+    #[test]
+    fn private_memory_is_not_asked_for_and_ours_is_not_granted() {
+        let machine = TestMachine::default();
+        for (gpa, _) in (PhysRange {
+            start: RANGE.start,
+            end: 0x260_0000,
+        })
+        .pages()
+        {
+            for page in 0..512 {
+                machine.page(gpa + page * 4096, |page| page.assigned = true);
+            }
+        }
+        accept(&machine, false, NewOwner::Paravisor).unwrap();
+        let steps = machine.steps();
+        assert!(
+            !steps
+                .iter()
+                .any(|step| matches!(step, Step::Psc(_) | Step::Rmpadjust(..)))
+        );
+        assert!(steps.contains(&Step::Zero(0x200_0000, PageSize::Size2M)));
+    }
+
+    #[test]
+    fn small_rmp_entries_are_done_one_by_one() {
+        let machine = TestMachine::default();
+        machine.small_rmp.set(true);
+        accept(&machine, true, NewOwner::Guest).unwrap();
+        let large = |step: &&Step| matches!(step, Step::Pvalidate(_, PageSize::Size2M, _));
+        let small = |step: &&Step| matches!(step, Step::Pvalidate(_, PageSize::Size4K, true));
+        let steps = machine.steps();
+        assert_eq!(steps.iter().filter(large).count(), 2);
+        assert_eq!(steps.iter().filter(small).count(), 2 + 2 * 512);
+        machine.page(0x23f_f000, |page| assert_eq!(page.permissions[2], 0xf));
+    }
+
+    #[test]
+    fn a_host_that_returns_early_is_asked_again() {
+        let machine = TestMachine::default();
+        machine.psc_per_exit.set(Some(1));
+        accept(&machine, true, NewOwner::Guest).unwrap();
+        let exits = machine
+            .steps()
+            .iter()
+            .filter(|step| **step == Step::Psc(1))
+            .count();
+        assert_eq!(exits, 4);
+    }
+
+    #[test]
+    fn a_host_that_stalls_refuses_or_lies_ends_the_boot() {
+        let machine = TestMachine::default();
+        machine.psc_per_exit.set(Some(0));
+        assert_eq!(
+            accept(&machine, true, NewOwner::Guest),
+            Err(Reason::PscRefused)
+        );
+        machine.psc_per_exit.set(Some(1));
+        machine.psc_error.set(1 << 40);
+        assert_eq!(
+            accept(&machine, true, NewOwner::Guest),
+            Err(Reason::PscRefused)
+        );
+        machine.psc_per_exit.set(None);
+        assert_eq!(
+            accept(&machine, true, NewOwner::Guest),
+            Err(Reason::PscMisbehaved)
+        );
+        let machine = TestMachine::default();
+        machine.launch(0x220_0000);
+        machine.launch(0x1ff_f000);
+        assert_eq!(
+            accept(&machine, true, NewOwner::Guest),
+            Err(Reason::ValidateTwice)
+        );
+    }
+}

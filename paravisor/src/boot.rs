@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the first Rust instruction to the first entry into the guest.
+//!
+//! Order matters: inputs are checked before anything is done with them, the host is asked before pages
+//! are validated, pages are zeroed before the guest may see them, and the guest's VMSA comes last.
+
+use core::convert::Infallible;
+
+use paravisor::acceptance::{Acceptance, NewOwner};
+use paravisor::boot_block::{BootBlock, RAM_ACCEPTED};
+use paravisor::boot_plan::{BootPlan, HANDOVER_AREA};
+use paravisor::core_protocol::{CoreProtocol, VersionRange};
+use paravisor::dispatcher::Dispatcher;
+use paravisor::guest_vmsa::{guest_features, start_vmsa};
+use paravisor::layout::{
+    BOOT_CALLING_AREA, ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, PageBytes, VP_COUNT_OFFSET,
+};
+use paravisor::memory_map::MemoryMap;
+use paravisor::page_account::{TrackedRam, record};
+use paravisor::page_owner::PageOwner;
+use paravisor::start_pages::StartPages;
+use paravisor::termination::Reason;
+use paravisor::vcpu_table::{MAX_VCPUS, VcpuTable};
+use protocol::identity::{PROTOCOL_VERSION, SharedAddressing};
+use snp::address::{GuestPhysicalAddress, Vmpl};
+use snp::cpuid::CpuidPage;
+use snp::ghcb::PROTOCOL_VERSION as GHCB_VERSION;
+use snp::msr::SevFeatures;
+use svsm_swiotlb::page_state::{PageStates, RamRanges};
+use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
+use svsm_swiotlb::storage::storage_bytes;
+use svsm_swiotlb::{Configuration, Service};
+use zerocopy::FromBytes;
+
+use crate::machine::doorbell::Doorbell;
+use crate::machine::ghcb::Ghcb;
+use crate::machine::vmsa_page::VmsaPage;
+use crate::machine::{Machine, console, launched, msr_exit, page_tables, processor, tlb};
+use crate::serve::Server;
+
+/// APIC identifier of the boot vCPU.
+const BOOT_APIC_ID: u32 = 0;
+
+/// The inputs, checked one by one.
+struct Inputs {
+    block: BootBlock,
+    map: MemoryMap,
+    plan: BootPlan,
+    tracked: TrackedRam,
+    vcpu_count: u32,
+    memory_is_shared: bool,
+    c_bit: u64,
+}
+
+/// Boots and runs the guest; returns only with a reason to end the VM.
+pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
+    let inputs = Inputs::read(c_bit)?;
+    let ghcb = bring_up(&inputs)?;
+    log::info!(
+        "svsm-swiotlb {}, window {:#x}..{:#x}, {} MiB of RAM",
+        env!("CARGO_PKG_VERSION"),
+        inputs.plan.placement.window.start,
+        inputs.plan.placement.window.end,
+        inputs.tracked.bytes() >> 20,
+    );
+    run(&inputs, ghcb)
+}
+
+impl Inputs {
+    fn read(c_bit: u64) -> Result<Self, Reason> {
+        let (block, _) = BootBlock::read_from_prefix(launched::boot_block())
+            .map_err(|_| Reason::BootBlockVersion)?;
+        block.check()?;
+        if msr_exit::sev_status() != block.expected_sev_status() {
+            return Err(Reason::SevStatus);
+        }
+        let general = launched::general_parameters();
+        let vcpu_count = read_u32(general, VP_COUNT_OFFSET);
+        if vcpu_count == 0 || vcpu_count > MAX_VCPUS {
+            return Err(Reason::VpCount);
+        }
+        let environment = read_u32(general, ENVIRONMENT_OFFSET);
+        if environment & !ENVIRONMENT_MEMORY_IS_SHARED != 0 {
+            return Err(Reason::EnvironmentInfo);
+        }
+        let map = MemoryMap::parse(launched::memory_map(), c_bit)?;
+        let ram = map.ram().iter().map(|range| range.bytes()).sum();
+        let plan = BootPlan::new(&block, &map, storage_bytes(ram, block.window_bytes))?;
+        let tracked = TrackedRam::of(&plan)?;
+        let memory_is_shared = environment & ENVIRONMENT_MEMORY_IS_SHARED != 0;
+        Ok(Self {
+            block,
+            map,
+            plan,
+            tracked,
+            vcpu_count,
+            memory_is_shared,
+            c_bit,
+        })
+    }
+
+    fn features(&self) -> SevFeatures {
+        SevFeatures::from_bits(self.block.sev_features)
+    }
+
+    fn c_bit_position(&self) -> u8 {
+        self.c_bit.trailing_zeros().to_le_bytes()[0]
+    }
+}
+
+/// A parameter; the offset is a constant inside the page.
+fn read_u32(page: &PageBytes, offset: usize) -> u32 {
+    page.get(offset..)
+        .and_then(|bytes| u32::read_from_prefix(bytes).ok())
+        .map_or(0, |(value, _)| value)
+}
+
+/// Negotiates with the host, loads our page tables and brings up GHCB, console and doorbell.
+fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
+    let info = msr_exit::sev_info()?;
+    if !(info.min_version..=info.max_version).contains(&GHCB_VERSION) {
+        return Err(Reason::GhcbProtocol);
+    }
+    if info.c_bit != inputs.c_bit_position() {
+        return Err(Reason::CbitMismatch);
+    }
+    let restricted_injection = inputs.block.restricted_injection();
+    let features = msr_exit::features()?;
+    if !features.snp()
+        || !features.ap_creation()
+        || !features.multi_vmpl()
+        || restricted_injection && !features.restricted_injection()
+    {
+        return Err(Reason::HypervisorFeatures);
+    }
+
+    // Rescinding needs private mappings, which only the entry code's tables have.
+    let processor = processor::current();
+    processor.ghcb.share()?;
+    if restricted_injection {
+        processor.doorbell.share()?;
+    }
+    page_tables::load(&inputs.plan, processor, restricted_injection, inputs.c_bit)?;
+    let ghcb = Ghcb::bring_up(&processor.ghcb)?;
+    console::install();
+    processor.doorbell.clear();
+    if restricted_injection {
+        ghcb.set_doorbell(processor.doorbell.gpa())?;
+    }
+    if let Ok(cpuid) = CpuidPage::ref_from_bytes(launched::cpuid()) {
+        tlb::detect(cpuid);
+    }
+    Ok(ghcb)
+}
+
+/// Takes memory into use, prepares the guest and runs it.
+fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
+    let plan = &inputs.plan;
+    let owner = PageOwner::new(plan, &Machine);
+    let acceptance = Acceptance {
+        owner: &owner,
+        memory_is_shared: inputs.memory_is_shared,
+    };
+    acceptance.accept(plan.placement.storage, NewOwner::Paravisor)?;
+    let service = service(inputs)?;
+    let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
+    record(plan, service.page_states(), accepted)?;
+
+    acceptance.accept(HANDOVER_AREA, NewOwner::Guest)?;
+    for range in plan.payload.as_slice() {
+        acceptance.grant(*range)?;
+    }
+    if accepted {
+        for range in plan.guest_ram.as_slice() {
+            acceptance.accept(*range, NewOwner::Guest)?;
+        }
+    }
+    log::info!(
+        "guest memory is {}",
+        if accepted {
+            "accepted"
+        } else {
+            "left to the guest"
+        }
+    );
+    StartPages {
+        boot_block: &inputs.block,
+        plan,
+        map: &inputs.map,
+        secrets: launched::secrets(),
+        cpuid: launched::cpuid(),
+        c_bit: inputs.c_bit,
+    }
+    .write(&Machine)?;
+
+    let processor = processor::current();
+    let own = inputs.features();
+    let features = guest_features(own).into_bits();
+    let start = start_vmsa(inputs.block.payload_entry, own, inputs.c_bit);
+    let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
+    let vcpus = VcpuTable::new();
+    let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
+    let vcpu = vcpus
+        .add(vmsa.page(), area, BOOT_APIC_ID)
+        .ok_or(Reason::VpCount)?;
+    ghcb.create_vcpu(BOOT_APIC_ID, Vmpl::Vmpl2, vmsa.page(), features)?;
+
+    let version = u32::from(PROTOCOL_VERSION);
+    let protocols = [VersionRange {
+        protocol: service.protocol_number(),
+        min: version,
+        max: version,
+    }];
+    let dispatcher = Dispatcher {
+        core: CoreProtocol {
+            owner,
+            states: service.page_states(),
+            vcpus: &vcpus,
+            guest_features: features,
+            vcpu_count: inputs.vcpu_count,
+            protocols: &protocols,
+        },
+        service: &service,
+    };
+    log::info!("the guest starts at {:#x}", inputs.block.payload_entry);
+    let doorbell = Doorbell::new(&processor.doorbell);
+    Err(Server {
+        dispatcher: &dispatcher,
+        doorbell,
+        vmsa,
+        vcpu,
+    }
+    .run())
+}
+
+/// The service over its storage, which has just been validated and zeroed.
+fn service(inputs: &Inputs) -> Result<Service<'_, Machine>, Reason> {
+    let invalid = Reason::StorageInvalid;
+    let placement = inputs.plan.placement;
+    let base = GuestPhysicalAddress::new(placement.window.start);
+    let window = Window::new(base, placement.window.bytes()).map_err(|_| invalid)?;
+    let ram = RamRanges::new(inputs.tracked.as_slice()).map_err(|_| invalid)?;
+    let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
+    // SAFETY: The storage is RAM of ours, validated and zeroed by the caller, mapped by the page
+    // tables, 2 MiB aligned; this is the only call.
+    let (records, states) =
+        unsafe { launched::split_storage(placement.storage, window.chunks(), pages)? };
+    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.initial_cap)
+        .map_err(|_| invalid)?;
+    let states = PageStates::new(ram, states).map_err(|_| invalid)?;
+    let configuration = Configuration {
+        protocol_number: inputs.block.protocol_number,
+        addressing: SharedAddressing::EncryptionBitClear(inputs.c_bit_position()),
+    };
+    Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)
+}

@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The boot block: what the image builder tells the image, in one measured page.
+//!
+//! Being part of the launch measurement it is as trusted as the code. It is parsed with checks all
+//! the same, so that a builder's mistake ends the boot with a reason instead of strange behaviour.
+
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::termination::Reason;
+
+/// First bytes of the page.
+pub const MAGIC: [u8; 8] = *b"SVSMSWIO";
+/// Layout version of the structure.
+pub const VERSION: u32 = 1;
+/// Most launch ranges that fit.
+pub const MAX_LAUNCH_RANGES: usize = 32;
+/// Room for the guest's command line; the rest is zero.
+pub const CMDLINE_BYTES: usize = 256;
+
+/// [`BootBlock::ram_mode`]: the paravisor validates, zeroes and grants guest RAM.
+pub const RAM_ACCEPTED: u32 = 0;
+/// [`BootBlock::ram_mode`]: guest RAM stays unvalidated, the guest asks page by page.
+pub const RAM_FIRMWARE: u32 = 1;
+
+/// [`BootBlock::flags`]: the image runs with restricted injection and a #HV doorbell.
+pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
+
+/// [`BootBlock::payload_kind`]: a 64-bit ELF file, entered at its entry point.
+pub const PAYLOAD_ELF64: u32 = 0;
+
+/// [`LaunchRange::kind`]: pages of the paravisor.
+pub const KIND_PARAVISOR: u32 = 0;
+/// [`LaunchRange::kind`]: pages of the guest's payload.
+pub const KIND_GUEST_PAYLOAD: u32 = 1;
+
+/// [`LaunchRange::flags`]: the pages are written at run time (informational).
+pub const RANGE_WRITE: u32 = 1 << 0;
+/// [`LaunchRange::flags`]: the pages hold code (informational).
+pub const RANGE_EXECUTE: u32 = 1 << 1;
+
+/// A run of pages that were part of the launch: validated from the start.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Default, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct LaunchRange {
+    /// First byte, page aligned.
+    pub gpa: u64,
+    /// Bytes, a multiple of the page size, not 0.
+    pub bytes: u64,
+    /// [`KIND_PARAVISOR`] or [`KIND_GUEST_PAYLOAD`].
+    pub kind: u32,
+    /// [`RANGE_WRITE`] and [`RANGE_EXECUTE`].
+    pub flags: u32,
+}
+
+/// Contents of the page at [`crate::layout::BOOT_BLOCK`]; the rest of the page is zero.
+///
+/// Little endian. `launch_ranges` names every launch page except the boot VMSA, sorted by address;
+/// the builder writes it, and boot refuses a window or a validation that touches one of them.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C)]
+pub struct BootBlock {
+    /// [`MAGIC`].
+    pub magic: [u8; 8],
+    /// [`VERSION`].
+    pub version: u32,
+    /// [`RAM_ACCEPTED`] or [`RAM_FIRMWARE`].
+    pub ram_mode: u32,
+    /// [`FLAG_RESTRICTED_INJECTION`]; other bits are 0.
+    pub flags: u32,
+    /// Number under which the guest calls the service, for instance 0x4000_0001.
+    pub protocol_number: u32,
+    /// `SEV_FEATURES` of the boot VMSA. SEV_STATUS has to equal
+    /// [`BootBlock::expected_sev_status`], so a host that drops a protection is noticed.
+    pub sev_features: u64,
+    /// Bytes of the pool window, a multiple of 2 MiB, not 0.
+    pub window_bytes: u64,
+    /// Most bytes of the window that are ever shared at one time, a multiple of 2 MiB.
+    pub initial_cap: u64,
+    /// Where the guest starts.
+    pub payload_entry: u64,
+    /// [`PAYLOAD_ELF64`].
+    pub payload_kind: u32,
+    /// Number of entries of `launch_ranges` in use.
+    pub launch_range_count: u32,
+    /// Launch pages, sorted, not overlapping.
+    pub launch_ranges: [LaunchRange; MAX_LAUNCH_RANGES],
+    /// The guest's command line, padded with zeros.
+    pub cmdline: [u8; CMDLINE_BYTES],
+}
+
+const _: () = assert!(size_of::<BootBlock>() == 64 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
+const _: () = assert!(size_of::<BootBlock>() <= 4096);
+
+impl BootBlock {
+    /// Value SEV_STATUS (MSR 0xC001_0131) has to have: SEV and SEV-ES, and the features of the VMSA
+    /// from bit 2 on (APM volume 2, 15.34.10).
+    #[must_use]
+    pub const fn expected_sev_status(&self) -> u64 {
+        self.sev_features << 2 | 0b11
+    }
+
+    /// The launch ranges in use. A count beyond the array yields all of it; [`Self::check`] refuses
+    /// such a count.
+    #[must_use]
+    pub fn ranges(&self) -> &[LaunchRange] {
+        let count = usize::try_from(self.launch_range_count).unwrap_or(usize::MAX);
+        self.launch_ranges
+            .get(..count)
+            .unwrap_or(&self.launch_ranges)
+    }
+
+    /// Whether the image uses restricted injection.
+    #[must_use]
+    pub const fn restricted_injection(&self) -> bool {
+        self.flags & FLAG_RESTRICTED_INJECTION != 0
+    }
+
+    /// Checks everything that does not depend on the memory map.
+    ///
+    /// # Errors
+    /// The reason with which the boot has to end.
+    pub fn check(&self) -> Result<(), Reason> {
+        if self.magic != MAGIC || self.version != VERSION {
+            return Err(Reason::BootBlockVersion);
+        }
+        let large = crate::layout::LARGE_PAGE_BYTES;
+        if self.ram_mode > RAM_FIRMWARE
+            || self.flags & !FLAG_RESTRICTED_INJECTION != 0
+            || self.payload_kind != PAYLOAD_ELF64
+            || self.protocol_number == 0
+        {
+            return Err(Reason::BootBlockField);
+        }
+        if self.window_bytes == 0
+            || !self.window_bytes.is_multiple_of(large)
+            || !self.initial_cap.is_multiple_of(large)
+            || self.initial_cap > self.window_bytes
+        {
+            return Err(Reason::WindowSize);
+        }
+        self.check_ranges()
+    }
+
+    /// Checks that the launch ranges are whole pages, sorted and apart.
+    fn check_ranges(&self) -> Result<(), Reason> {
+        if self.ranges().len() as u64 != u64::from(self.launch_range_count) {
+            return Err(Reason::LaunchRanges);
+        }
+        let mut free_from = 0;
+        for range in self.ranges() {
+            let page = crate::layout::PAGE_BYTES;
+            let end = range
+                .gpa
+                .checked_add(range.bytes)
+                .ok_or(Reason::LaunchRanges)?;
+            if range.gpa < free_from
+                || range.bytes == 0
+                || !range.gpa.is_multiple_of(page)
+                || !range.bytes.is_multiple_of(page)
+                || range.kind > KIND_GUEST_PAYLOAD
+            {
+                return Err(Reason::LaunchRanges);
+            }
+            free_from = end;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What boot has to do with which pages, computed before anything is done.
+
+use crate::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, MAX_LAUNCH_RANGES};
+use crate::handover::{Handover, KIND_RESERVED, KIND_USABLE, MapEntry};
+use crate::layout::{HANDOVER_BASE, HANDOVER_END};
+use crate::memory_map::MemoryMap;
+use crate::placement::{OWN_REGION, Placement, place};
+use crate::range_list::{ListFull, PhysRange, RangeList};
+use crate::termination::Reason;
+
+/// The hand-over area.
+pub const HANDOVER_AREA: PhysRange = PhysRange {
+    start: HANDOVER_BASE,
+    end: HANDOVER_END,
+};
+
+/// The fate of every page of RAM.
+#[derive(Debug, Clone, Copy)]
+pub struct BootPlan {
+    /// Window and storage.
+    pub placement: Placement,
+    /// All RAM but the window: the pages that have a state byte and that VMPL0 maps.
+    pub tracked: RangeList,
+    /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
+    /// unvalidated for the guest (`ram=firmware`).
+    pub guest_ram: RangeList,
+    /// Launched pages of the guest: valid already, so they are only granted.
+    pub payload: RangeList,
+    /// Launch pages of either owner: never validated by us.
+    pub launch: RangeList,
+}
+
+impl BootPlan {
+    /// Makes the plan. `boot_block` has been checked; `storage_bytes` is what the service needs for
+    /// this memory map.
+    ///
+    /// # Errors
+    /// The reason with which the boot has to end.
+    pub fn new(
+        boot_block: &BootBlock,
+        map: &MemoryMap,
+        storage_bytes: u64,
+    ) -> Result<Self, Reason> {
+        let mut launch_ranges = [PhysRange::default(); MAX_LAUNCH_RANGES];
+        let mut launch = RangeList::new();
+        let mut payload = RangeList::new();
+        let full = |_: ListFull| Reason::LaunchRanges;
+        for (slot, range) in launch_ranges.iter_mut().zip(boot_block.ranges()) {
+            *slot = PhysRange::new(range.gpa, range.bytes).ok_or(Reason::LaunchRanges)?;
+            launch.push(*slot).map_err(full)?;
+            if range.kind == KIND_GUEST_PAYLOAD {
+                payload.push(*slot).map_err(full)?;
+            }
+        }
+        let used = launch_ranges
+            .get(..boot_block.ranges().len())
+            .unwrap_or(&[]);
+        let placement = place(map.ram(), used, boot_block.window_bytes, storage_bytes)?;
+        let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
+        if !payload.contains(&entry) {
+            return Err(Reason::PayloadEntry);
+        }
+
+        let full = |_: ListFull| Reason::MapTooLong;
+        let mut ram = RangeList::new();
+        for entry in map.ram() {
+            ram.push(*entry).map_err(full)?;
+        }
+        let tracked = ram.without(&placement.window).map_err(full)?;
+        let mut guest_ram = tracked.without(&placement.storage).map_err(full)?;
+        for hole in used.iter().chain([&OWN_REGION]) {
+            guest_ram = guest_ram.without(hole).map_err(full)?;
+        }
+        Ok(Self {
+            placement,
+            tracked,
+            guest_ram,
+            payload,
+            launch,
+        })
+    }
+
+    /// Whether PVALIDATE(1) may ever be executed on `range`: it is RAM, no window page (W1) and no
+    /// launch page, which the secure processor has validated (P1).
+    #[must_use]
+    pub fn may_validate(&self, range: &PhysRange) -> bool {
+        self.tracked.contains(range)
+            && !self.placement.window.overlaps(range)
+            && !self.launch.overlaps(range)
+    }
+
+    /// Writes the guest's memory map and the bounds of the payload.
+    ///
+    /// # Errors
+    /// [`Reason::HandoverMap`] when the page has too few entries.
+    pub fn describe(&self, ram: &[PhysRange], page: &mut Handover) -> Result<(), Reason> {
+        let Placement { window, storage } = self.placement;
+        let mut count = 0;
+        let mut add = |range: PhysRange, kind| {
+            if range.is_empty() {
+                return Ok(());
+            }
+            let slot = page.map.get_mut(count).ok_or(Reason::HandoverMap)?;
+            *slot = MapEntry {
+                base: range.start,
+                bytes: range.bytes(),
+                kind,
+                reserved: 0,
+            };
+            count += 1;
+            Ok(())
+        };
+        // Own region first, then storage and window: in the order of their addresses.
+        for entry in ram {
+            let mut start = entry.start;
+            for hole in [OWN_REGION, storage, window] {
+                if entry.contains(&hole) {
+                    add(
+                        PhysRange {
+                            start,
+                            end: hole.start,
+                        },
+                        KIND_USABLE,
+                    )?;
+                    add(hole, KIND_RESERVED)?;
+                    start = hole.end;
+                }
+            }
+            add(
+                PhysRange {
+                    start,
+                    end: entry.end,
+                },
+                KIND_USABLE,
+            )?;
+        }
+        page.map_count = u32::try_from(count).map_err(|_| Reason::HandoverMap)?;
+        let payload = self.payload.as_slice();
+        page.payload_start = payload.first().map_or(0, |range| range.start);
+        page.payload_end = payload.last().map_or(0, |range| range.end);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{BootPlan, Handover, KIND_RESERVED, KIND_USABLE, PhysRange, Reason};
+    use crate::boot_block::{
+        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+    };
+    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, PAYLOAD_BASE};
+    use crate::memory_map::{MemoryMap, tests::page};
+    use zerocopy::FromZeros;
+
+    /// A boot block for an image of 256 KiB, a payload of 1 MiB and a window of 64 MiB.
+    pub(crate) fn boot_block() -> BootBlock {
+        let mut block = BootBlock::new_zeroed();
+        block.magic = MAGIC;
+        block.version = VERSION;
+        block.protocol_number = 0x4000_0001;
+        block.sev_features = 0b10_1001;
+        block.flags = 1;
+        block.window_bytes = 64 << 20;
+        block.initial_cap = 64 << 20;
+        block.payload_entry = PAYLOAD_BASE;
+        block.launch_range_count = 3;
+        let range = |gpa, bytes, kind| LaunchRange {
+            gpa,
+            bytes,
+            kind,
+            flags: 0,
+        };
+        block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
+        block.launch_ranges[1] = range(IMAGE_LOAD, 0x4_0000, KIND_PARAVISOR);
+        block.launch_ranges[2] = range(PAYLOAD_BASE, 1 << 20, KIND_GUEST_PAYLOAD);
+        block
+    }
+
+    /// 512 MiB of low RAM and 2 GiB above 4 GiB.
+    pub(crate) fn map() -> MemoryMap {
+        let entries = [(0, 0xa0, 0), (0x100, 0x1_ff00, 0), (1 << 20, 0x8_0000, 0)];
+        MemoryMap::parse(&page(&entries), 1 << 51).unwrap()
+    }
+
+    const fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange { start, end }
+    }
+
+    #[test]
+    fn every_page_has_one_fate() {
+        let block = boot_block();
+        block.check().unwrap();
+        let plan = BootPlan::new(&block, &map(), 1 << 20).unwrap();
+        let window = range(0x1_7c00_0000, 0x1_8000_0000);
+        assert_eq!(plan.placement.window, window);
+        assert_eq!(plan.placement.storage, range(0x1_7be0_0000, 0x1_7c00_0000));
+        let want = [
+            range(0, 0xa_0000),
+            range(0x10_0000, 0x40_0000),
+            range(0x90_0000, 0x100_0000),
+            range(0x110_0000, 0x2000_0000),
+            range(0x1_0000_0000, 0x1_7be0_0000),
+        ];
+        assert_eq!(plan.guest_ram.as_slice(), want);
+        assert_eq!(plan.payload.as_slice(), [range(0x100_0000, 0x110_0000)]);
+        assert!(!plan.tracked.overlaps(&window));
+    }
+
+    #[test]
+    fn window_launch_and_unknown_pages_may_not_be_validated() {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let may = |start, end| plan.may_validate(&range(start, end));
+        assert!(may(0x20_0000, 0x40_0000));
+        assert!(may(0x80_0000, 0x90_0000));
+        assert!(!may(0x1_7c00_0000, 0x1_7c00_1000), "window");
+        assert!(!may(0x1_7bff_f000, 0x1_7c00_1000), "into the window");
+        assert!(!may(0x40_0000, 0x40_1000), "boot block");
+        assert!(!may(0x100_0000, 0x120_0000), "payload");
+        assert!(!may(0x8000_0000, 0x8000_1000), "no RAM");
+        assert!(!may(0x1f_ff00_0000, 0x1f_ff00_1000), "beyond RAM");
+    }
+
+    #[test]
+    fn an_entry_point_outside_the_payload_is_refused() {
+        let mut block = boot_block();
+        block.payload_entry = IMAGE_LOAD;
+        assert_eq!(
+            BootPlan::new(&block, &map(), 1).unwrap_err(),
+            Reason::PayloadEntry
+        );
+    }
+
+    #[test]
+    fn the_guest_map_is_sorted_and_hides_what_is_ours() {
+        let map = map();
+        let plan = BootPlan::new(&boot_block(), &map, 1 << 20).unwrap();
+        let mut page = Handover::new();
+        plan.describe(map.ram(), &mut page).unwrap();
+        let entries: Vec<_> = page
+            .entries()
+            .iter()
+            .map(|e| (e.base, e.base + e.bytes, e.kind))
+            .collect();
+        let want = [
+            (0, 0xa_0000, KIND_USABLE),
+            (0x10_0000, 0x40_0000, KIND_USABLE),
+            (0x40_0000, 0x90_0000, KIND_RESERVED),
+            (0x90_0000, 0x2000_0000, KIND_USABLE),
+            (0x1_0000_0000, 0x1_7be0_0000, KIND_USABLE),
+            (0x1_7be0_0000, 0x1_7c00_0000, KIND_RESERVED),
+            (0x1_7c00_0000, 0x1_8000_0000, KIND_RESERVED),
+        ];
+        assert_eq!(entries, want);
+        assert_eq!(
+            (page.payload_start, page.payload_end),
+            (0x100_0000, 0x110_0000)
+        );
+    }
+}

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The register state in which the guest's boot vCPU starts.
+//!
+//! 64-bit direct start: paging on with the start tables, flat segments, interrupts off, RSI = the
+//! hand-over page, RSP = 0. Source: APM volume 2, table B-4 and 15.36.8 (VMPLs).
+
+use snp::address::Vmpl;
+use snp::msr::SevFeatures;
+use snp::vmsa::{EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
+use zerocopy::FromZeros;
+
+use crate::layout::{HANDOVER_PAGE, LARGE_PAGE_BYTES, PAGE_BYTES, START_PAGE_TABLES};
+
+/// CR0: PG, WP, NE, ET, PE.
+const CR0: u64 = 0x8001_0031;
+/// CR4: PAE, OSFXSR, OSXMMEXCPT.
+const CR4: u64 = 0x620;
+/// DR6 and DR7 at reset.
+const DR6: u64 = 0xffff_0ff0;
+const DR7: u64 = 0x400;
+/// MXCSR, x87 tag word and control word at reset.
+const MXCSR: u32 = 0x1f80;
+const X87_TAG_WORD: u16 = 0x5555;
+const X87_CONTROL_WORD: u16 = 0x40;
+
+/// Features of the guest's VMSA: ours without restricted injection and debug swap, which would take
+/// interrupts and debug registers away from a guest that does not know them.
+#[must_use]
+pub const fn guest_features(own: SevFeatures) -> SevFeatures {
+    own.with_restricted_injection(false).with_debug_swap(false)
+}
+
+/// The VMSA of the boot vCPU, which starts at `entry` in 64-bit mode. EFER.SVME is clear until the
+/// vCPU may run.
+#[must_use]
+pub fn start_vmsa(entry: u64, own: SevFeatures, c_bit: u64) -> Vmsa {
+    let data = VmsaSegment::flat(0x10, VmsaSegment::DATA);
+    let table = |attributes| VmsaSegment {
+        attributes,
+        limit: 0xffff,
+        ..VmsaSegment::default()
+    };
+    let mut vmsa = Vmsa::new_zeroed();
+    vmsa.cs = VmsaSegment::flat(0x08, VmsaSegment::CODE_64);
+    vmsa.ds = data;
+    vmsa.es = data;
+    vmsa.fs = data;
+    vmsa.gs = data;
+    vmsa.ss = data;
+    vmsa.gdtr = table(0);
+    vmsa.idtr = table(0);
+    vmsa.ldtr = table(VmsaSegment::LDT);
+    vmsa.tr = table(VmsaSegment::BUSY_TSS);
+    vmsa.vmpl = Vmpl::Vmpl2.number();
+    vmsa.efer = EFER_NXE | EFER_LMA | EFER_LME;
+    vmsa.cr0 = CR0;
+    vmsa.cr3 = START_PAGE_TABLES | c_bit;
+    vmsa.cr4 = CR4;
+    vmsa.dr6 = DR6;
+    vmsa.dr7 = DR7;
+    vmsa.rflags = 2;
+    vmsa.rip = entry;
+    vmsa.rsi = HANDOVER_PAGE;
+    vmsa.g_pat = PAT_RESET;
+    vmsa.xcr0 = 1;
+    vmsa.mxcsr = MXCSR;
+    vmsa.x87_tag_word = X87_TAG_WORD;
+    vmsa.x87_control_word = X87_CONTROL_WORD;
+    vmsa.sev_features = guest_features(own).into_bits();
+    vmsa
+}
+
+/// The first of two adjoining pages that is not 2 MiB aligned, as a VMSA has to be (erratum, KVM
+/// refuses the other).
+#[must_use]
+pub const fn usable_page(first: u64) -> u64 {
+    if first.is_multiple_of(LARGE_PAGE_BYTES) {
+        first + PAGE_BYTES
+    } else {
+        first
+    }
+}
+
+/// Whether a VMSA that a guest built may run: at its own level, with the features of its creator,
+/// and marked as runnable.
+#[must_use]
+pub const fn acceptable(vmsa: &Vmsa, caller_features: u64) -> bool {
+    vmsa.vmpl == Vmpl::Vmpl2.number()
+        && vmsa.efer & EFER_SVME != 0
+        && vmsa.sev_features == caller_features
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{EFER_SVME, SevFeatures, acceptable, start_vmsa, usable_page};
+
+    const OWN: SevFeatures = SevFeatures::from_bits(0x29);
+
+    #[test]
+    fn the_guest_loses_two_features_and_may_not_run_yet() {
+        let vmsa = start_vmsa(0x100_0000, OWN, 1 << 51);
+        assert_eq!(vmsa.sev_features, 1);
+        assert_eq!(vmsa.efer & EFER_SVME, 0);
+        assert_eq!((vmsa.vmpl, vmsa.cpl), (2, 0));
+        assert_eq!(vmsa.rip, 0x100_0000);
+        assert_eq!(vmsa.cr3, 0x0008_0000_0080_4000);
+        assert_eq!((vmsa.rsi, vmsa.rsp), (0x80_0000, 0));
+    }
+
+    #[test]
+    fn a_vmsa_of_a_guest_is_checked() {
+        let mut vmsa = start_vmsa(0, OWN, 0);
+        assert!(!acceptable(&vmsa, 1), "not runnable");
+        vmsa.efer |= EFER_SVME;
+        assert!(acceptable(&vmsa, 1));
+        assert!(!acceptable(&vmsa, 9), "other features");
+        vmsa.vmpl = 0;
+        assert!(!acceptable(&vmsa, 1), "VMPL0");
+    }
+
+    #[test]
+    fn a_vmsa_page_is_never_large_aligned() {
+        assert_eq!(usable_page(0x60_0000), 0x60_1000);
+        assert_eq!(usable_page(0x61_0000), 0x61_0000);
+    }
+}

@@ -1,0 +1,70 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where things lie in guest physical memory.
+//!
+//! The image builder places pages by these constants, the image and the guest find them there.
+//! Everything at VMPL0 is identity mapped, so an address here is physical and virtual at once.
+
+/// Bytes of a small page.
+pub const PAGE_BYTES: u64 = 4096;
+/// A page as bytes.
+pub type PageBytes = [u8; 4096];
+/// Bytes of a large page, a unit of page-state changes and of the pool window.
+pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
+
+/// First byte of the paravisor's own region, which no lower VMPL may touch.
+pub const IMAGE_BASE: u64 = 0x0040_0000;
+/// One past the last byte of the paravisor's region.
+pub const IMAGE_END: u64 = 0x0080_0000;
+
+/// The measured [`crate::boot_block::BootBlock`].
+pub const BOOT_BLOCK: u64 = IMAGE_BASE;
+/// IGVM parameters: number of vCPUs (u32 at [`VP_COUNT_OFFSET`]) and environment (u32 at
+/// [`ENVIRONMENT_OFFSET`]). Written by the VMM, not measured.
+pub const PARAM_GENERAL: u64 = IMAGE_BASE + 0x1000;
+/// IGVM memory map. Written by the VMM, not measured.
+pub const PARAM_MEMORY_MAP: u64 = IMAGE_BASE + 0x2000;
+/// The CPUID page; the secure processor has checked its values.
+pub const CPUID_PAGE: u64 = IMAGE_BASE + 0x3000;
+/// The secrets page, filled by the secure processor.
+pub const SECRETS_PAGE: u64 = IMAGE_BASE + 0x4000;
+/// Link address of the image's ELF file; everything between the fixed pages and here is unused.
+pub const IMAGE_LOAD: u64 = IMAGE_BASE + 0x1_0000;
+
+/// Offset of the IGVM `VP_COUNT` value (u32) in the general parameter page.
+pub const VP_COUNT_OFFSET: usize = 0;
+/// Offset of the IGVM `ENVIRONMENT_INFO` value (u32) in the general parameter page.
+pub const ENVIRONMENT_OFFSET: usize = 4;
+/// `memory_is_shared` of `ENVIRONMENT_INFO`: RAM outside the launch pages starts host-owned.
+pub const ENVIRONMENT_MEMORY_IS_SHARED: u32 = 1;
+
+/// First byte of the area that carries what the guest is started with.
+pub const HANDOVER_BASE: u64 = IMAGE_END;
+/// One past the last byte of the hand-over area.
+pub const HANDOVER_END: u64 = HANDOVER_BASE + (1 << 20);
+/// The [`crate::handover::Handover`] page.
+pub const HANDOVER_PAGE: u64 = HANDOVER_BASE;
+/// The guest's copy of the secrets page.
+pub const SECRETS_COPY: u64 = HANDOVER_BASE + 0x1000;
+/// The guest's copy of the CPUID page.
+pub const CPUID_COPY: u64 = HANDOVER_BASE + 0x2000;
+/// Calling area of the boot vCPU.
+pub const BOOT_CALLING_AREA: u64 = HANDOVER_BASE + 0x3000;
+/// First of [`START_TABLE_PAGES`] pages of page tables the guest starts with: PML4, PDPT and four
+/// page directories, which map the first 4 GiB to themselves with the C-bit set.
+pub const START_PAGE_TABLES: u64 = HANDOVER_BASE + 0x4000;
+/// Number of start page table pages.
+pub const START_TABLE_PAGES: u64 = 6;
+
+/// Lowest address at which a guest payload may be linked.
+pub const PAYLOAD_BASE: u64 = 0x0100_0000;
+
+/// The page in which KVM launches the boot VMSA of VMPL0; a guest must never name it.
+pub const LAUNCH_VMSA: u64 = 0xffff_ffff_f000;
+
+/// VMPL at which the guest runs.
+pub const GUEST_VMPL: u8 = 2;
+
+const _: () = assert!(IMAGE_LOAD > SECRETS_PAGE);
+const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
+const _: () = assert!(START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES <= HANDOVER_END);
+const _: () = assert!(HANDOVER_END <= PAYLOAD_BASE);

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The page-state map as boot leaves it.
+
+use snp::address::GuestPhysicalAddress;
+use svsm_swiotlb::page_state::{MAX_RANGES, PageState, PageStates, RamRange};
+
+use crate::boot_plan::{BootPlan, HANDOVER_AREA};
+use crate::layout::{BOOT_CALLING_AREA, IMAGE_BASE, IMAGE_END, PAGE_BYTES};
+use crate::range_list::PhysRange;
+use crate::termination::Reason;
+
+/// The tracked RAM as the service wants it.
+#[derive(Debug, Clone, Copy)]
+pub struct TrackedRam {
+    ranges: [RamRange; MAX_RANGES],
+    count: usize,
+}
+
+impl TrackedRam {
+    /// The list of `plan`.
+    ///
+    /// # Errors
+    /// [`Reason::MapTooLong`] when there are more ranges than the service takes.
+    pub fn of(plan: &BootPlan) -> Result<Self, Reason> {
+        let mut ranges = [RamRange::default(); MAX_RANGES];
+        let tracked = plan.tracked.as_slice();
+        let slots = ranges.get_mut(..tracked.len()).ok_or(Reason::MapTooLong)?;
+        for (slot, range) in slots.iter_mut().zip(tracked) {
+            let base = GuestPhysicalAddress::new(range.start);
+            *slot = RamRange {
+                base,
+                bytes: range.bytes(),
+            };
+        }
+        Ok(Self {
+            ranges,
+            count: tracked.len(),
+        })
+    }
+
+    /// The ranges.
+    #[must_use]
+    pub fn as_slice(&self) -> &[RamRange] {
+        self.ranges.get(..self.count).unwrap_or(&[])
+    }
+
+    /// Bytes of all ranges together.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.as_slice().iter().map(|range| range.bytes).sum()
+    }
+}
+
+/// Writes the state of every page into fresh storage, in which all pages are Invalid.
+///
+/// # Errors
+/// [`Reason::StorageInvalid`] when the plan names a page that is not tracked.
+pub fn record(plan: &BootPlan, states: &PageStates<'_>, accepted: bool) -> Result<(), Reason> {
+    let set = |range: &PhysRange, state| {
+        states
+            .set_at_boot(GuestPhysicalAddress::new(range.start), range.bytes(), state)
+            .map_err(|_| Reason::StorageInvalid)
+    };
+    set(
+        &PhysRange {
+            start: IMAGE_BASE,
+            end: IMAGE_END,
+        },
+        PageState::Paravisor,
+    )?;
+    set(&plan.placement.storage, PageState::Paravisor)?;
+    set(&HANDOVER_AREA, PageState::Valid)?;
+    for range in plan.payload.as_slice() {
+        set(range, PageState::Valid)?;
+    }
+    if accepted {
+        for range in plan.guest_ram.as_slice() {
+            set(range, PageState::Valid)?;
+        }
+    }
+    let area = PhysRange {
+        start: BOOT_CALLING_AREA,
+        end: BOOT_CALLING_AREA + PAGE_BYTES,
+    };
+    set(&area, PageState::CallingArea)
+}

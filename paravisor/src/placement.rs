@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Where the pool window and the service's storage go, and the boot-time half of invariant W1.
+//!
+//! The window is the top of the highest RAM entry that is large enough; the storage lies right below
+//! it. A violation never moves the window elsewhere: it ends the boot with its reason, because a VMM
+//! that hands over such a map is broken or hostile.
+
+use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAGE_BYTES};
+use crate::range_list::PhysRange;
+use crate::termination::Reason;
+
+/// Ranges in which a PC has ROM or devices whatever its memory map says: video memory, option ROMs
+/// and BIOS below 1 MiB, and interrupt controllers and flash below 4 GiB.
+const DEVICE_RANGES: [PhysRange; 2] = [
+    PhysRange {
+        start: 0xa_0000,
+        end: 0x10_0000,
+    },
+    PhysRange {
+        start: 0xfec0_0000,
+        end: 0x1_0000_0000,
+    },
+];
+
+/// The paravisor's region and the hand-over area behind it.
+pub const OWN_REGION: PhysRange = PhysRange {
+    start: IMAGE_BASE,
+    end: HANDOVER_END,
+};
+
+/// What boot carves out of RAM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Placement {
+    /// The pool window: never validated, never mapped.
+    pub window: PhysRange,
+    /// The service's state; 2 MiB aligned at both ends, so that no large page is shared with the
+    /// guest.
+    pub storage: PhysRange,
+}
+
+/// Chooses window and storage.
+///
+/// `ram` are the RAM entries of the checked memory map, `launch` the launch ranges, sorted.
+///
+/// # Errors
+/// A reason per rule of invariant W1 that the memory map breaks.
+pub fn place(
+    ram: &[PhysRange],
+    launch: &[PhysRange],
+    window_bytes: u64,
+    storage_bytes: u64,
+) -> Result<Placement, Reason> {
+    if !ram.iter().any(|entry| entry.contains(&OWN_REGION)) {
+        return Err(Reason::ImageOutsideRam);
+    }
+    if !launch
+        .iter()
+        .all(|range| ram.iter().any(|entry| entry.contains(range)))
+    {
+        return Err(Reason::LaunchOutsideRam);
+    }
+    let (entry, window) = ram
+        .iter()
+        .rev()
+        .find_map(|entry| top_of(entry, window_bytes).map(|window| (entry, window)))
+        .ok_or(Reason::WindowNoRoom)?;
+    check_window(&window, launch)?;
+
+    let below = PhysRange {
+        start: entry.start,
+        end: window.start,
+    };
+    let storage = top_of(&below, storage_bytes.next_multiple_of(LARGE_PAGE_BYTES))
+        .filter(|storage| is_free(storage, launch))
+        .ok_or(Reason::StorageNoRoom)?;
+    Ok(Placement { window, storage })
+}
+
+/// The last `bytes` bytes of `entry` that begin and end at a multiple of 2 MiB.
+fn top_of(entry: &PhysRange, bytes: u64) -> Option<PhysRange> {
+    let end = entry.end - entry.end % LARGE_PAGE_BYTES;
+    let start = end.checked_sub(bytes)?;
+    (start >= entry.start).then_some(PhysRange { start, end })
+}
+
+/// Whether nothing of the launch and no device is in `range`.
+fn is_free(range: &PhysRange, launch: &[PhysRange]) -> bool {
+    !launch
+        .iter()
+        .chain(&DEVICE_RANGES)
+        .chain([&OWN_REGION])
+        .any(|other| other.overlaps(range))
+}
+
+/// The rules for the window itself. The guest's boot VMSA is a page of the image and so excluded
+/// with it.
+fn check_window(window: &PhysRange, launch: &[PhysRange]) -> Result<(), Reason> {
+    let vmsa = PhysRange {
+        start: LAUNCH_VMSA,
+        end: LAUNCH_VMSA + PAGE_BYTES,
+    };
+    if launch
+        .iter()
+        .chain([&OWN_REGION])
+        .any(|range| range.overlaps(window))
+    {
+        return Err(Reason::WindowOverLaunch);
+    }
+    if vmsa.overlaps(window) {
+        return Err(Reason::WindowOverVmsa);
+    }
+    if DEVICE_RANGES.iter().any(|range| range.overlaps(window)) {
+        return Err(Reason::WindowOverHole);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{LAUNCH_VMSA, OWN_REGION, PhysRange, Placement, Reason, place};
+
+    const MIB: u64 = 1 << 20;
+
+    const fn mib(start: u64, end: u64) -> PhysRange {
+        PhysRange {
+            start: start * MIB,
+            end: end * MIB,
+        }
+    }
+
+    const LOW: PhysRange = mib(1, 512);
+    const PAYLOAD: PhysRange = mib(16, 18);
+
+    #[test]
+    fn window_is_the_top_of_the_highest_entry_that_holds_it() {
+        let ram = [LOW, mib(4096, 4097 + 256), mib(8192, 8200)];
+        let placed = place(&ram, &[PAYLOAD], 128 * MIB, 5000).unwrap();
+        let want = Placement {
+            window: mib(4224, 4352),
+            storage: mib(4222, 4224),
+        };
+        assert_eq!(placed, want);
+    }
+
+    #[test]
+    fn a_broken_map_names_the_rule() {
+        let reason = |ram: &[PhysRange], launch: &[PhysRange], window, storage| {
+            place(ram, launch, window, storage).unwrap_err()
+        };
+        assert_eq!(
+            reason(&[mib(5, 512)], &[], 2 * MIB, 1),
+            Reason::ImageOutsideRam
+        );
+        assert_eq!(
+            reason(&[LOW], &[mib(511, 513)], 2 * MIB, 1),
+            Reason::LaunchOutsideRam
+        );
+        assert_eq!(
+            reason(&[LOW], &[PAYLOAD], 512 * MIB, 1),
+            Reason::WindowNoRoom
+        );
+        assert_eq!(
+            reason(&[LOW], &[PAYLOAD], 496 * MIB, 1),
+            Reason::WindowOverLaunch
+        );
+        assert_eq!(reason(&[LOW], &[], 508 * MIB, 1), Reason::WindowOverLaunch);
+        assert_eq!(
+            reason(&[LOW], &[PAYLOAD], 494 * MIB, 3 * MIB),
+            Reason::StorageNoRoom
+        );
+        assert_eq!(
+            reason(&[mib(4, 32)], &[], 22 * MIB, 3 * MIB),
+            Reason::StorageNoRoom
+        );
+        assert_eq!(
+            reason(&[LOW, mib(4064, 4096)], &[], 22 * MIB, 1),
+            Reason::WindowOverHole
+        );
+        let vmsa = PhysRange {
+            start: LAUNCH_VMSA - 31 * MIB,
+            end: LAUNCH_VMSA + 2 * MIB,
+        };
+        assert_eq!(
+            reason(&[LOW, vmsa], &[], 22 * MIB, 1),
+            Reason::WindowOverVmsa
+        );
+    }
+
+    #[test]
+    fn storage_never_shares_a_large_page() {
+        let placed = place(&[mib(4, 512)], &[OWN_REGION], 2 * MIB, 2 * MIB + 1).unwrap();
+        assert_eq!(placed.storage, mib(506, 510));
+    }
+}
