@@ -1,2 +1,53 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+//! A small hypervisor that makes an unmodified QEMU (TCG, 7.2 or later) an SEV-SNP machine by
+//! nested SVM, so that an IGVM image is tested as it ships.
+//!
+//! The library is the hypervisor's logic: portable, without `unsafe`, over the narrow traits of
+//! [`hardware`]. The rules of SNP come from `snp_model`. The binary adds what only bare metal has:
+//! boot, world switch, ports and raw memory.
+//!
+//! | part | modules |
+//! |---|---|
+//! | interface to the runner | [`launch`], [`switches`], [`record`], [`counters`], [`memory_plan`] |
+//! | state | [`machine`], [`vcpu`], [`vmcb`], [`permission_maps`], [`shared_view`] |
+//! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
+//! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
+//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`vmpl_switch`], [`cpuid_policy`] |
+//!
+//! What it does not model: #HV is never raised, debug registers are shared between VMPLs, user and
+//! supervisor execute permissions are one, and a fetch or walk without C-bit opens its page to C=0
+//! data accesses of the same VMPL until the VMPL changes.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod counters;
+pub mod cpuid_policy;
+pub mod decode;
+pub mod exception_frame;
+pub mod exits;
+pub mod ghcb_exit;
+pub mod guest_memory;
+pub mod hardware;
+pub mod launch;
+pub mod launch_guest;
+pub mod machine;
+pub mod memory_plan;
+pub mod msr_protocol;
+pub mod nested_fault;
+pub mod nested_tables;
+pub mod page_conversion;
+pub mod permission_maps;
+pub mod port_access;
+pub mod record;
+pub mod shared_view;
+pub mod switches;
+#[cfg(test)]
+mod test_hardware;
+pub mod trapped_instruction;
+pub mod vcpu;
+pub mod vmcb;
+pub mod vmpl_switch;

@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! SVM and the world switch (APM volume 2, chapter 15).
+
+use core::arch::{asm, global_asm, x86_64::__cpuid_count, x86_64::_rdtsc};
+use core::mem::offset_of;
+use core::ptr;
+
+use snp_host::hardware::Processor;
+use snp_host::vcpu::{GuestRegisters, Vcpu};
+use snp_host::vmcb::Vmcb;
+use x86_64::registers::model_specific::Msr;
+
+use super::BareMetal;
+
+global_asm!(include_str!("world_switch.S"));
+
+const _: () = {
+    assert!(offset_of!(GuestRegisters, rsi) == 24);
+    assert!(offset_of!(GuestRegisters, rbp) == 40);
+    assert!(offset_of!(GuestRegisters, r8_to_r15) == 48);
+};
+
+/// VM_HSAVE_PA: where VMRUN keeps the host's state.
+const HOST_SAVE_AREA_MSR: u32 = 0xC001_0117;
+
+#[repr(C, align(4096))]
+struct HostSaveArea([u8; 4096]);
+
+static mut HOST_SAVE_AREA: HostSaveArea = HostSaveArea([0; 4096]);
+
+unsafe extern "sysv64" {
+    fn enter_guest(vmcb: *mut Vmcb, registers: *mut GuestRegisters);
+}
+
+/// Gives the processor its host save area and clears the global interrupt flag for good: interrupts
+/// are for the guest, and the host polls.
+pub fn enable_svm() {
+    let area = (&raw mut HOST_SAVE_AREA).addr() as u64;
+    // SAFETY: EFER.SVME is set by the boot code; the area is used by nothing but VMRUN.
+    unsafe {
+        Msr::new(HOST_SAVE_AREA_MSR).write(area);
+        asm!("clgi", options(nomem, nostack));
+    }
+}
+
+impl Processor for BareMetal {
+    fn timestamp(&self) -> u64 {
+        // SAFETY: every 64-bit processor has RDTSC.
+        unsafe { _rdtsc() }
+    }
+
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
+        let answer = __cpuid_count(leaf, subleaf);
+        [answer.eax, answer.ebx, answer.ecx, answer.edx]
+    }
+
+    fn enter(&self, vcpu: &mut Vcpu) {
+        // SAFETY: the VMCB is page aligned and identity mapped; its nested tables reach guest
+        // views and, at most, device memory, never this host. Both pointers stay exclusive.
+        unsafe { enter_guest(&raw mut vcpu.vmcb, &raw mut vcpu.registers) };
+    }
+
+    fn store_hidden(&self, vcpu: &mut Vcpu) {
+        // SAFETY: VMSAVE writes the VMCB at the physical, and so linear, address in RAX.
+        unsafe { asm!("vmsave rax", in("rax") ptr::from_mut(&mut vcpu.vmcb), options(nostack)) };
+    }
+
+    fn save_context(&self, vcpu: &mut Vcpu) {
+        self.store_hidden(vcpu);
+        let (low, high): (u32, u32);
+        // SAFETY: the host is built without x87 and SSE, so these registers are the guest's; the
+        // area is 512 bytes and 16-byte aligned; CR4.OSXSAVE is set.
+        unsafe {
+            asm!("fxsave64 [{}]", in(reg) ptr::from_mut(&mut vcpu.float), options(nostack));
+            asm!("xgetbv", in("ecx") 0, out("eax") low, out("edx") high, options(nomem, nostack));
+        }
+        vcpu.xcr0 = u64::from(low) | (u64::from(high) << 32);
+    }
+
+    fn load_context(&self, vcpu: &mut Vcpu) {
+        #[expect(clippy::cast_possible_truncation, reason = "the two halves")]
+        let (low, high) = (vcpu.xcr0 as u32, (vcpu.xcr0 >> 32) as u32);
+        // SAFETY: as for `save_context`; VMLOAD reads the VMCB. An XCR0 the processor refuses
+        // faults here, which ends the run with a report.
+        unsafe {
+            asm!("vmload rax", in("rax") ptr::from_mut(&mut vcpu.vmcb), options(nostack));
+            asm!("xsetbv", in("ecx") 0, in("eax") low, in("edx") high, options(nomem, nostack));
+            asm!("fxrstor64 [{}]", in(reg) ptr::from_mut(&mut vcpu.float), options(nostack));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Delivering #VC: the frame is built here, because QEMU's EVENTINJ pushes no error code for
+//! vector 29. Source: APM volume 2, 8.9 (long-mode interrupt control transfers).
+
+use crate::counters::Event;
+use crate::hardware::Hardware;
+use crate::machine::{Flow, Machine};
+use crate::guest_memory::Unreachable;
+use crate::vcpu::{Cpu, Vcpu};
+use crate::vmcb::{SegmentRegister, exit_code};
+
+/// Vector of #VC.
+const COMMUNICATION: u64 = 29;
+/// Bytes of a long-mode gate.
+const GATE_BYTES: u64 = 16;
+/// RSP0 and IST1 in a 64-bit TSS.
+const TSS_RSP0: u64 = 0x04;
+const TSS_IST1: u64 = 0x24;
+/// Trap, nested task and resume flags, which delivery clears, and the interrupt flag, which an
+/// interrupt gate clears too.
+const TRAP_NESTED_RESUME: u64 = (1 << 8) | (1 << 14) | (1 << 16);
+const INTERRUPT_FLAG: u64 = 1 << 9;
+const RESUME_FLAG: u64 = 1 << 16;
+const INTERRUPT_GATE: u64 = 14;
+
+/// A long-mode gate of the guest's IDT.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Gate {
+    low: u64,
+    high: u64,
+}
+
+impl Gate {
+    const fn is_present(self) -> bool {
+        self.low & (1 << 47) != 0
+    }
+
+    const fn offset(self) -> u64 {
+        (self.low & 0xFFFF) | ((self.low >> 32) & 0xFFFF_0000) | (self.high << 32)
+    }
+
+    const fn selector(self) -> u16 {
+        let bytes = self.low.to_le_bytes();
+        u16::from_le_bytes([bytes[2], bytes[3]])
+    }
+
+    const fn interrupt_stack(self) -> u64 {
+        (self.low >> 32) & 7
+    }
+
+    const fn kind(self) -> u64 {
+        (self.low >> 40) & 0xF
+    }
+}
+
+impl<H: Hardware> Machine<'_, H> {
+    /// Delivers #VC with `error_code` (an exit code) to the VMPL that runs.
+    ///
+    /// # Errors
+    /// Stops the machine when the guest cannot take the exception: on hardware a double fault in
+    /// code that cannot handle it.
+    pub fn inject_communication(&mut self, cpu: &mut Cpu, error_code: u64) -> Flow {
+        if error_code == exit_code::NOT_VALIDATED {
+            self.counters.event(Event::NotValidated);
+        }
+        // TR, whose base finds the stacks, may still be in the processor only.
+        self.hardware.store_hidden(cpu.vcpu_mut());
+        let Ok(delivery) = self.push_frame(cpu.vcpu(), error_code) else {
+            return Err(self.died(cpu, "undeliverable-vc"));
+        };
+        delivery.apply(cpu.vcpu_mut());
+        Ok(())
+    }
+
+    /// Writes the frame to the guest's stack; the registers change only once that has worked.
+    fn push_frame(&self, vcpu: &Vcpu, error_code: u64) -> Result<Delivery, Unreachable> {
+        let save = &vcpu.vmcb.save;
+        let last = COMMUNICATION * GATE_BYTES + GATE_BYTES - 1;
+        if vcpu.is_unpaged() || last > u64::from(save.idtr.limit) {
+            return Err(Unreachable::Forbidden);
+        }
+        let address = save.idtr.base.wrapping_add(COMMUNICATION * GATE_BYTES);
+        let low = self.read_linear_u64(vcpu, address)?;
+        let gate = Gate { low, high: self.read_linear_u64(vcpu, address.wrapping_add(8))? };
+        if !gate.is_present() {
+            return Err(Unreachable::NotMapped);
+        }
+        let mut stack = match gate.interrupt_stack() {
+            0 if save.cpl != 0 => self.read_linear_u64(vcpu, save.tr.base.wrapping_add(TSS_RSP0))?,
+            0 => save.rsp,
+            number => {
+                let offset = TSS_IST1 + 8 * (number - 1);
+                self.read_linear_u64(vcpu, save.tr.base.wrapping_add(offset))?
+            }
+        } & !15;
+        let frame = [
+            u64::from(save.ss.selector),
+            save.rsp,
+            save.rflags | RESUME_FLAG,
+            u64::from(save.cs.selector),
+            save.rip,
+            error_code,
+        ];
+        for word in frame {
+            stack = stack.wrapping_sub(8);
+            self.write_linear_u64(vcpu, stack, word)?;
+        }
+        let descriptor = save.gdtr.base.wrapping_add(u64::from(gate.selector() & !7));
+        let attributes = code_attributes(self.read_linear_u64(vcpu, descriptor)?);
+        Ok(Delivery { gate, attributes, stack })
+    }
+}
+
+/// What delivery changes in the registers.
+#[derive(Clone, Copy, Debug)]
+struct Delivery {
+    gate: Gate,
+    attributes: u16,
+    stack: u64,
+}
+
+impl Delivery {
+    fn apply(self, vcpu: &mut Vcpu) {
+        let save = &mut vcpu.vmcb.save;
+        if save.cpl != 0 {
+            save.cpl = 0;
+            save.ss.selector = 0;
+            // VMRUN takes the CPL from here.
+            save.ss.attributes &= !SegmentRegister::PRIVILEGE;
+        }
+        save.cs = SegmentRegister {
+            selector: self.gate.selector(),
+            attributes: self.attributes,
+            limit: u32::MAX,
+            base: 0,
+        };
+        save.rsp = self.stack;
+        save.rip = self.gate.offset();
+        save.rflags &= !TRAP_NESTED_RESUME;
+        if self.gate.kind() == INTERRUPT_GATE {
+            save.rflags &= !INTERRUPT_FLAG;
+        }
+        vcpu.vmcb.control.interrupt_shadow = 0;
+    }
+}
+
+/// Attributes of a code descriptor in the compressed form of VMCB and VMSA.
+const fn code_attributes(descriptor: u64) -> u16 {
+    let bytes = descriptor.to_le_bytes();
+    u16::from_le_bytes([bytes[5], bytes[6] >> 4])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gates_and_descriptors_are_taken_apart() {
+        let gate = Gate { low: 0x1234_8E02_0008_5678, high: 0xFFFF_8000 };
+        assert!(gate.is_present());
+        assert_eq!(gate.offset(), 0xFFFF_8000_1234_5678);
+        assert_eq!((gate.selector(), gate.interrupt_stack(), gate.kind()), (8, 2, INTERRUPT_GATE));
+        assert_eq!(code_attributes(0x00AF_9B00_0000_FFFF), 0xA9B);
+    }
+}

@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Sorting the exits of a guest: what hardware would turn into #VC becomes #VC, what the emulated
+//! SNP instructions need is done here, everything else stops the machine with a report.
+
+use snp::msr;
+use snp::msr::SevStatus;
+
+use crate::counters::Exit;
+use crate::cpuid_policy;
+use crate::decode::Cr0Write;
+use crate::hardware::Hardware;
+use crate::machine::{Flow, Machine};
+use crate::record::kind;
+use crate::vcpu::{CR0_PAGING, CR4_OSXSAVE, Cpu};
+use crate::vmcb::{event, exit_code};
+use snp::vmsa::{EFER_LMA, EFER_LME};
+
+/// Length of CPUID, RDMSR and WRMSR.
+const TWO_BYTES: u64 = 2;
+/// CR0.ET reads as one.
+const CR0_EXTENSION_TYPE: u64 = 1 << 4;
+/// What LMSW changes: PE (only upwards), MP, EM, TS.
+const MACHINE_STATUS_WORD: u64 = 0xF;
+
+#[expect(clippy::cast_possible_truncation, reason = "the low half of a register")]
+pub(crate) const fn low(value: u64) -> u32 {
+    value as u32
+}
+
+impl<H: Hardware> Machine<'_, H> {
+    /// Runs the guest until it stops the machine.
+    pub fn run(&mut self, cpu: &mut Cpu) -> crate::record::ExitCode {
+        loop {
+            let vcpu = cpu.vcpu_mut();
+            let vmpl = vcpu.vmpl;
+            vcpu.vmcb.control.nested_cr3 = self.nested.root(vmpl, vcpu.is_unpaged());
+            vcpu.vmcb.control.intercept_cr_write =
+                if vcpu.is_unpaged() { crate::vmcb::intercept::CR0_WRITE } else { 0 };
+            self.hardware.enter(vcpu);
+            if let Err(code) = self.handle_exit(cpu) {
+                return self.finish(code);
+            }
+        }
+    }
+
+    /// Handles the exit that the VMCB of the running vCPU describes.
+    ///
+    /// # Errors
+    /// Why the machine stops.
+    pub fn handle_exit(&mut self, cpu: &mut Cpu) -> Flow {
+        let vmpl = cpu.current;
+        let vcpu = cpu.vcpu_mut();
+        let code = vcpu.vmcb.control.exit_code;
+        if self.switches.trace() {
+            let (control, rip) = (&vcpu.vmcb.control, vcpu.vmcb.save.rip);
+            let (info_1, info_2) = (control.exit_info_1, control.exit_info_2);
+            self.record(
+                kind::TRACE,
+                format_args!(
+                    "vmpl={} exit={code:#x} info1={info_1:#x} info2={info_2:#x} rip={rip:#x}",
+                    vmpl.number(),
+                ),
+            );
+        }
+        if !cpu.vcpu().is_runnable() {
+            // The next VMRUN of such a guest fails on hardware.
+            return Err(self.died(cpu, "efer-svme-cleared"));
+        }
+        let cause = match code {
+            exit_code::CR0_WRITE => Exit::Cr0,
+            exit_code::INVALID_OPCODE => Exit::InvalidOpcode,
+            exit_code::VMMCALL => Exit::Vmmcall,
+            exit_code::CPUID => Exit::Cpuid,
+            exit_code::MSR => Exit::Msr,
+            exit_code::IOIO => Exit::Io,
+            exit_code::HLT => Exit::Halt,
+            exit_code::NESTED_FAULT => Exit::NestedFault,
+            exit_code::INTERRUPT | exit_code::NMI => Exit::Interrupt,
+            _ => Exit::OtherInstruction,
+        };
+        self.counters.exit(vmpl, cause);
+        match code {
+            exit_code::INVALID_OPCODE | exit_code::VMMCALL => self.trapped_instruction(cpu),
+            exit_code::NESTED_FAULT => self.nested_fault(cpu),
+            exit_code::CR0_WRITE => self.cr0_write(cpu),
+            exit_code::MSR => self.msr_access(cpu),
+            exit_code::CPUID if self.switches.pass_through() => {
+                self.cpuid_raw(cpu);
+                Ok(())
+            }
+            exit_code::CPUID
+            | exit_code::IOIO
+            | exit_code::HLT
+            | exit_code::RDPMC
+            | exit_code::INVD
+            | exit_code::WBINVD
+            | exit_code::MONITOR
+            | exit_code::MWAIT => self.inject_communication(cpu, code),
+            exit_code::INTERRUPT | exit_code::NMI => Ok(()),
+            exit_code::VMRUN..=exit_code::SKINIT => {
+                cpu.vcpu_mut().vmcb.control.event_injection = event::INVALID_OPCODE;
+                Ok(())
+            }
+            exit_code::SHUTDOWN => Err(self.died(cpu, "triple-fault")),
+            _ => Err(self.died(cpu, "unhandled-exit")),
+        }
+    }
+
+    fn cpuid_raw(&self, cpu: &mut Cpu) {
+        let vcpu = cpu.vcpu_mut();
+        let (save, registers) = (&mut vcpu.vmcb.save, &mut vcpu.registers);
+        let osxsave = save.cr4 & CR4_OSXSAVE != 0;
+        let answer = cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx), osxsave);
+        [save.rax, registers.rbx, registers.rcx, registers.rdx] = answer.map(u64::from);
+        vcpu.advance(TWO_BYTES);
+    }
+
+    /// RDMSR and WRMSR of what the VMSA does not carry: the host keeps the GHCB MSR and SEV_STATUS,
+    /// everything else is #VC.
+    fn msr_access(&mut self, cpu: &mut Cpu) -> Flow {
+        let vcpu = cpu.vcpu_mut();
+        let write = vcpu.vmcb.control.exit_info_1 & 1 != 0;
+        let rdx = vcpu.registers.rdx;
+        let written = (rdx << 32) | u64::from(low(vcpu.vmcb.save.rax));
+        let read = match (low(vcpu.registers.rcx), write) {
+            (msr::GHCB, true) => {
+                vcpu.ghcb_msr = written;
+                None
+            }
+            (msr::GHCB, false) => Some(vcpu.ghcb_msr),
+            (msr::SEV_STATUS, false) => Some(SevStatus::of_features(vcpu.features).into_bits()),
+            _ if self.switches.pass_through() => (!write).then_some(0),
+            _ => return self.inject_communication(cpu, exit_code::MSR),
+        };
+        if let Some(value) = read {
+            vcpu.vmcb.save.rax = u64::from(low(value));
+            vcpu.registers.rdx = value >> 32;
+        }
+        vcpu.advance(TWO_BYTES);
+        Ok(())
+    }
+
+    /// A write to CR0 while paging is off: the nested tables change when paging is turned on.
+    fn cr0_write(&self, cpu: &mut Cpu) -> Flow {
+        let Some(write) = Cr0Write::decode(&self.instruction_bytes(cpu.vcpu())) else {
+            return Err(self.died(cpu, "cr0-write-not-decoded"));
+        };
+        let vcpu = cpu.vcpu_mut();
+        let source = u64::from(vcpu.low_register(write.register));
+        let save = &mut vcpu.vmcb.save;
+        save.cr0 = if write.machine_status_word {
+            (save.cr0 & !(MACHINE_STATUS_WORD & !1)) | (source & MACHINE_STATUS_WORD)
+        } else {
+            source
+        } | CR0_EXTENSION_TYPE;
+        if save.cr0 & CR0_PAGING != 0 && save.efer & EFER_LME != 0 {
+            save.efer |= EFER_LMA;
+        }
+        vcpu.advance(write.length);
+        Ok(())
+    }
+}

@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the hypervisor's logic needs of the machine it runs on, as narrow traits.
+//!
+//! The bare-metal binary implements them with volatile accesses and a few instructions; the unit
+//! tests implement them with sparse memory. The logic itself has no `unsafe`.
+
+use crate::vcpu::Vcpu;
+
+/// Host physical memory. Accesses are copies; both sides of a race see whole words at most.
+pub trait PhysicalMemory {
+    /// Copies `bytes.len()` bytes from `address`.
+    fn read(&self, address: u64, bytes: &mut [u8]);
+
+    /// Copies `bytes` to `address`.
+    fn write(&self, address: u64, bytes: &[u8]);
+
+    /// Fills `length` bytes (a multiple of 8) at `address` with `word`.
+    fn fill(&self, address: u64, length: u64, word: u64);
+
+    /// The first 8-byte word in `length` bytes at `address` that is not `word`: (offset, found).
+    fn first_difference(&self, address: u64, length: u64, word: u64) -> Option<(u64, u64)>;
+
+    /// Reads the 8-byte word at the aligned `address`.
+    fn read_u64(&self, address: u64) -> u64 {
+        let mut bytes = [0; 8];
+        self.read(address, &mut bytes);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Writes the 8-byte word at the aligned `address`.
+    fn write_u64(&self, address: u64, word: u64) {
+        self.write(address, &word.to_le_bytes());
+    }
+}
+
+/// Ports and device memory of the machine.
+pub trait Devices {
+    /// Reads `bytes` (1, 2 or 4) from `port`.
+    fn port_read(&self, port: u16, bytes: u8) -> u32;
+
+    /// Writes the low `bytes` (1, 2 or 4) of `value` to `port`.
+    fn port_write(&self, port: u16, bytes: u8, value: u32);
+
+    /// Reads `bytes` (1, 2, 4 or 8) of device memory in one access.
+    fn device_read(&self, address: u64, bytes: u8) -> u64;
+
+    /// Writes `bytes` (1, 2, 4 or 8) of device memory in one access.
+    fn device_write(&self, address: u64, bytes: u8, value: u64);
+}
+
+/// The processor: identification, time and the world switch.
+pub trait Processor {
+    /// Time stamp counter.
+    fn timestamp(&self) -> u64;
+
+    /// CPUID: EAX, EBX, ECX, EDX.
+    fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4];
+
+    /// Runs the guest until its next exit.
+    fn enter(&self, vcpu: &mut Vcpu);
+
+    /// Writes back the segments and system registers that VMRUN leaves in the processor (VMSAVE).
+    fn store_hidden(&self, vcpu: &mut Vcpu);
+
+    /// Takes everything of `vcpu` out of the processor before another VMPL runs: hidden state, x87
+    /// and SSE registers, XCR0.
+    fn save_context(&self, vcpu: &mut Vcpu);
+
+    /// The opposite of [`save_context`](Self::save_context).
+    fn load_context(&self, vcpu: &mut Vcpu);
+}
+
+/// A machine on which the hypervisor runs.
+pub trait Hardware: PhysicalMemory + Devices + Processor {}
+
+impl<T: PhysicalMemory + Devices + Processor> Hardware for T {}

@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The machine that all CPUs of the guest share, and how it stops.
+
+use core::fmt;
+
+use snp_model::psc::HostManner;
+use snp_model::rmp::{Rmp, RmpEntry};
+
+use crate::counters::{Counters, Event};
+use crate::hardware::Hardware;
+use crate::memory_plan::MemoryPlan;
+use crate::nested_tables::NestedTables;
+use crate::record::{self, ExitCode, kind};
+use crate::shared_view::SharedView;
+use crate::switches::Switches;
+use crate::vcpu::Cpu;
+
+/// Result of handling an exit; an error stops the machine.
+pub type Flow = Result<(), ExitCode>;
+
+/// Words of the guest's stack that a report shows.
+const STACK_WORDS: u64 = 32;
+
+/// Memory, reverse map, nested tables and counters of one guest.
+#[derive(Debug)]
+pub struct Machine<'a, H> {
+    /// What this host runs on.
+    pub hardware: H,
+    /// Where everything is.
+    pub plan: MemoryPlan,
+    /// How strict to be.
+    pub switches: Switches,
+    /// How page-state changes are treated.
+    pub manner: HostManner,
+    /// Reverse map, by page number of the plan.
+    pub rmp: Rmp<'a>,
+    /// Which pages are shared on request, and the patterns of the others.
+    pub shared_view: SharedView<'a>,
+    /// What each VMPL can reach.
+    pub nested: NestedTables,
+    /// What happened so far.
+    pub counters: Counters,
+}
+
+impl<'a, H: Hardware> Machine<'a, H> {
+    /// A machine whose pages all belong to the hypervisor. `entries` and `shared` have one element
+    /// per page, all default; nested tables are built at `nested_base`. `None` when a slice has
+    /// the wrong length or the manner is unknown.
+    pub fn new(
+        hardware: H,
+        plan: MemoryPlan,
+        switches: Switches,
+        entries: &'a mut [RmpEntry],
+        shared: &'a mut [bool],
+        nested_base: u64,
+    ) -> Option<Self> {
+        let pages = plan.layout().pages();
+        if entries.len() != pages || shared.len() != pages {
+            return None;
+        }
+        let manner = HostManner::from_bits(switches.page_state_manner())?;
+        let nested = NestedTables::build(&hardware, plan, nested_base, switches.pass_through());
+        let shared_view = SharedView::new(shared, !switches.no_pattern());
+        let rmp = Rmp::new(entries);
+        let counters = Counters::default();
+        Some(Self { hardware, plan, switches, manner, rmp, shared_view, nested, counters })
+    }
+
+    /// Writes one record.
+    pub fn record(&self, kind: &str, fields: fmt::Arguments<'_>) {
+        record::write(&self.hardware, kind, fields);
+    }
+
+    /// Writes all counters as snapshot `id`.
+    pub fn snapshot(&self, id: u32) {
+        record::write_snapshot(&self.hardware, id, self.hardware.timestamp(), &self.counters);
+    }
+
+    /// Reports an access that a correct guest does not make.
+    pub fn violation(&self, cpu: &Cpu, what: &str, gpa: u64) -> ExitCode {
+        let rip = cpu.vcpu().vmcb.save.rip;
+        self.record(
+            kind::VIOLATION,
+            format_args!("what={what} gpa={gpa:#x} vmpl={} rip={rip:#x}", cpu.current.number()),
+        );
+        self.report_registers(cpu);
+        ExitCode::Violation
+    }
+
+    /// Reports that the guest cannot go on.
+    pub fn died(&self, cpu: &Cpu, what: &str) -> ExitCode {
+        self.record(kind::DIED, format_args!("what={what} vmpl={}", cpu.current.number()));
+        self.report_registers(cpu);
+        ExitCode::Died
+    }
+
+    /// Exit, registers and stack of the VMPL that runs, for `addr2line`.
+    fn report_registers(&self, cpu: &Cpu) {
+        let vcpu = cpu.vcpu();
+        let (control, save, registers) = (&vcpu.vmcb.control, &vcpu.vmcb.save, &vcpu.registers);
+        let died = |fields: fmt::Arguments<'_>| self.record(kind::DIED, fields);
+        died(format_args!(
+            "exit={:#x} info1={:#x} info2={:#x} rip={:#x} rsp={:#x} rflags={:#x} cs={:#x} efer={:#x} ghcb={:#x}",
+            control.exit_code,
+            control.exit_info_1,
+            control.exit_info_2,
+            save.rip,
+            save.rsp,
+            save.rflags,
+            save.cs.selector,
+            save.efer,
+            vcpu.ghcb_msr,
+        ));
+        died(format_args!(
+            "cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} rax={:#x} registers={registers:x?}",
+            save.cr0, save.cr2, save.cr3, save.cr4, save.rax,
+        ));
+        for number in 0..STACK_WORDS {
+            let mut word = [0; 8];
+            let address = save.rsp.wrapping_add(8 * number);
+            if self.read_linear(vcpu, address, &mut word).is_err() {
+                break;
+            }
+            died(format_args!("stack={address:#x} value={:#x}", u64::from_le_bytes(word)));
+        }
+    }
+
+    /// Ends the run: compares every pattern, writes the final snapshot and the exit record.
+    pub fn finish(&mut self, code: ExitCode) -> ExitCode {
+        let checked = self.check_all_patterns();
+        let code = if self.counters.events(Event::PatternBad) != 0 && code == ExitCode::Success {
+            ExitCode::PatternDamaged
+        } else {
+            code
+        };
+        self.snapshot(record::FINAL_SNAPSHOT);
+        self.record(kind::EXIT, format_args!("code={} checked={checked}", code as u32));
+        code
+    }
+}

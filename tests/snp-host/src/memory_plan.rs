@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which host physical address holds what.
+//!
+//! Every guest page exists twice: as the *shared* view, at the host address equal to its guest
+//! address, which is where QEMU's devices read and write, and as the *private* view elsewhere. A
+//! forgotten conversion therefore never shows the other view's bytes.
+//!
+//! ```text
+//! 0            HOST_BASE    LAUNCH_BASE        2 GiB   4 GiB
+//! | shared view | this host | launch image | ... |     | shared view of high RAM | private view | RMP, views, nested tables |
+//! ```
+//!
+//! QEMU's q35 machine puts RAM at [0, 2 GiB) and from 4 GiB on when it has at least 2.75 GiB.
+
+use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE};
+use snp_model::layout::{Layout, Range};
+
+/// Where this host is linked; guest RAM below 4 GiB ends here at the latest.
+pub const HOST_BASE: u64 = 0x7800_0000;
+/// Where QEMU places the launch image (`launch`).
+pub const LAUNCH_BASE: u64 = 0x7A00_0000;
+/// Largest launch image; the firmware's tables lie above.
+pub const LAUNCH_BYTES: u64 = 64 << 20;
+/// Start of the RAM that does not fit below [`HOST_BASE`].
+pub const HIGH_BASE: u64 = 4 << 30;
+/// Device memory below 4 GiB: what the q35 machine leaves free of RAM.
+pub const DEVICE_BASE: u64 = 2 << 30;
+/// Position of the C-bit in a guest page-table entry and in a guest physical address.
+pub const C_BIT: u32 = 51;
+
+/// Smallest machine on which QEMU splits its RAM at 2 GiB.
+const SMALLEST_MACHINE: u64 = 3 << 30;
+/// Smallest and largest guest; the nested tables cover 512 GiB.
+const GUEST_BYTES: core::ops::RangeInclusive<u64> = (16 << 20)..=(256 << 30);
+/// Last-level nested tables: one set for the shared view, one for each VMPL.
+const TABLE_SETS: u64 = 5;
+
+/// Host addresses of one guest of a given size.
+#[derive(Clone, Copy, Debug)]
+pub struct MemoryPlan {
+    layout: Layout,
+    low_bytes: u64,
+    high_bytes: u64,
+}
+
+impl MemoryPlan {
+    /// Plans a guest of `bytes` RAM, a multiple of 2 MiB between 16 MiB and 256 GiB.
+    #[must_use]
+    pub fn new(bytes: u64) -> Option<Self> {
+        if !GUEST_BYTES.contains(&bytes) {
+            return None;
+        }
+        let low_bytes = bytes.min(HOST_BASE);
+        let high_bytes = bytes - low_bytes;
+        let ranges = [
+            Range { base: 0, bytes: low_bytes },
+            Range { base: HIGH_BASE, bytes: high_bytes },
+        ];
+        let used = if high_bytes == 0 { 1 } else { 2 };
+        let layout = Layout::new(ranges.get(..used)?)?;
+        Some(Self { layout, low_bytes, high_bytes })
+    }
+
+    /// The guest's RAM: what memory map the VMM reports, and how pages are numbered.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Number of the RAM page at `gpa` (without C-bit); `None` outside RAM.
+    #[must_use]
+    pub fn page_index(&self, gpa: u64) -> Option<usize> {
+        self.layout.index_of(GuestPhysicalAddress::new(gpa))
+    }
+
+    /// Guest address, and so host address of the shared view, of page `index`.
+    #[must_use]
+    pub fn shared_page(&self, index: usize) -> u64 {
+        self.layout.gpa_of(index).map_or(0, GuestPhysicalAddress::bits)
+    }
+
+    /// Host address of the private view of page `index`.
+    ///
+    /// The private view of a large page is large-page aligned: the view's base and the RAM below
+    /// 4 GiB are multiples of 2 MiB.
+    #[must_use]
+    pub const fn private_page(&self, index: usize) -> u64 {
+        HIGH_BASE + self.high_bytes + index as u64 * PAGE_SIZE
+    }
+
+    /// First host address behind the private view: free for the host's own tables.
+    #[must_use]
+    pub const fn tables_base(&self) -> u64 {
+        HIGH_BASE + self.high_bytes + self.low_bytes + self.high_bytes
+    }
+
+    /// Bytes of the host's tables: per page 8 for the RMP, 1 for the view's state and one nested
+    /// leaf in each set; directories and roots stay below 8 bytes per 4 pages plus 1 MiB.
+    #[must_use]
+    pub const fn tables_bytes(&self) -> u64 {
+        let pages = (self.low_bytes + self.high_bytes) / PAGE_SIZE;
+        (pages * (8 + 1 + TABLE_SETS * 8 + 2) + (1 << 20)).next_multiple_of(LARGE_PAGE_SIZE)
+    }
+
+    /// End of QEMU's RAM above 4 GiB when it was started with [`machine_bytes`](Self::machine_bytes).
+    #[must_use]
+    pub const fn machine_end(&self) -> u64 {
+        self.machine_bytes() - DEVICE_BASE + HIGH_BASE
+    }
+
+    /// `-m` in bytes for QEMU: RAM below 4 GiB is 2 GiB, the rest holds views and tables.
+    #[must_use]
+    pub const fn machine_bytes(&self) -> u64 {
+        let bytes = DEVICE_BASE + (self.tables_base() - HIGH_BASE) + self.tables_bytes();
+        if bytes < SMALLEST_MACHINE { SMALLEST_MACHINE } else { bytes }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_above_four_gib_follow_the_low_ones() {
+        let plan = MemoryPlan::new(3 << 30).unwrap();
+        let low_pages = usize::try_from(HOST_BASE / PAGE_SIZE).unwrap();
+        assert_eq!(plan.page_index(HOST_BASE - PAGE_SIZE), Some(low_pages - 1));
+        assert_eq!(plan.page_index(HOST_BASE), None);
+        assert_eq!(plan.page_index(HIGH_BASE), Some(low_pages));
+        assert_eq!(plan.shared_page(low_pages), HIGH_BASE);
+        assert_eq!(plan.page_index(HIGH_BASE + (3 << 30) - HOST_BASE), None);
+    }
+
+    #[test]
+    fn views_and_tables_do_not_overlap_and_fit() {
+        for bytes in [512 << 20, 1 << 30, HOST_BASE, HOST_BASE + LARGE_PAGE_SIZE, 8 << 30] {
+            let plan = MemoryPlan::new(bytes).unwrap();
+            let shared_end = plan.layout().ranges().last().map_or(0, |range| range.base + range.bytes);
+            assert!(plan.private_page(0) >= shared_end.max(HIGH_BASE));
+            assert_eq!(plan.private_page(0) % LARGE_PAGE_SIZE, 0);
+            assert_eq!(plan.private_page(plan.layout().pages()), plan.tables_base());
+            assert!(plan.tables_base() + plan.tables_bytes() <= plan.machine_end());
+            assert!(plan.machine_bytes() >= SMALLEST_MACHINE);
+        }
+    }
+
+    #[test]
+    fn odd_sizes_are_refused() {
+        assert!(MemoryPlan::new((1 << 30) + PAGE_SIZE).is_none());
+        assert!(MemoryPlan::new(0).is_none());
+        assert!(MemoryPlan::new(1 << 40).is_none());
+    }
+}

@@ -1,0 +1,392 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The nested page tables: what each VMPL can reach of the two views of its memory.
+//!
+//! Five levels, because the C-bit (bit 51) of a guest physical address selects entry 8 of the top
+//! table: entry 0 leads to the shared view, entry 8 to the private one. Each VMPL has a root of its
+//! own and a second one for CR0.PG = 0, where every access is private and there is no C-bit.
+//!
+//! * A shared leaf is present only while the guest does not own the page. It is not executable:
+//!   hardware treats every fetch as private.
+//! * A private leaf is present only while the page is assigned, validated and readable for the
+//!   VMPL; it is 2 MiB where the RMP entry is.
+//!
+//! Fetches and table walks through an address without C-bit are private on hardware, while QEMU
+//! takes them to the shared view. They fault there, and [`NestedTables::alias`] points that leaf to
+//! the private page until the VMPL changes.
+//!
+//! Source: APM volume 2, 5.3 (long-mode tables), 15.25 (nested paging), 15.36.10 (SNP checks).
+
+use snp::address::{PAGE_SIZE, Vmpl};
+use snp_model::rmp::{Rmp, RmpEntry};
+
+use crate::hardware::PhysicalMemory;
+use crate::memory_plan::{DEVICE_BASE, MemoryPlan};
+
+const PRESENT: u64 = 1;
+const WRITE: u64 = 1 << 1;
+/// Nested walks are user accesses.
+const USER: u64 = 1 << 2;
+/// Preset, so that the processor need not write them.
+const ACCESSED_DIRTY: u64 = 3 << 5;
+const LARGE: u64 = 1 << 7;
+const NO_EXECUTE: u64 = 1 << 63;
+const DIRECTORY: u64 = PRESENT | WRITE | USER | ACCESSED_DIRTY;
+
+const ENTRIES: u64 = 512;
+/// Pages of a large page.
+const LARGE_PAGES: usize = 512;
+const GIB: u64 = 1 << 30;
+/// Top-level entry that the C-bit selects.
+const PRIVATE_ROOT_ENTRY: u64 = 8;
+/// Aliases that may exist at once; the oldest is dropped beyond that and faults again.
+const MAX_ALIASES: usize = 32;
+
+/// The private leaf of a page for a VMPL, without address; `None` when the VMPL may not read it.
+fn private_leaf(entry: &RmpEntry, vmpl: Vmpl) -> Option<u64> {
+    let permissions = entry.permissions(vmpl);
+    if !(entry.assigned && entry.validated && permissions.read()) {
+        return None;
+    }
+    let mut leaf = PRESENT | USER | ACCESSED_DIRTY;
+    if permissions.write() {
+        leaf |= WRITE;
+    }
+    // Nested tables cannot tell user from supervisor fetches.
+    if !(permissions.execute_user() || permissions.execute_supervisor()) {
+        leaf |= NO_EXECUTE;
+    }
+    Some(leaf)
+}
+
+/// One tree from level 4 down: a level-4 and a level-3 table, a directory per GiB of guest RAM and
+/// a last-level table per 2 MiB of it, all preallocated.
+#[derive(Clone, Copy, Debug)]
+struct Tree {
+    base: u64,
+    directories: u64,
+}
+
+impl Tree {
+    const fn level_3(&self) -> u64 {
+        self.base + PAGE_SIZE
+    }
+
+    const fn directory(&self, number: u64) -> u64 {
+        self.base + (2 + number) * PAGE_SIZE
+    }
+
+    /// The last-level table that covers page `index`.
+    const fn table(&self, index: usize) -> u64 {
+        self.base + (2 + self.directories) * PAGE_SIZE + (index / LARGE_PAGES) as u64 * PAGE_SIZE
+    }
+
+    /// Host address of the last-level entry of page `index`.
+    const fn leaf(&self, index: usize) -> u64 {
+        self.table(index) + (index % LARGE_PAGES) as u64 * 8
+    }
+}
+
+/// All nested tables of the guest.
+#[derive(Clone, Debug)]
+pub struct NestedTables {
+    plan: MemoryPlan,
+    roots: u64,
+    shared: Tree,
+    private: [Tree; 4],
+    aliases: [Option<usize>; MAX_ALIASES],
+    next_alias: usize,
+}
+
+impl NestedTables {
+    /// Builds the tables from `base` on (zeroed here), everything hypervisor-owned. With
+    /// `map_devices`, device memory below 4 GiB is reachable through the shared view.
+    pub fn build(memory: &impl PhysicalMemory, plan: MemoryPlan, base: u64, map_devices: bool) -> Self {
+        let directories: u64 = plan.layout().ranges().iter().map(|range| range.bytes.div_ceil(GIB)).sum();
+        let tables = (plan.layout().pages() / LARGE_PAGES) as u64;
+        let tree_bytes = (2 + directories + tables) * PAGE_SIZE;
+        let roots_bytes = 8 * PAGE_SIZE;
+        let tree = |number: u64| Tree { base: base + roots_bytes + number * tree_bytes, directories };
+        let tables = Self {
+            plan,
+            roots: base,
+            shared: tree(0),
+            private: [tree(1), tree(2), tree(3), tree(4)],
+            aliases: [None; MAX_ALIASES],
+            next_alias: 0,
+        };
+        memory.fill(base, roots_bytes + 5 * tree_bytes, 0);
+        for vmpl in Vmpl::ALL {
+            let private = tables.private_tree(vmpl).base | DIRECTORY;
+            memory.write_u64(tables.root(vmpl, false), tables.shared.base | DIRECTORY);
+            memory.write_u64(tables.root(vmpl, false) + 8 * PRIVATE_ROOT_ENTRY, private);
+            memory.write_u64(tables.root(vmpl, true), private);
+            memory.write_u64(tables.root(vmpl, true) + 8 * PRIVATE_ROOT_ENTRY, private);
+        }
+        for tree in [&tables.shared].into_iter().chain(&tables.private) {
+            tables.build_tree(memory, tree);
+        }
+        if map_devices {
+            for gib in DEVICE_BASE / GIB..4 {
+                let leaf = (gib * GIB) | DIRECTORY | LARGE | NO_EXECUTE;
+                memory.write_u64(tables.shared.level_3() + 8 * gib, leaf);
+            }
+        }
+        tables
+    }
+
+    fn build_tree(&self, memory: &impl PhysicalMemory, tree: &Tree) {
+        memory.write_u64(tree.base, tree.level_3() | DIRECTORY);
+        let mut number = 0;
+        let mut index = 0;
+        for range in self.plan.layout().ranges() {
+            for offset in (0..range.bytes).step_by(1 << 30) {
+                let gib = (range.base + offset) / GIB;
+                memory.write_u64(tree.level_3() + 8 * gib, tree.directory(number) | DIRECTORY);
+                for entry in 0..ENTRIES.min((range.bytes - offset) >> 21) {
+                    memory.write_u64(tree.directory(number) + 8 * entry, tree.table(index) | DIRECTORY);
+                    index += LARGE_PAGES;
+                }
+                number += 1;
+            }
+        }
+    }
+
+    const fn private_tree(&self, vmpl: Vmpl) -> &Tree {
+        let [vmpl0, vmpl1, vmpl2, vmpl3] = &self.private;
+        match vmpl {
+            Vmpl::Vmpl0 => vmpl0,
+            Vmpl::Vmpl1 => vmpl1,
+            Vmpl::Vmpl2 => vmpl2,
+            Vmpl::Vmpl3 => vmpl3,
+        }
+    }
+
+    /// Bytes [`build`](Self::build) uses.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        let [vmpl0, vmpl1, ..] = &self.private;
+        let tree_bytes = vmpl1.base - vmpl0.base;
+        self.shared.base - self.roots + 5 * tree_bytes
+    }
+
+    /// Nested CR3 of a VMPL.
+    #[must_use]
+    pub const fn root(&self, vmpl: Vmpl, unpaged: bool) -> u64 {
+        self.roots + (vmpl.number() as u64 * 2 + unpaged as u64) * PAGE_SIZE
+    }
+
+    /// Brings every table in line with the RMP for the page `index`, or for the whole 2 MiB around
+    /// it with `block`, which is needed whenever the entry's size changes.
+    pub fn sync(&self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>, index: usize, block: bool) {
+        let first = index - index % LARGE_PAGES;
+        let large = rmp.entry(first).is_some_and(|entry| entry.large);
+        if block || large {
+            for vmpl in Vmpl::ALL {
+                self.sync_directory(memory, rmp, first, vmpl, large);
+            }
+        }
+        let pages = if block || large { first..first + LARGE_PAGES } else { index..index + 1 };
+        for page in pages {
+            let Some(entry) = rmp.entry(page) else { continue };
+            let gpa = self.plan.shared_page(page);
+            let leaf = if entry.assigned { 0 } else { gpa | DIRECTORY | NO_EXECUTE };
+            memory.write_u64(self.shared.leaf(page), leaf);
+            if large {
+                continue;
+            }
+            for vmpl in Vmpl::ALL {
+                let leaf = private_leaf(entry, vmpl).map_or(0, |leaf| leaf | self.plan.private_page(page));
+                memory.write_u64(self.private_tree(vmpl).leaf(page), leaf);
+            }
+        }
+    }
+
+    fn sync_directory(&self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>, first: usize, vmpl: Vmpl, large: bool) {
+        let tree = self.private_tree(vmpl);
+        let leaf = rmp.entry(first).and_then(|entry| private_leaf(entry, vmpl));
+        let entry = match (large, leaf) {
+            (false, _) => tree.table(first) | DIRECTORY,
+            (true, None) => 0,
+            (true, Some(leaf)) => leaf | LARGE | self.plan.private_page(first),
+        };
+        memory.write_u64(self.directory_entry(tree, first), entry);
+    }
+
+    /// Host address of the directory entry that covers page `index`.
+    fn directory_entry(&self, tree: &Tree, index: usize) -> u64 {
+        let gpa = self.plan.shared_page(index);
+        let mut number = 0;
+        for range in self.plan.layout().ranges() {
+            if let Some(offset) = gpa.checked_sub(range.base)
+                && offset < range.bytes
+            {
+                number += offset / GIB;
+                break;
+            }
+            number += range.bytes.div_ceil(GIB);
+        }
+        tree.directory(number) + 8 * ((gpa >> 21) % ENTRIES)
+    }
+
+    /// Lets `vmpl` fetch and walk page `index` without C-bit: its shared leaf shows the private
+    /// page. Data accesses pass too, until [`drop_aliases`](Self::drop_aliases).
+    pub fn alias(&mut self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>, vmpl: Vmpl, index: usize) {
+        let Some(leaf) = rmp.entry(index).and_then(|entry| private_leaf(entry, vmpl)) else {
+            return;
+        };
+        if let Some(slot) = self.aliases.get_mut(self.next_alias) {
+            if let Some(old) = slot.replace(index) {
+                memory.write_u64(self.shared.leaf(old), 0);
+            }
+            self.next_alias = (self.next_alias + 1) % MAX_ALIASES;
+        }
+        memory.write_u64(self.shared.leaf(index), leaf | self.plan.private_page(index));
+    }
+
+    /// Takes all aliases back: another VMPL, with other permissions, runs next.
+    pub fn drop_aliases(&mut self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>) {
+        for slot in &mut self.aliases {
+            // A page that was shared since has a proper leaf.
+            if let Some(index) = slot.take()
+                && rmp.entry(index).is_some_and(|entry| entry.assigned)
+            {
+                memory.write_u64(self.shared.leaf(index), 0);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use snp::address::PageSize;
+    use snp::operands::{RmpAdjustTarget, RmpPermissions};
+
+    use super::*;
+    use crate::memory_plan::HIGH_BASE;
+    use crate::test_hardware::TestHardware;
+
+    const C: u64 = 1 << 51;
+
+    struct Bench {
+        hardware: TestHardware,
+        plan: MemoryPlan,
+        tables: NestedTables,
+        entries: Vec<RmpEntry>,
+    }
+
+    impl Bench {
+        fn new(bytes: u64) -> Self {
+            let hardware = TestHardware::default();
+            let plan = MemoryPlan::new(bytes).unwrap();
+            let tables = NestedTables::build(&hardware, plan, plan.tables_base(), false);
+            let entries = vec![RmpEntry::default(); plan.layout().pages()];
+            Self { hardware, plan, tables, entries }
+        }
+
+        fn with(&mut self, index: usize, block: bool, change: impl FnOnce(&mut Rmp<'_>)) {
+            let mut rmp = Rmp::new(&mut self.entries);
+            change(&mut rmp);
+            self.tables.sync(&self.hardware, &rmp, index, block);
+        }
+
+        /// Walks as the processor does: (host address, leaf flags).
+        fn walk(&self, root: u64, gpa: u64) -> Option<(u64, u64)> {
+            let mut table = root;
+            for level in (0..5).rev() {
+                let shift = 12 + 9 * level;
+                let entry = self.hardware.read_u64(table + 8 * ((gpa >> shift) % 512));
+                if entry & PRESENT == 0 {
+                    return None;
+                }
+                let address = entry & 0x000F_FFFF_FFFF_F000;
+                if level == 0 || entry & LARGE != 0 {
+                    let offset = gpa & ((1 << shift) - 1);
+                    return Some((address + offset, entry & (WRITE | NO_EXECUTE)));
+                }
+                table = address;
+            }
+            None
+        }
+
+        fn reach(&self, vmpl: Vmpl, gpa: u64) -> Option<(u64, u64)> {
+            self.walk(self.tables.root(vmpl, false), gpa)
+        }
+    }
+
+    #[test]
+    fn a_page_moves_between_the_views() {
+        let mut bench = Bench::new(64 << 20);
+        let (index, gpa) = (0x345, 0x34_5000);
+        bench.with(index, true, |_| {});
+        assert_eq!(bench.reach(Vmpl::Vmpl2, gpa), Some((gpa, WRITE | NO_EXECUTE)));
+        assert_eq!(bench.reach(Vmpl::Vmpl2, gpa | C), None);
+
+        bench.with(index, false, |rmp| {
+            rmp.rmpupdate(index, PageSize::Size4K, true);
+        });
+        assert_eq!((bench.reach(Vmpl::Vmpl0, gpa), bench.reach(Vmpl::Vmpl0, gpa | C)), (None, None));
+
+        bench.with(index, false, |rmp| {
+            rmp.pvalidate(index, PageSize::Size4K, true, Vmpl::Vmpl0);
+        });
+        let private = bench.plan.private_page(index);
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa | C), Some((private, WRITE)));
+        assert_eq!(bench.reach(Vmpl::Vmpl2, gpa | C), None);
+        assert_eq!(bench.walk(bench.tables.root(Vmpl::Vmpl0, true), gpa), Some((private, WRITE)));
+
+        bench.with(index, false, |rmp| {
+            let read = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ);
+            rmp.rmpadjust(index, PageSize::Size4K, read, Vmpl::Vmpl0);
+        });
+        assert_eq!(bench.reach(Vmpl::Vmpl2, gpa | C), Some((private, NO_EXECUTE)));
+    }
+
+    #[test]
+    fn large_entries_have_large_leaves_until_smashed() {
+        let mut bench = Bench::new(3 << 30);
+        let gpa = HIGH_BASE + (3 << 21);
+        let index = bench.plan.page_index(gpa).unwrap();
+        bench.with(index, true, |rmp| {
+            rmp.rmpupdate(index, PageSize::Size2M, true);
+            rmp.pvalidate(index, PageSize::Size2M, true, Vmpl::Vmpl0);
+        });
+        let expected = Some((bench.plan.private_page(index) + 0x1F_F123, WRITE));
+        assert_eq!(bench.reach(Vmpl::Vmpl0, (gpa + 0x1F_F123) | C), expected);
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa), None);
+        bench.with(index + 7, true, |rmp| rmp.psmash(index + 7));
+        assert_eq!(bench.reach(Vmpl::Vmpl0, (gpa + 0x1F_F123) | C), expected);
+        bench.with(index, false, |rmp| {
+            rmp.rmpupdate(index, PageSize::Size4K, false);
+        });
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa | C), None);
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa).map(|(address, _)| address), Some(gpa));
+    }
+
+    #[test]
+    fn an_alias_lasts_until_the_level_changes() {
+        let mut bench = Bench::new(64 << 20);
+        bench.with(5, true, |rmp| {
+            rmp.set_launch_page(5);
+        });
+        let rmp = Rmp::new(&mut bench.entries);
+        bench.tables.alias(&bench.hardware, &rmp, Vmpl::Vmpl0, 5);
+        let private = bench.plan.private_page(5);
+        assert_eq!(bench.walk(bench.tables.root(Vmpl::Vmpl0, false), 0x5000), Some((private, WRITE)));
+        let rmp = Rmp::new(&mut bench.entries);
+        bench.tables.drop_aliases(&bench.hardware, &rmp);
+        assert_eq!(bench.reach(Vmpl::Vmpl0, 0x5000), None);
+    }
+
+    #[test]
+    fn tables_fit_the_plan() {
+        for bytes in [16 << 20, 1 << 30, 3 << 30, 8 << 30] {
+            let plan = MemoryPlan::new(bytes).unwrap();
+            let pages = plan.layout().pages() as u64;
+            let tables = NestedTables::build(&TestHardware::default(), plan, 1 << 40, false);
+            assert!(tables.bytes() + pages * 9 <= plan.tables_bytes());
+        }
+    }
+}

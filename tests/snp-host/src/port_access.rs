@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Port, device-memory and MSR requests of a GHCB.
+
+use snp::ghcb::{IoExitInformation, offset};
+
+use crate::exits::low;
+use crate::ghcb_exit::{GhcbReply, GhcbRequest, reason};
+use crate::hardware::Hardware;
+use crate::machine::Machine;
+use crate::record::{EXIT_PORT, MARKER_PORT, RECORD_PORT, kind};
+use crate::vmcb::event;
+
+/// Ports that are the host's alone: its records, its exit, and the firmware configuration device's
+/// DMA, which would reach this host's own memory.
+fn is_host_port(port: u16) -> bool {
+    matches!(port, RECORD_PORT | 0x0514..=0x051B) || (EXIT_PORT..EXIT_PORT + 4).contains(&port)
+}
+
+/// MSRs that read as zero and ignore writes: x2APIC, APIC base and the memory types, which a guest
+/// may ask for and this machine does not have.
+const fn is_ignored_msr(msr: u32) -> bool {
+    matches!(msr, 0x800..=0x8FF | 0x1B | 0xFE | 0x200..=0x20F | 0x250 | 0x258 | 0x259 | 0x268..=0x26F | 0x2FF)
+}
+
+impl<H: Hardware> Machine<'_, H> {
+    /// IN, OUT, INS and OUTS.
+    pub fn port_access(&self, request: &GhcbRequest) -> GhcbReply {
+        let io = IoExitInformation::from_bits(request.info_1);
+        let bytes = io.operand_bytes();
+        if bytes == 0 {
+            return GhcbReply::malformed(reason::INVALID_INPUT);
+        }
+        if io.string() {
+            return self.string_access(request, io);
+        }
+        if io.input() {
+            let value = self.port_read(io.port(), bytes);
+            // A narrow IN leaves the rest of RAX alone.
+            let mask = if bytes == 4 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 };
+            GhcbReply::rax((request.rax & !mask) | (u64::from(value) & mask))
+        } else if request.has(&[offset::RAX]) {
+            self.port_write(io.port(), bytes, low(request.rax));
+            GhcbReply::default()
+        } else {
+            GhcbReply::malformed(reason::MISSING_INPUT)
+        }
+    }
+
+    /// INS and OUTS: SW_EXITINFO2 elements in the GHCB's buffer.
+    fn string_access(&self, request: &GhcbRequest, io: IoExitInformation) -> GhcbReply {
+        let bytes = io.operand_bytes();
+        let count = if io.repeat() { request.info_2 } else { 1 };
+        let buffer = count.checked_mul(u64::from(bytes)).and_then(|length| request.buffer(length));
+        let Some(buffer) = buffer else {
+            return GhcbReply::malformed(reason::BAD_SCRATCH);
+        };
+        let size = usize::from(bytes);
+        for address in (0..count).map(|number| buffer + number * u64::from(bytes)) {
+            let mut word = [0; 4];
+            let element = word.get_mut(..size).unwrap_or_default();
+            if io.input() {
+                element.copy_from_slice(
+                    self.port_read(io.port(), bytes).to_le_bytes().get(..size).unwrap_or_default(),
+                );
+                self.hardware.write(address, element);
+            } else {
+                self.hardware.read(address, element);
+                self.port_write(io.port(), bytes, u32::from_le_bytes(word));
+            }
+        }
+        GhcbReply::default()
+    }
+
+    fn port_read(&self, port: u16, bytes: u8) -> u32 {
+        if is_host_port(port) { u32::MAX } else { self.hardware.port_read(port, bytes) }
+    }
+
+    fn port_write(&self, port: u16, bytes: u8, value: u32) {
+        if port == MARKER_PORT && bytes == 4 {
+            let timestamp = self.hardware.timestamp();
+            self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
+            self.snapshot(value);
+        } else if !is_host_port(port) {
+            self.hardware.port_write(port, bytes, value);
+        }
+    }
+
+    /// MMIO read and write: SW_EXITINFO1 address, SW_EXITINFO2 length, data in the buffer.
+    pub fn device_access(&self, request: &GhcbRequest, write: bool) -> GhcbReply {
+        let (gpa, length) = (request.info_1, request.info_2);
+        let Ok(bytes @ (1 | 2 | 4 | 8)) = u8::try_from(length) else {
+            return GhcbReply::malformed(reason::INVALID_INPUT);
+        };
+        if !self.is_device(gpa, length) || !gpa.is_multiple_of(length) {
+            return GhcbReply::malformed(reason::INVALID_INPUT);
+        }
+        let Some(buffer) = request.buffer(length) else {
+            return GhcbReply::malformed(reason::BAD_SCRATCH);
+        };
+        let mut word = [0; 8];
+        if write {
+            self.hardware.read(buffer, word.get_mut(..usize::from(bytes)).unwrap_or_default());
+            self.hardware.device_write(gpa, bytes, u64::from_le_bytes(word));
+        } else {
+            word = self.hardware.device_read(gpa, bytes).to_le_bytes();
+            self.hardware.write(buffer, word.get(..usize::from(bytes)).unwrap_or_default());
+        }
+        GhcbReply::default()
+    }
+
+    /// RDMSR and WRMSR: what is not known raises #GP.
+    pub fn ghcb_msr_access(&self, request: &GhcbRequest) -> GhcbReply {
+        let write = request.info_1 & 1 != 0;
+        if !request.has(&[offset::RCX]) || (write && !request.has(&[offset::RAX, offset::RDX])) {
+            return GhcbReply::malformed(reason::MISSING_INPUT);
+        }
+        if !is_ignored_msr(low(request.rcx)) {
+            return GhcbReply::exception(event::GENERAL_PROTECTION);
+        }
+        if write {
+            return GhcbReply::default();
+        }
+        let zeros = [Some((offset::RAX, 0)), Some((offset::RDX, 0)), None, None];
+        GhcbReply { registers: zeros, ..GhcbReply::default() }
+    }
+}
