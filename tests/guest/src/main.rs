@@ -1,2 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+//! The test guest, bare-metal half: entered at VMPL2 in 64-bit mode, RSI naming the hand-over page.
+//!
+//! [`machine`] holds what touches the processor, memory and the host, and all `unsafe` code;
+//! [`start`] is the way from the first instruction to a running pool; [`probe`] and [`disk_job`]
+//! are what the guest is for.
+
+#![no_std]
+#![no_main]
+
+mod disk_job;
+mod machine;
+mod probe;
+mod start;

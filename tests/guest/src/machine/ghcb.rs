@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The registered GHCB: a page of the pool, so that no page of the guest has to be converted.
+
+use core::fmt;
+use core::fmt::Write;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use guest_shim::SharedBuffer;
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::ghcb_msr::{Request, parse_register_ghcb};
+use snp::instructions::{vmgexit, write_ghcb_msr};
+use test_guest::console::Console;
+use test_guest::ghcb_channel::{GhcbChannel, GhcbPage};
+
+use super::processor::request;
+
+/// Address of the page; 0 until it is registered.
+static ADDRESS: AtomicU64 = AtomicU64::new(0);
+
+/// The one registered GHCB. The guest maps the window one to one, so its address is a pointer.
+#[derive(Debug, Clone, Copy)]
+pub struct RegisteredGhcb(());
+
+impl RegisteredGhcb {
+    /// Registers a page of the pool with the host and makes it the target of every later VMGEXIT.
+    /// `None` when the host does not accept exactly this page.
+    pub fn register(page: SharedBuffer) -> Option<Self> {
+        let address = page.address();
+        // The host and the exception handlers use the page from here on: it is never given back.
+        core::mem::forget(page);
+        let gpa = GuestPhysicalAddress::new(address);
+        parse_register_ghcb(request(Request::RegisterGhcb(gpa)), gpa).ok()?;
+        // SAFETY: CPL 0, and the page is shared; SVSM calls put the value back after themselves.
+        unsafe { write_ghcb_msr(address) };
+        ADDRESS.store(address, Ordering::Release);
+        Some(Self(()))
+    }
+
+    /// The page, if it is registered.
+    pub fn get() -> Option<Self> {
+        (ADDRESS.load(Ordering::Acquire) != 0).then_some(Self(()))
+    }
+
+    /// Exits through it.
+    pub const fn channel(self) -> GhcbChannel<Self> {
+        GhcbChannel::new(self)
+    }
+
+    /// Pointer to a byte of the page.
+    fn byte(&self, offset: usize) -> *mut u8 {
+        assert!((offset as u64) < PAGE_SIZE, "outside the GHCB");
+        (self.address() + offset as u64) as *mut u8
+    }
+}
+
+impl GhcbPage for RegisteredGhcb {
+    fn address(&self) -> u64 {
+        ADDRESS.load(Ordering::Acquire)
+    }
+
+    fn write(&self, offset: usize, bytes: &[u8]) {
+        for (index, byte) in bytes.iter().enumerate() {
+            // SAFETY: The byte lies in the page, which is ours and mapped shared; the host may read
+            // and write it at any time, hence volatile.
+            unsafe { self.byte(offset + index).write_volatile(*byte) };
+        }
+    }
+
+    fn read(&self, offset: usize, bytes: &mut [u8]) {
+        for (index, byte) in bytes.iter_mut().enumerate() {
+            // SAFETY: As in `write`.
+            *byte = unsafe { self.byte(offset + index).read_volatile() };
+        }
+    }
+
+    fn exit(&self) {
+        // SAFETY: The MSR holds the page's address: everything else puts it back after use.
+        // Interrupts are off for ever.
+        unsafe { vmgexit() };
+    }
+}
+
+/// Writes a line to the console; without a GHCB it is lost.
+pub fn console_line(line: fmt::Arguments<'_>) {
+    if let Some(ghcb) = RegisteredGhcb::get() {
+        let mut console = Console::new(ghcb.channel());
+        // Writing to the console reports no errors.
+        let _ = writeln!(console, "{line}");
+    }
+}

@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! I/O ports the guest uses.
+
+/// Data register of the first serial port.
+pub const SERIAL_DATA: u16 = 0x3f8;
+/// PCI configuration address (PCI local bus specification, 3.2.2.3.2).
+pub const PCI_ADDRESS: u16 = 0xcf8;
+/// PCI configuration data.
+pub const PCI_DATA: u16 = 0xcfc;
+/// A 32-bit write of a number here makes the test host take a snapshot of its counters under that
+/// number. Nothing answers there on a real machine.
+pub const MARKER: u16 = 0x05a0;
+
+/// Marker before the second full read: the steady state begins.
+pub const MARK_STEADY_BEGIN: u32 = 1;
+/// Marker after the second full read.
+pub const MARK_STEADY_END: u32 = 2;
+/// Marker after the chunks were given back.
+pub const MARK_GIVEN_BACK: u32 = 3;

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The self-test on the machine: prepares pages in every wrong state and sends the tables of cases.
+
+use protocol::Request;
+use protocol::list::{GrantedRun, ListHeader};
+use protocol::response::decode_answer;
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::psc::PscOperation;
+use snp::svsm::CallRegisters;
+use test_guest::acceptance::{accept, rescind};
+use test_guest::arena::Range;
+use test_guest::record::Record;
+use test_guest::self_test::{Case, Facts, ListPage, Outcome, Prober, core_cases, pool_cases, run};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+use crate::machine::calling::{Acceptance, Svsm};
+use crate::machine::memory::{ExchangePage, fill_pattern, has_pattern};
+use crate::machine::pass_watch::emit;
+
+/// The machine as the cases see it.
+struct Probe<'a> {
+    svsm: &'a Svsm,
+    list: ExchangePage,
+    private: ExchangePage,
+}
+
+impl Prober for Probe<'_> {
+    fn call(&mut self, registers: CallRegisters) -> Option<CallRegisters> {
+        self.svsm.call(registers)
+    }
+
+    fn write_list(&mut self, page: &ListPage) {
+        self.list.write(page.bytes());
+    }
+
+    fn read_list(&self) -> ListPage {
+        let mut bytes = [0; PAGE_SIZE as usize];
+        self.list.read(&mut bytes);
+        ListPage::from_bytes(bytes)
+    }
+
+    fn private_is_intact(&self) -> bool {
+        has_pattern(self.private)
+    }
+}
+
+/// Outcomes of the calls before ATTACH, which happen before there is a console.
+#[derive(Debug, Default)]
+pub struct Early {
+    outcomes: [Option<Outcome>; pool_cases::DETACHED.len()],
+}
+
+/// Sends the calls that need an attachment. To be called before ATTACH.
+pub fn before_attach(svsm: &Svsm, facts: &Facts, private: ExchangePage) -> Early {
+    let mut early = Early::default();
+    let mut slots = early.outcomes.iter_mut();
+    send(svsm, facts, private, pool_cases::DETACHED, |outcome| {
+        if let Some(slot) = slots.next() {
+            *slot = Some(outcome);
+        }
+    });
+    early
+}
+
+/// Reports the early outcomes and sends everything else; true when every case held.
+///
+/// `facts` lack the attachment's grant and the pages in wrong states are private yet; the pages are
+/// private again when this returns.
+pub fn after_attach(
+    svsm: &Svsm,
+    mut facts: Facts,
+    private: ExchangePage,
+    early: Early,
+) -> Result<bool, &'static str> {
+    let mut all_ok = early.outcomes.iter().all(Option::is_some);
+    for outcome in early.outcomes.into_iter().flatten() {
+        all_ok &= outcome.ok;
+        report(outcome);
+    }
+    let list = crate::machine::memory::exchange_page();
+    let run = first_grant(svsm, &facts, list).ok_or("no granted run is listed")?;
+    (facts.granted, facts.generation) = (run.base, run.generation);
+    let mut acceptance = Acceptance { svsm, list };
+    let pages = [facts.unvalidated, facts.shared];
+    for page in pages {
+        rescind(&mut acceptance, page).map_err(|_| "a page was not rescinded")?;
+    }
+    let shared = Range::new(facts.shared, facts.shared + PAGE_SIZE);
+    if !Acceptance::change_by_msr(shared, PscOperation::Shared) {
+        return Err("a page was not shared");
+    }
+    for table in [pool_cases::ATTACHED, core_cases::ALL] {
+        all_ok &= send(svsm, &facts, private, table, report);
+    }
+    for page in pages {
+        accept(&mut acceptance, Range::new(page, page + PAGE_SIZE))
+            .map_err(|_| "a page was not accepted again")?;
+    }
+    Ok(all_ok)
+}
+
+fn send(
+    svsm: &Svsm,
+    facts: &Facts,
+    private: ExchangePage,
+    cases: &[Case],
+    report: impl FnMut(Outcome),
+) -> bool {
+    let list = crate::machine::memory::exchange_page();
+    fill_pattern(private);
+    run(
+        &mut Probe {
+            svsm,
+            list,
+            private,
+        },
+        facts,
+        cases,
+        report,
+    )
+}
+
+fn report(outcome: Outcome) {
+    emit(Record::SelfTest {
+        name: outcome.name,
+        expected: outcome.expected.0,
+        got: outcome.got.0,
+        ok: outcome.ok,
+    });
+}
+
+/// The first run that LIST_GRANTED names.
+fn first_grant(svsm: &Svsm, facts: &Facts, list: ExchangePage) -> Option<GrantedRun> {
+    list.write(
+        ListHeader {
+            capacity: 1,
+            written: 0,
+            cursor: 0,
+        }
+        .as_bytes(),
+    );
+    let address = GuestPhysicalAddress::new(list.address());
+    let request = Request::ListGranted {
+        list: address,
+        epoch: facts.epoch,
+    };
+    decode_answer(&svsm.call(request.encode(facts.protocol))?).ok()?;
+    let mut bytes = [0; size_of::<ListHeader>() + size_of::<GrantedRun>()];
+    list.read(&mut bytes);
+    let (header, run) = bytes.split_at(size_of::<ListHeader>());
+    let mut copy = ListHeader::new_zeroed();
+    copy.as_mut_bytes().copy_from_slice(header);
+    if copy.written == 1 {
+        GrantedRun::read_from_bytes(run).ok()
+    } else {
+        None
+    }
+}

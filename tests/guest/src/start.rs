@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! From the first instruction to a running pool, then the guest's work, then the end.
+
+use guest_shim::{ChunkRecords, Config, Pool};
+use paravisor::handover::Handover;
+use paravisor::layout::{HANDOVER_BASE, HANDOVER_END};
+use protocol::request::DescribeItem;
+use protocol::response::{Geometry, decode_answer};
+use protocol::{DEFAULT_PROTOCOL_NUMBER, Request};
+use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
+use snp::cpuid::CpuidPage;
+use snp::secrets::SecretsPage;
+use test_guest::acceptance::accept;
+use test_guest::arena::{Arena, Range};
+use test_guest::boot_facts::BootFacts;
+use test_guest::command_line::Mode;
+use test_guest::page_table::{Access, MapError, PageTables};
+use test_guest::record::Record;
+use test_guest::self_test::Facts;
+use test_guest::stop::Stop;
+
+use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
+use crate::machine::ending::{fail, terminate};
+use crate::machine::exceptions;
+use crate::machine::ghcb::{RegisteredGhcb, console_line};
+use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
+use crate::machine::pass_watch::emit;
+use crate::machine::processor;
+use crate::{disk_job, probe};
+
+/// The start page tables map this much.
+const START_MAPPED: u64 = 4 << 30;
+/// Page tables beyond one page directory for each GiB: upper levels and the edges of ranges.
+const SPARE_TABLES: u64 = 64;
+
+/// Memory of the guest, before the window's size is known and after.
+struct Plan {
+    /// Page tables, the shim's records, pages of the self-test: needed before there is a GHCB.
+    early: Range,
+    /// The disk buffers.
+    buffers: Range,
+}
+
+/// Entered once, by the first instructions.
+pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
+    exceptions::install();
+    let (facts, mode) = boot_facts(handover).unwrap_or_else(|| terminate(Stop::Handover));
+    // SAFETY: The calling area lies in the hand-over area, which is private and nobody's object.
+    let new_svsm = || unsafe { Svsm::new(facts.calling_area) };
+    let (Some(svsm), Some(shims)) = (new_svsm(), new_svsm()) else {
+        terminate(Stop::Handover)
+    };
+    let window = find_window(&svsm).unwrap_or_else(|| terminate(Stop::Attach));
+    let plan = plan_memory(&facts, window).unwrap_or_else(|| terminate(Stop::Memory));
+    accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
+    let mut arena = Arena::new(plan.early);
+    switch_page_tables(&facts, window, &mut arena).unwrap_or_else(|_| terminate(Stop::Memory));
+    let (mut test, private) =
+        self_test_facts(&facts, window, &mut arena).unwrap_or_else(|| terminate(Stop::Memory));
+
+    let early = mode
+        .self_test
+        .then(|| probe::before_attach(&svsm, &test, private));
+    let ghcb = attach(shims, window, &mut arena);
+    let attachment = greet(boot_tsc, &facts);
+    (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
+    test.granted_bytes = granted_bytes();
+    if let Some(early) = early {
+        match probe::after_attach(&svsm, test, private, early) {
+            Ok(true) => {}
+            Ok(false) => fail(
+                Stop::SelfTest,
+                format_args!("a case of the self-test failed"),
+            ),
+            Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
+        }
+    }
+    if mode.disk {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
+            fail(stop, format_args!("the buffers were not accepted"));
+        }
+        let mut arena = Arena::new(plan.buffers);
+        // SAFETY: The range is usable RAM, accepted, mapped by our tables, and in nobody's hands.
+        let memory = unsafe { memory::leak_bytes(&mut arena, Buffers::BYTES) };
+        match memory.and_then(Buffers::new) {
+            Some(buffers) => disk_job::run(ghcb, buffers),
+            None => fail(Stop::Memory, format_args!("no memory for the buffers")),
+        }
+    }
+    emit(Record::Done { ok: true });
+    terminate(Stop::Success)
+}
+
+/// Reads and checks what the paravisor handed over.
+fn boot_facts(address: u64) -> Option<(BootFacts, Mode)> {
+    let page = |address: u64| {
+        let inside = (HANDOVER_BASE..HANDOVER_END).contains(&address);
+        (inside && address.is_multiple_of(PAGE_SIZE)).then_some(address)
+    };
+    // SAFETY: Three pages of the hand-over area, which the start page tables map; the paravisor
+    // wrote them before the guest ran.
+    let (handover, secrets, cpuid) = unsafe {
+        let handover: Handover = memory::copy_from(page(address)?);
+        let secrets: SecretsPage = memory::copy_from(page(handover.secrets_gpa)?);
+        let cpuid: CpuidPage = memory::copy_from(page(handover.cpuid_gpa)?);
+        (handover, secrets, cpuid)
+    };
+    let facts = BootFacts::check(&handover, &secrets, &cpuid, memory::image().0).ok()?;
+    page(facts.calling_area)?;
+    Some((facts, Mode::parse(handover.command_line())?))
+}
+
+/// Asks the service where the window is. The shim checks the service's identity when it attaches;
+/// the page tables have to be there before.
+fn find_window(svsm: &Svsm) -> Option<Range> {
+    let request = Request::Describe {
+        window: 0,
+        item: DescribeItem::Geometry,
+    };
+    let answer = svsm.call(request.encode(DEFAULT_PROTOCOL_NUMBER))?;
+    let geometry = Geometry::decode(decode_answer(&answer).ok()?).ok()?;
+    Range::of_bytes(geometry.base.bits(), geometry.bytes)
+}
+
+/// Divides the largest free stretch that the start page tables reach.
+fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
+    let top = facts
+        .usable()
+        .map(|range| range.end)
+        .fold(window.end, u64::max);
+    let tables = (top.div_ceil(1 << 30) + SPARE_TABLES) * PAGE_SIZE;
+    let records = ChunkRecords::storage_bytes(window.bytes());
+    // Two large pages for the self-test: one used, one lost to its alignment.
+    let early = tables + records + 3 * LARGE_PAGE_SIZE;
+    let mut arena = Arena::new(facts.largest_free(START_MAPPED));
+    Some(Plan {
+        early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
+        buffers: arena.take(Buffers::BYTES, LARGE_PAGE_SIZE)?,
+    })
+}
+
+/// Makes a range of RAM usable, unless the paravisor did.
+fn accept_ram(svsm: &Svsm, facts: &BootFacts, range: Range) -> Result<(), Stop> {
+    if facts.ram_accepted {
+        return Ok(());
+    }
+    let mut platform = Acceptance {
+        svsm,
+        list: exchange_page(),
+    };
+    accept(&mut platform, range).map_err(|_| Stop::Acceptance)
+}
+
+/// Builds the guest's address space and switches to it.
+fn switch_page_tables(facts: &BootFacts, window: Range, arena: &mut Arena) -> Result<(), MapError> {
+    // SAFETY: The arena's range is accepted RAM below 4 GiB, which the start page tables map.
+    let memory = unsafe { memory::Tables::new(arena) };
+    let mut tables = PageTables::new(memory, facts.c_bit_mask)?;
+    let (image, parts) = memory::image();
+    for (range, access) in parts {
+        tables.map(range, access)?;
+    }
+    tables.map(Range::new(HANDOVER_BASE, HANDOVER_END), Access::DATA)?;
+    for range in facts.usable() {
+        // Page 0 stays unmapped, the image has its own access.
+        let range = Range::new(range.start.max(PAGE_SIZE), range.end);
+        tables.map(
+            Range::new(range.start, range.end.min(image.start)),
+            Access::DATA,
+        )?;
+        tables.map(
+            Range::new(range.start.max(image.end), range.end),
+            Access::DATA,
+        )?;
+    }
+    tables.map(window, Access::SHARED)?;
+    // SAFETY: Image, stack and data stay where they are, with the access their segments ask for.
+    unsafe { processor::load_page_tables(tables.cr3()) };
+    Ok(())
+}
+
+/// Addresses for the self-test, and the private page that has to stay intact.
+fn self_test_facts(
+    facts: &BootFacts,
+    window: Range,
+    arena: &mut Arena,
+) -> Option<(Facts, ExchangePage)> {
+    let mut page = || arena.take(PAGE_SIZE, PAGE_SIZE).map(|range| range.start);
+    let (private, unvalidated, shared) = (page()?, page()?, page()?);
+    let private_large = arena.take(LARGE_PAGE_SIZE, LARGE_PAGE_SIZE)?.start;
+    let test = Facts {
+        protocol: DEFAULT_PROTOCOL_NUMBER,
+        window,
+        paravisor: facts.paravisor,
+        list: exchange_page().address(),
+        private,
+        private_large,
+        unvalidated,
+        shared,
+        calling_area: facts.calling_area,
+        epoch: 0,
+        granted: 0,
+        generation: 0,
+        granted_bytes: 0,
+        cap: 0,
+    };
+    // SAFETY: The page comes from the arena and is used for nothing else.
+    Some((test, unsafe { ExchangePage::new(private) }))
+}
+
+/// Attaches the shim and puts the GHCB into the first chunk it is granted.
+fn attach(svsm: Svsm, window: Range, arena: &mut Arena) -> RegisteredGhcb {
+    // SAFETY: Accepted RAM that our page tables map private for ever.
+    let storage = unsafe { memory::leak_bytes(arena, ChunkRecords::storage_bytes(window.bytes())) };
+    let records = storage.and_then(ChunkRecords::from_storage);
+    let Some(records) = records else {
+        terminate(Stop::Memory)
+    };
+    // SAFETY: Our page tables map the window shared, write-back, whole, and nowhere else.
+    let kernel = unsafe { Kernel::new(svsm, window) };
+    let Ok(pool) = Pool::attach(kernel, records, Config::default()) else {
+        terminate(Stop::Attach)
+    };
+    let pool = POOL.call_once(|| pool);
+    let page = usize::try_from(PAGE_SIZE)
+        .ok()
+        .and_then(|bytes| pool.alloc_shared(bytes, PAGE_SIZE).ok());
+    let Some(page) = page else {
+        terminate(Stop::Attach)
+    };
+    RegisteredGhcb::register(page).unwrap_or_else(|| terminate(Stop::Ghcb))
+}
+
+/// The first lines on the console.
+fn greet(boot_tsc: u64, facts: &BootFacts) -> guest_shim::Attachment {
+    let Some(pool) = POOL.get() else {
+        terminate(Stop::Attach)
+    };
+    let (window, attachment) = (pool.window(), pool.attachment());
+    console_line(format_args!(
+        "guest: VMPL2, RAM {}, window {:#x} + {} MiB, epoch {}",
+        if facts.ram_accepted {
+            "accepted by the paravisor"
+        } else {
+            "accepted by the guest"
+        },
+        window.base(),
+        window.bytes() >> 20,
+        attachment.epoch
+    ));
+    emit(Record::Attach {
+        tsc: processor::time_stamp(),
+        boot_tsc,
+        window: window.bytes(),
+        granted: granted_bytes(),
+    });
+    attachment
+}
+
+fn granted_bytes() -> u64 {
+    POOL.get().map_or(0, |pool| pool.statistics().granted_bytes)
+}
