@@ -1,2 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Placeholder.
+//! Boots an SEV-SNP IGVM file on the emulated machine and tells what came of it.
+//!
+//! The runner plays the VMM: `igvm_input` and `launch_plan` execute the IGVM directives,
+//! `launch_blob` writes the result for the emulated host, `qemu` starts the machine. `follow` reads
+//! what host (`host_record`) and guest (`guest_line`) say into a `transcript`; `checks` judge it,
+//! `table`, `report` and `chart` show it. `disk` and `disk_image` care for the disks.
+
+mod chart;
+mod checks;
+mod disk;
+mod disk_image;
+mod expectation;
+mod failure;
+mod follow;
+mod guest_line;
+mod guest_memory;
+mod host_record;
+mod igvm_input;
+mod launch_blob;
+mod launch_plan;
+mod line;
+mod madt;
+mod pool_story;
+mod progress;
+mod qemu;
+mod report;
+mod run;
+mod run_options;
+mod steady_state;
+mod table;
+mod tail;
+mod transcript;
+mod verdict;
+
+pub use checks::{Check, checks, death};
+pub use disk_image::{DiskOptions, make_disk};
+pub use expectation::Expectation;
+pub use failure::Failure;
+pub use follow::End;
+pub use guest_line::{Attach, PhaseProgress, PoolSample, SelfTest};
+pub use host_record::{Conversion, Termination};
+pub use igvm_input::IgvmInput;
+pub use launch_plan::{LaunchPage, LaunchPlan, PageKind, Parameters};
+pub use pool_story::PoolStory;
+pub use run::{DiskDigests, Outcome, run};
+pub use run_options::{HostManner, PscManner, RamState, RmpPages, RunOptions};
+pub use steady_state::SteadyState;
+pub use transcript::{Counters, Snapshot, Transcript};
+pub use verdict::run_and_report;

@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Guest memory of a run: checked against the emulated machine, this computer and the image.
+
+use std::ops::Range;
+
+use igvm_builder::format_size;
+use paravisor::boot_block::BootBlock;
+use paravisor::placement::place;
+use paravisor::range_list::PhysRange;
+use snp_host::memory_plan::MemoryPlan;
+
+use crate::Failure;
+
+/// Video memory, option ROMs and BIOS of a PC: never RAM.
+const ROM_HOLE: Range<u64> = 0xa_0000..0x10_0000;
+/// Storage that the paravisor's service takes below the window at the least.
+const SMALLEST_STORAGE: u64 = 2 << 20;
+
+/// Plans guest memory of `bytes`.
+///
+/// # Errors
+/// Bad input when the emulated machine cannot have it or this computer cannot hold it (guest memory
+/// exists twice, as a private and a shared view).
+pub fn plan(bytes: u64) -> Result<MemoryPlan, Failure> {
+    let plan = MemoryPlan::new(bytes).ok_or_else(|| {
+        Failure::bad_input(format!(
+            "{} of guest memory is impossible; pass a multiple of 2MiB from 16MiB to 256GiB",
+            format_size(bytes)
+        ))
+    })?;
+    let needed = plan.machine_bytes();
+    match available_memory() {
+        Some(available) if needed > available => Err(Failure::bad_input(format!(
+            "{} of guest memory needs {}MiB of this computer, {}MiB are free; pass a smaller --memory (make: MEM=)",
+            format_size(bytes),
+            needed >> 20,
+            available >> 20
+        ))),
+        _ => Ok(plan),
+    }
+}
+
+/// RAM as the guest is told, sorted: the plan without the ROM hole.
+#[must_use]
+pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
+    let mut list: Vec<Range<u64>> = Vec::new();
+    for range in plan.layout().ranges() {
+        let end = range.base + range.bytes;
+        if range.base < ROM_HOLE.start && end > ROM_HOLE.end {
+            list.extend([range.base..ROM_HOLE.start, ROM_HOLE.end..end]);
+        } else {
+            list.push(range.base..end);
+        }
+    }
+    list
+}
+
+/// Checks that the paravisor will find room for its window in `ram`, by its own rules.
+///
+/// # Errors
+/// Bad input with the reason with which the paravisor would end the boot.
+pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure> {
+    let range = |start, end| PhysRange { start, end };
+    let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
+    let launch: Vec<_> = block
+        .ranges()
+        .iter()
+        .map(|one| range(one.gpa, one.gpa + one.bytes))
+        .collect();
+    let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
+    match place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE) {
+        Ok(_) => Ok(()),
+        Err(reason) => Err(Failure::bad_input(format!(
+            "a window of {} does not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
+            format_size(block.window_bytes),
+            memory.next_multiple_of(1 << 20) >> 20,
+            reason.text()
+        ))),
+    }
+}
+
+/// What Linux says programs can still use, in bytes.
+fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use paravisor::boot_block::{BootBlock, LaunchRange};
+    use zerocopy::FromZeros;
+
+    use super::{check_window, plan, ram};
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn guest_ram_has_the_rom_hole_and_continues_at_four_gib() {
+        let small = plan(512 * MIB).expect("a usual size");
+        assert_eq!(ram(&small), [0..0xa_0000, MIB..512 * MIB]);
+        let large = plan(2048 * MIB).expect("a usual size");
+        let high = 4096 * MIB..(4096 + 128) * MIB;
+        assert_eq!(ram(&large), [0..0xa_0000, MIB..1920 * MIB, high]);
+    }
+
+    #[test]
+    fn impossible_sizes_are_refused_in_one_line() {
+        for bytes in [0, 512 * MIB + 4096, 1 << 20, 128 << 30] {
+            let message = plan(bytes).unwrap_err().to_string();
+            assert!(message.contains("; pass a "), "{message}");
+            assert!(!message.contains('\n'));
+        }
+    }
+
+    #[test]
+    fn a_window_larger_than_the_memory_is_refused() {
+        let mut block = BootBlock::new_zeroed();
+        block.launch_ranges[0] = LaunchRange {
+            gpa: 0x100_0000,
+            bytes: 0x10_0000,
+            kind: 1,
+            flags: 0,
+        };
+        block.launch_range_count = 1;
+        let ram = ram(&plan(128 * MIB).expect("a usual size"));
+        for (mib, fits) in [
+            (64, true),
+            (108, true),
+            (110, false),
+            (128, false),
+            (256, false),
+        ] {
+            block.window_bytes = mib * MIB;
+            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{mib} MiB");
+        }
+    }
+}

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `runner run` boots an SNP IGVM file on the emulated machine, `runner disk` makes a disk to read.
+//! Exit status: 0 everything as promised, 1 a check failed, 2 bad input, 3 died or hung.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use runner::{DiskOptions, Failure, RunOptions};
+
+/// Boots SEV-SNP IGVM files on an emulated SNP machine
+#[derive(Debug, Parser)]
+#[command(version)]
+struct CommandLine {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Boot an image, follow it to its end, check and report
+    Run(Box<RunOptions>),
+    /// Make a disk image with a file system that holds a folder
+    Disk(DiskOptions),
+}
+
+fn main() -> ExitCode {
+    let command_line = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => return usage(&error),
+    };
+    let result = match command_line.command {
+        Command::Run(options) => runner::run_and_report(&options),
+        Command::Disk(options) => runner::make_disk(&options),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("runner: {failure}");
+            Failure::exit_code(&failure)
+        }
+    }
+}
+
+/// Help and version go to standard output; a wrong option gets one line like all bad input.
+fn usage(error: &clap::Error) -> ExitCode {
+    if !error.use_stderr() {
+        print!("{error}");
+        return ExitCode::SUCCESS;
+    }
+    let text = error.to_string();
+    let paragraph = text.split("\n\n").next().unwrap_or(&text);
+    let words: Vec<_> = paragraph.split_whitespace().collect();
+    eprintln!("runner: {} (see --help)", words.join(" "));
+    ExitCode::from(2)
+}

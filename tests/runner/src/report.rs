@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `run.json`: everything a run showed, for programs.
+
+use serde::Serialize;
+
+use crate::checks::Check;
+use crate::guest_line::{Attach, PoolSample, SelfTest};
+use crate::host_record::{Conversion, Termination};
+use crate::pool_story::PoolStory;
+use crate::run::Outcome;
+use crate::steady_state::SteadyState;
+use crate::transcript::Counters;
+
+/// Version of the file's layout.
+const VERSION: u32 = 1;
+
+/// The file.
+#[derive(Debug, Serialize)]
+pub struct Report<'a> {
+    version: u32,
+    success: bool,
+    /// Why the run did not come to its end.
+    death: Option<&'a str>,
+    checks: &'a [Check],
+    image: Image,
+    qemu: &'a str,
+    memory_bytes: u64,
+    seconds: f64,
+    /// Seconds from the guest's first instruction to attach.
+    boot_to_attach_seconds: Option<f64>,
+    tsc_per_second: Option<f64>,
+    attach: Option<Attach>,
+    digests: Digests<'a>,
+    bytes_bounced: Option<u64>,
+    pool: PoolStory,
+    pool_samples: &'a [PoolSample],
+    svsm_calls: &'a Counters,
+    shim: &'a Counters,
+    counters: Option<&'a Counters>,
+    steady_state: Option<SteadyState>,
+    conversions: &'a [Conversion],
+    self_tests: &'a [SelfTest],
+    termination: Option<Termination>,
+    violation: Option<&'a str>,
+    broken_lines: &'a [String],
+    qemu_messages: &'a [String],
+}
+
+#[derive(Debug, Serialize)]
+struct Image {
+    bytes: u64,
+    launch_digest: String,
+    window_bytes: Option<u64>,
+}
+
+#[derive(Debug, Serialize)]
+struct Digests<'a> {
+    disk_bytes: Option<u64>,
+    host_disk: Option<&'a str>,
+    host_second_disk: Option<&'a str>,
+    guest: &'a std::collections::BTreeMap<String, String>,
+}
+
+impl<'a> Report<'a> {
+    /// The report of `outcome` with its verdict.
+    #[must_use]
+    pub fn new(outcome: &'a Outcome, checks: &'a [Check], death: Option<&'a str>) -> Self {
+        let transcript = &outcome.transcript;
+        let host = outcome.disk_digests.as_ref();
+        Self {
+            version: VERSION,
+            success: death.is_none() && checks.iter().all(|check| check.ok),
+            death,
+            checks,
+            image: Image {
+                bytes: outcome.igvm_bytes,
+                launch_digest: outcome.digest.to_string(),
+                window_bytes: outcome.window_bytes,
+            },
+            qemu: &outcome.qemu_version,
+            memory_bytes: outcome.memory_bytes,
+            seconds: outcome.duration.as_secs_f64(),
+            boot_to_attach_seconds: boot_to_attach(outcome),
+            tsc_per_second: transcript.ticks_per_second(),
+            attach: transcript.attach,
+            digests: Digests {
+                disk_bytes: host.map(|host| host.bytes),
+                host_disk: host.map(|host| host.first.as_str()),
+                host_second_disk: host.map(|host| host.second.as_str()),
+                guest: &transcript.digests,
+            },
+            bytes_bounced: bytes_bounced(&transcript.shim),
+            pool: PoolStory::of(transcript),
+            pool_samples: &transcript.pool,
+            svsm_calls: &transcript.calls,
+            shim: &transcript.shim,
+            counters: transcript.newest().map(|newest| &newest.counters),
+            steady_state: SteadyState::of(transcript),
+            conversions: &transcript.conversions,
+            self_tests: &transcript.self_tests,
+            termination: transcript.termination,
+            violation: transcript.violation.as_deref(),
+            broken_lines: &transcript.broken,
+            qemu_messages: &outcome.qemu_messages,
+        }
+    }
+}
+
+/// Seconds from the guest's first instruction to attach.
+#[must_use]
+pub fn boot_to_attach(outcome: &Outcome) -> Option<f64> {
+    let attach = outcome.transcript.attach?;
+    let ticks = attach.tsc.checked_sub(attach.boot_tsc)?;
+    Some(ticks as f64 / outcome.transcript.ticks_per_second()?)
+}
+
+/// Bytes that the shim copied into and out of the pool.
+#[must_use]
+pub fn bytes_bounced(shim: &Counters) -> Option<u64> {
+    let copied = shim
+        .iter()
+        .filter(|(name, _)| name.starts_with("bytes_copied"));
+    copied
+        .map(|(_, value)| *value)
+        .reduce(|sum, value| sum.saturating_add(value))
+}

@@ -1,0 +1,263 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One run: inputs, launch, machine, verdict.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use igvm_builder::{LaunchDigest, launch_digest};
+use snp_host::memory_plan::{LAUNCH_BASE, MemoryPlan};
+
+use crate::Failure;
+use crate::disk::{self, Disk};
+use crate::expectation::Expectation;
+use crate::follow::{End, Limits, Output, follow};
+use crate::guest_memory;
+use crate::igvm_input::IgvmInput;
+use crate::launch_blob::launch_blob;
+use crate::launch_plan::{LaunchPlan, Parameters};
+use crate::progress::Progress;
+use crate::qemu::{self, Machine};
+use crate::run_options::{RamState, RunOptions};
+use crate::transcript::Transcript;
+
+/// vCPUs of the machine.
+const CPUS: u32 = 1;
+
+/// Everything that is known after a run.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What host and guest said.
+    pub transcript: Transcript,
+    /// How it ended.
+    pub end: End,
+    /// Seconds from the start of the machine to its end.
+    pub duration: Duration,
+    /// What was expected.
+    pub expectation: Expectation,
+    /// Size of the IGVM file in bytes.
+    pub igvm_bytes: u64,
+    /// Launch digest of the image.
+    pub digest: LaunchDigest,
+    /// Size of the window, if the image has one.
+    pub window_bytes: Option<u64>,
+    /// Guest memory in bytes.
+    pub memory_bytes: u64,
+    /// SHA-256 of the disk and of the second disk, as the host computes them after the run.
+    pub disk_digests: Option<DiskDigests>,
+    /// The machine checks pages that are not shared.
+    pub pattern_in_use: bool,
+    /// Version of QEMU.
+    pub qemu_version: String,
+    /// QEMU's messages.
+    pub qemu_messages: Vec<String>,
+}
+
+/// Digests of the disks on the host's side.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskDigests {
+    /// Bytes of the disk.
+    pub bytes: u64,
+    /// Of the disk that was read.
+    pub first: String,
+    /// Of as many bytes of the second disk, which was written.
+    pub second: String,
+}
+
+/// What is checked before the machine starts.
+struct Inputs {
+    qemu_version: String,
+    image: IgvmInput,
+    plan: MemoryPlan,
+    disk: Option<Disk>,
+}
+
+/// Boots the image of `options`, follows it to its end and returns what is known then. Whether that
+/// is a success is decided by [`crate::checks`].
+///
+/// # Errors
+/// [`Failure::BadInput`] before anything was started, [`Failure::Died`] when QEMU does not start.
+pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
+    let inputs = check_inputs(options)?;
+    let folder = Workplace::new(options.keep.as_deref())?;
+    let launch = folder.file("launch.bin");
+    write(&launch, &launch_image(options, &inputs)?)?;
+
+    let mut disks = Vec::new();
+    let second = folder.file("second.img");
+    if let Some(disk) = &inputs.disk {
+        disk::create_second(&second, second_disk_bytes(options, disk)?)?;
+        disks = vec![(disk.path.clone(), true), (second.clone(), false)];
+    }
+    let (records, console, log) = (
+        folder.file("records.log"),
+        options
+            .console
+            .clone()
+            .unwrap_or(folder.file("console.log")),
+        folder.file("qemu.log"),
+    );
+    // An older run's output in a kept folder must not be taken for this one's.
+    for file in [&records, &console, &log] {
+        write(file, &[])?;
+    }
+    let machine = Machine {
+        program: &options.qemu,
+        memory_bytes: inputs.plan.machine_bytes(),
+        host: &options.host,
+        launch: (&launch, LAUNCH_BASE),
+        records: &records,
+        console: &console,
+        log: &log,
+        disks: &disks,
+        deterministic: options.deterministic,
+    };
+    let limits = Limits {
+        total: Duration::from_secs(options.timeout),
+        idle: Duration::from_secs(options.idle),
+    };
+    let mut transcript = Transcript::default();
+    let mut progress = if options.quiet {
+        Progress::quiet()
+    } else {
+        Progress::new()
+    };
+    let output = Output {
+        records: &records,
+        console: &console,
+    };
+    let (end, duration) = follow(
+        machine.start()?,
+        &output,
+        limits,
+        &mut transcript,
+        &mut progress,
+    );
+
+    let disk_digests = match &inputs.disk {
+        Some(disk) => Some(disk_digests(disk, &second)?),
+        None => None,
+    };
+    let log = std::fs::read(&log).unwrap_or_default();
+    let log = String::from_utf8_lossy(&log);
+    let block = inputs.image.boot_block.as_deref();
+    Ok(Outcome {
+        transcript,
+        end,
+        duration,
+        expectation: options
+            .expect
+            .clone()
+            .unwrap_or_else(|| Expectation::of(block)),
+        igvm_bytes: inputs.image.file_bytes,
+        digest: launch_digest(&inputs.image.directives, inputs.image.mask, CPUS)
+            .map_err(|error| Failure::bad_input(error.to_string()))?,
+        window_bytes: block.map(|block| block.window_bytes),
+        memory_bytes: options.memory,
+        disk_digests,
+        pattern_in_use: !options.no_pattern,
+        qemu_version: inputs.qemu_version,
+        qemu_messages: qemu::messages(&log).into_iter().map(String::from).collect(),
+    })
+}
+
+fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
+    let qemu_version = qemu::check_version(&options.qemu)?;
+    check_host(&options.host)?;
+    let image = IgvmInput::read(&options.igvm)?;
+    let plan = guest_memory::plan(options.memory)?;
+    if let Some(block) = &image.boot_block {
+        guest_memory::check_window(block, &guest_memory::ram(&plan))?;
+    }
+    let disk = match &options.disk {
+        Some(path) => Some(Disk::check(path)?),
+        None => None,
+    };
+    Ok(Inputs {
+        qemu_version,
+        image,
+        plan,
+        disk,
+    })
+}
+
+/// Size of the second disk, which takes all that the first one has.
+fn second_disk_bytes(options: &RunOptions, disk: &Disk) -> Result<u64, Failure> {
+    let bytes = options.second_disk_size.unwrap_or(disk.bytes);
+    if bytes < disk.bytes || !bytes.is_multiple_of(disk::SECTOR) {
+        return Err(Failure::bad_input(format!(
+            "a second disk of {bytes} bytes is impossible; pass a multiple of 512, at least {}",
+            disk.bytes
+        )));
+    }
+    Ok(bytes)
+}
+
+/// QEMU's own complaint about an unsuitable `-kernel` names neither cause nor remedy.
+fn check_host(path: &Path) -> Result<(), Failure> {
+    let name = path.display();
+    let remedy = "build it with 'make images' and pass target/x86_64-unknown-none/release/snp-host";
+    match std::fs::read(path) {
+        Ok(bytes) if bytes.starts_with(b"\x7fELF") => Ok(()),
+        Ok(_) => Err(Failure::bad_input(format!(
+            "{name} is no ELF file; {remedy}"
+        ))),
+        Err(error) => Err(Failure::bad_input(format!(
+            "{name} cannot be read ({error}); {remedy}"
+        ))),
+    }
+}
+
+fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failure> {
+    let parameters = Parameters {
+        ram: guest_memory::ram(&inputs.plan),
+        cpus: CPUS,
+        memory_is_shared: options.ram_state == RamState::Shared,
+    };
+    let plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
+    launch_blob(&plan, options.memory, options.switches())
+}
+
+fn disk_digests(disk: &Disk, second: &Path) -> Result<DiskDigests, Failure> {
+    let hash = |path: &Path| {
+        disk::sha256(path, disk.bytes)
+            .map_err(|error| Failure::Died(format!("{} cannot be read: {error}", path.display())))
+    };
+    Ok(DiskDigests {
+        bytes: disk.bytes,
+        first: hash(&disk.path)?,
+        second: hash(second)?,
+    })
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), Failure> {
+    std::fs::write(path, bytes)
+        .map_err(|error| Failure::bad_input(format!("cannot write {}: {error}", path.display())))
+}
+
+/// The folder that holds the files of a run.
+#[derive(Debug)]
+enum Workplace {
+    Kept(PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Workplace {
+    fn new(keep: Option<&Path>) -> Result<Self, Failure> {
+        match keep {
+            Some(path) => std::fs::create_dir_all(path).map(|()| Self::Kept(path.to_owned())),
+            None => tempfile::tempdir().map(Self::Temporary),
+        }
+        .map_err(|error| {
+            Failure::bad_input(format!(
+                "cannot make a folder for the run ({error}); pass a writable one with --keep"
+            ))
+        })
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        match self {
+            Self::Kept(path) => path.join(name),
+            Self::Temporary(folder) => folder.path().join(name),
+        }
+    }
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The options of `runner run`.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use igvm_builder::parse_size;
+use snp_host::switches::Switches;
+
+use crate::expectation::Expectation;
+
+/// Size of RMP entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RmpPages {
+    /// 2 MiB wherever the guest asks for it.
+    #[value(name = "2m")]
+    Large,
+    /// 4 KiB only.
+    #[value(name = "4k")]
+    Small,
+}
+
+/// Who owns guest RAM when the guest starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum RamState {
+    /// The hypervisor, as QEMU reports it.
+    Shared,
+    /// The guest, not yet validated.
+    Private,
+}
+
+/// What the host does about an access whose C-bit does not fit the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HostManner {
+    /// Stops with a report.
+    Refuse,
+    /// Converts the page, as KVM does.
+    Implicit,
+}
+
+/// How the host answers page-state changes; `snp_model::psc::HostManner` says what each does. The
+/// order is its numbering, which the launch switches carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PscManner {
+    /// As the specification says.
+    Honest,
+    /// Refuses all of them.
+    Refuse,
+    /// Stops early without an error.
+    Stop,
+    /// Reports an error in the middle.
+    Fail,
+    /// Claims success and does nothing.
+    Lie,
+    /// Moves the cursor back.
+    CursorBackwards,
+    /// Moves the cursor beyond the end.
+    CursorBeyondEnd,
+    /// Enlarges the list.
+    EnlargeEnd,
+    /// Sets reserved bits.
+    ReservedBits,
+    /// Does nothing, for ever.
+    NoProgress,
+}
+
+/// How to boot an image and what to expect of it.
+#[derive(Debug, Clone, Args)]
+pub struct RunOptions {
+    /// The image to boot, any SEV-SNP IGVM file
+    #[arg(long, value_name = "FILE")]
+    pub igvm: PathBuf,
+    /// The emulated SNP host (target/x86_64-unknown-none/release/snp-host)
+    #[arg(long, value_name = "FILE")]
+    pub host: PathBuf,
+    /// Disk to read, a raw file; it is not written
+    #[arg(long, value_name = "FILE")]
+    pub disk: Option<PathBuf>,
+    /// Size of the second disk, which is written [default: that of the disk]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub second_disk_size: Option<u64>,
+    /// Guest memory, the window included
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
+    pub memory: u64,
+    /// Folder for run.json and pool.svg
+    #[arg(long, value_name = "DIR")]
+    pub report: Option<PathBuf>,
+    /// Most seconds the run may take
+    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
+    pub timeout: u64,
+    /// Most seconds without a new record or console line
+    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
+    pub idle: u64,
+    /// Size of RMP entries
+    #[arg(long, value_enum, default_value = "2m")]
+    pub rmp: RmpPages,
+    /// Who owns guest RAM at the start
+    #[arg(long, value_enum, default_value = "shared")]
+    pub ram_state: RamState,
+    /// What the host does about an access whose C-bit does not fit the page
+    #[arg(long, value_enum, default_value = "refuse")]
+    pub host_manner: HostManner,
+    /// How the host answers page-state changes
+    #[arg(long, value_enum, default_value = "honest")]
+    pub psc_manner: PscManner,
+    /// Entries that the manners `stop` and `fail` complete first
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub psc_count: u8,
+    /// Let CPUID, I/O and MSR accesses of the guest through instead of raising #VC
+    #[arg(long)]
+    pub pass_through: bool,
+    /// Record every exit of the guest
+    #[arg(long)]
+    pub trace: bool,
+    /// Do not fill and check pages that are not shared
+    #[arg(long)]
+    pub no_pattern: bool,
+    /// Count instructions instead of time, so that the same run gives the same records
+    #[arg(long)]
+    pub deterministic: bool,
+    /// Also write the guest's console to this file
+    #[arg(long, value_name = "FILE")]
+    pub console: Option<PathBuf>,
+    /// What the run has to show: all, disk, selftest, success, nothing, terminate=SET:REASON or
+    /// violation=TEXT [default: by the image]
+    #[arg(long, value_name = "WHAT")]
+    pub expect: Option<Expectation>,
+    /// Keep launch.bin, records.log, console.log, qemu.log and the second disk in this folder
+    #[arg(long, value_name = "DIR")]
+    pub keep: Option<PathBuf>,
+    /// The QEMU program
+    #[arg(long, value_name = "PROGRAM", default_value = "qemu-system-x86_64")]
+    pub qemu: PathBuf,
+    /// No progress and no table
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl RunOptions {
+    /// The switches of the emulated machine.
+    #[must_use]
+    pub fn switches(&self) -> Switches {
+        let count = match self.psc_manner {
+            PscManner::Stop | PscManner::Fail => u16::from(self.psc_count),
+            _ => 0,
+        };
+        Switches::new()
+            .with_small_pages_only(self.rmp == RmpPages::Small)
+            .with_ram_starts_private(self.ram_state == RamState::Private)
+            .with_implicit_conversion(self.host_manner == HostManner::Implicit)
+            .with_pass_through(self.pass_through)
+            .with_trace(self.trace)
+            .with_no_pattern(self.no_pattern)
+            .with_page_state_manner(self.psc_manner as u16 | count << 8)
+    }
+}

@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table at the end of a run, for people.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+use crate::checks::Check;
+use crate::pool_story::PoolStory;
+use crate::report::{boot_to_attach, bytes_bounced};
+use crate::run::Outcome;
+use crate::steady_state::SteadyState;
+use crate::transcript::Counters;
+
+/// Width of the first column.
+const NAME: usize = 36;
+
+/// The table of `outcome`.
+#[must_use]
+pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_image(&mut text, outcome)
+        .and_then(|()| write_digests(&mut text, outcome))
+        .and_then(|()| write_pool(&mut text, outcome))
+        .and_then(|()| write_counters(&mut text, outcome))
+        .and_then(|()| write_checks(&mut text, checks));
+    text
+}
+
+fn row(text: &mut String, name: &str, value: impl std::fmt::Display) -> std::fmt::Result {
+    writeln!(text, "  {name:<NAME$} {value}")
+}
+
+fn mebibytes(bytes: u64) -> String {
+    format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn write_image(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    writeln!(text, "\nimage and machine")?;
+    row(
+        text,
+        "IGVM file",
+        format_args!("{} bytes", outcome.igvm_bytes),
+    )?;
+    row(text, "SNP launch digest, 1 vCPU", outcome.digest)?;
+    row(text, "guest memory", mebibytes(outcome.memory_bytes))?;
+    if let Some(window) = outcome.window_bytes {
+        row(text, "of that, pool window", mebibytes(window))?;
+    }
+    row(text, "QEMU (TCG, nested SVM)", &outcome.qemu_version)?;
+    let seconds = outcome.duration.as_secs_f64();
+    row(text, "time", format_args!("{seconds:.1} s"))?;
+    if let Some(seconds) = boot_to_attach(outcome) {
+        row(text, "guest boot to attach", format_args!("{seconds:.3} s"))?;
+    }
+    Ok(())
+}
+
+fn write_digests(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let Some(host) = &outcome.disk_digests else {
+        return Ok(());
+    };
+    let size = mebibytes(host.bytes);
+    writeln!(text, "\nSHA-256 of {size}: the guest's beside the host's")?;
+    for (phase, name, host) in [
+        ("read1", "disk, first read", &host.first),
+        ("read2", "disk, second read", &host.first),
+        ("verify", "second disk, read back", &host.second),
+    ] {
+        let Some(guest) = outcome.transcript.digests.get(phase) else {
+            continue;
+        };
+        let sign = if guest == host { '=' } else { '!' };
+        writeln!(text, "  {name:<23}{guest} {sign} {host}")?;
+    }
+    if let Some(bytes) = bytes_bounced(&outcome.transcript.shim) {
+        row(
+            text,
+            "bytes bounced",
+            format_args!("{bytes} ({})", mebibytes(bytes)),
+        )?;
+    }
+    Ok(())
+}
+
+fn write_pool(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let transcript = &outcome.transcript;
+    if transcript.attach.is_none() {
+        return Ok(());
+    }
+    let story = PoolStory::of(transcript);
+    let rate = transcript.ticks_per_second();
+    writeln!(text, "\npool size over time")?;
+    row(text, "at attach", mebibytes(story.start))?;
+    for (step, (ticks, granted)) in story.growth_steps.iter().enumerate() {
+        let name = format!("growth step {}", step + 1);
+        match rate {
+            Some(rate) => {
+                let seconds = *ticks as f64 / rate;
+                let value = format!("{:<12} at {seconds:.3} s", mebibytes(*granted));
+                row(text, &name, value)?;
+            }
+            None => row(text, &name, mebibytes(*granted))?,
+        }
+    }
+    row(text, "peak", mebibytes(story.peak))?;
+    row(text, "most in use", mebibytes(story.peak_used))?;
+    row(text, "given back by the guest", mebibytes(story.given_back))?;
+    row(text, "taken back by the host", mebibytes(story.freed))?;
+    row(text, "at the end", mebibytes(story.end))
+}
+
+fn write_counters(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let transcript = &outcome.transcript;
+    let none = Counters::new();
+    let whole = transcript.newest().map_or(&none, |newest| &newest.counters);
+    let steady = SteadyState::of(transcript);
+    let steady_counters = steady.as_ref().map(|steady| &steady.counters);
+    if !transcript.calls.is_empty() {
+        writeln!(text, "\nSVSM calls by kind, counted by the guest")?;
+        for (name, count) in &transcript.calls {
+            row(text, name, count)?;
+        }
+    }
+    for (title, prefixes) in [
+        ("page conversions by kind", &["convert.", "psmash"][..]),
+        ("VMGEXITs by VMPL and cause", &["vmgexit."]),
+        ("page instructions by VMPL", &["instruction."]),
+        ("exits by VMPL and cause", &["exit."]),
+        (
+            "other events",
+            &["vc404", "alias", "vmpl-switch", "pattern."],
+        ),
+    ] {
+        let names: BTreeSet<_> = whole
+            .keys()
+            .filter(|name| prefixes.iter().any(|prefix| name.starts_with(prefix)))
+            .collect();
+        if names.is_empty() {
+            continue;
+        }
+        writeln!(
+            text,
+            "\n{title:<NAME$}   {:>12} {:>13}",
+            "whole run", "steady state"
+        )?;
+        for name in names {
+            let value = |counters: &Counters| counters.get(name).copied().unwrap_or(0);
+            let steady = steady_counters.map_or("-".into(), |counters| value(counters).to_string());
+            writeln!(text, "  {name:<NAME$} {:>12} {steady:>13}", value(whole))?;
+        }
+    }
+    if let Some(steady) = &steady {
+        writeln!(text, "\nsteady state (the second full read)")?;
+        row(text, "SVSM calls", steady.svsm_calls)?;
+        row(text, "page conversions", steady.conversions)?;
+    }
+    Ok(())
+}
+
+fn write_checks(text: &mut String, checks: &[Check]) -> std::fmt::Result {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    writeln!(text, "\nchecks")?;
+    for check in checks {
+        let verdict = if check.ok { "ok  " } else { "FAIL" };
+        writeln!(text, "  {verdict} {}: {}", check.name, check.detail)?;
+    }
+    Ok(())
+}
