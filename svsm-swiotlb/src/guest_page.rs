@@ -9,7 +9,7 @@ use core::cell::Cell;
 
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::ResultCode;
-use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes};
+use zerocopy::{FromBytes, Immutable, IntoBytes};
 
 use crate::page_state::{PageState, PageStates};
 use crate::platform::GuestMemory;

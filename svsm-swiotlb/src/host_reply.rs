@@ -39,7 +39,7 @@ pub enum BatchEnd {
 
 /// What one reply means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reply {
+pub enum Reply {
     /// All entries done.
     Complete,
     /// Not finished; go on at this entry.
@@ -51,7 +51,7 @@ enum Reply {
 }
 
 /// Judges one reply against what was submitted. Both headers are the service's own copies.
-fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
+pub fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
     // The header first: a cursor that breaks the rules is not believed, whatever the status says.
     if reply.reserved != 0 {
         return Reply::Broken(HostAnomaly::ReservedNotZero);

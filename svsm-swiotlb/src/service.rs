@@ -3,6 +3,7 @@
 
 use protocol::identity::{Features, Identity, PROTOCOL_VERSION, SharedAddressing};
 use protocol::response::encode_answer;
+use protocol::statistics::Statistics;
 use protocol::{DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters};
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
@@ -82,9 +83,10 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
         &self.pages
     }
 
-    /// The counters, for a console.
-    pub const fn counters(&self) -> &Counters {
-        &self.counters
+    /// The counters as STATISTICS writes them, for a console.
+    pub fn statistics(&self) -> Statistics {
+        self.counters
+            .snapshot(self.session.epoch_number(), &self.pool)
     }
 
     /// The pool's accounts, for a console.

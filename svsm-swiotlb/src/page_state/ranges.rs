@@ -140,8 +140,8 @@ mod tests {
             (0x1000, 0x800),
             (0x2000, 0x2000),
             (0x4000, 0x1000),
-            (0x1000, u64::MAX & !0xFFF),
-            (u64::MAX & !0xFFF, 0x1000),
+            (0x1000, !0xFFF),
+            (!0xFFF, 0x1000),
         ];
         for (base, bytes) in bad {
             assert_eq!(

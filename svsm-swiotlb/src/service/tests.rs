@@ -1,1 +1,25 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every call through the entry, as a guest makes it: what it answers, what it changes, what it refuses.
 
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::svsm::ResultCode;
+
+use crate::test_platform::{Answer, RAM_BASE};
+
+mod construction;
+mod discovery;
+mod epochs;
+mod grow;
+mod guest_pages;
+mod hostile;
+mod release;
+
+const LIST: u64 = RAM_BASE + PAGE_SIZE;
+
+fn code(answer: Answer) -> ResultCode {
+    answer.unwrap_err().code
+}
+
+fn address(bits: u64) -> GuestPhysicalAddress {
+    GuestPhysicalAddress::new(bits)
+}

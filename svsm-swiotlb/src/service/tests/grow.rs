@@ -1,0 +1,173 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! GROW and the cap.
+
+use std::vec::Vec;
+
+use protocol::response::{Granted, Released};
+use protocol::{Refusal, Request, result};
+use snp::psc::{PscOperation, error};
+use snp::svsm::ResultCode;
+
+use super::code;
+use crate::test_platform::{CHUNK, Guest, Manner, WINDOW_BASE, service};
+
+#[test]
+fn p_5_7_grow_grants_what_the_host_shared() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    let granted = Granted::decode(service.guest_grow(epoch, 1, 3).unwrap()).unwrap();
+    assert_eq!(
+        (granted.base.bits(), granted.bytes),
+        (WINDOW_BASE, 3 * CHUNK)
+    );
+    assert_eq!(granted.generation.number(), 1);
+    let next = Granted::decode(service.guest_grow(epoch, 2, 2).unwrap()).unwrap();
+    assert_eq!(
+        (next.base.bits(), next.generation.number()),
+        (WINDOW_BASE + 3 * CHUNK, 2)
+    );
+    assert_eq!(platform.exit_count(), 2);
+}
+
+#[test]
+fn p_5_7_grow_always_asks_the_host_even_for_a_chunk_it_never_took_back() {
+    let (platform, service) = service(1);
+    let epoch = service.guest_attach();
+    let first = service.guest_grow(epoch, 1, 1).unwrap();
+    platform.script(&[Manner::Refuse(0, error::GENERIC)]);
+    let release = service
+        .guest_release(first.rcx, first.rdx, epoch, first.r8)
+        .unwrap();
+    let released = Released::decode(release).unwrap();
+    assert_eq!(
+        released,
+        Released {
+            bytes: CHUNK,
+            acknowledged: 0
+        }
+    );
+    assert!(service.guest_grow(epoch, 1, 1).is_ok());
+    let operations: Vec<u8> = platform
+        .exits
+        .lock()
+        .unwrap()
+        .iter()
+        .flat_map(|(_, entries)| entries.iter().map(|entry| entry.operation()))
+        .collect();
+    let (shared, private) = (PscOperation::Shared as u8, PscOperation::Private as u8);
+    assert_eq!(operations, [shared, private, shared]);
+}
+
+#[test]
+fn p_5_7_a_clean_refusal_grants_the_part_done_and_frees_the_rest() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    platform.script(&[Manner::Refuse(2, error::GENERIC)]);
+    let granted = service.guest_grow(epoch, 4, 4).unwrap();
+    assert_eq!(granted.rdx, 2 * CHUNK);
+    let usage = service.statistics();
+    assert_eq!(
+        (usage.granted_bytes, usage.quarantined_bytes),
+        (2 * CHUNK, 0)
+    );
+    assert_eq!(service.guest_grow(epoch, 6, 6).unwrap().rdx, 6 * CHUNK);
+}
+
+#[test]
+fn p_5_7_a_refusal_of_everything_changes_nothing() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    for info in [
+        error::GENERIC,
+        error::INVALID_HEADER,
+        error::INVALID_ENTRY,
+        1,
+    ] {
+        platform.script(&[Manner::Refuse(0, info)]);
+        assert_eq!(code(service.guest_grow(epoch, 1, 8)), result::HOST_REFUSED);
+    }
+    assert_eq!(service.statistics().granted_bytes, 0);
+    assert_eq!(service.guest_grow(epoch, 8, 8).unwrap().rdx, 8 * CHUNK);
+}
+
+#[test]
+fn p_5_7_a_contiguous_wish_that_the_host_cuts_short_leaves_nothing_behind() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    platform.script(&[Manner::Refuse(2, error::GENERIC)]);
+    assert_eq!(
+        code(service.guest_grow_contiguous(epoch, 4, 4)),
+        result::HOST_REFUSED
+    );
+    let statistics = service.statistics();
+    assert_eq!(
+        (statistics.granted_bytes, statistics.quarantined_bytes),
+        (0, 0)
+    );
+    assert_eq!(
+        statistics.psc_entries_private, 4,
+        "what was shared was given back"
+    );
+    assert_eq!(
+        service.guest_grow_contiguous(epoch, 8, 8).unwrap().rdx,
+        8 * CHUNK
+    );
+}
+
+#[test]
+fn p_6_3_a_contiguous_wish_above_a_batch_names_the_limit() {
+    let (_, service) = service(300);
+    let epoch = service.guest_attach();
+    let refusal = service.guest_grow_contiguous(epoch, 254, 254).unwrap_err();
+    assert_eq!(refusal, Refusal::too_large(253 * CHUNK));
+    assert_eq!(
+        service.guest_grow(epoch, 254, 300).unwrap().rdx,
+        253 * CHUNK
+    );
+}
+
+#[test]
+fn p_5_12_the_cap_refuses_growth_and_takes_nothing_away() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    service.guest_grow(epoch, 3, 3).unwrap();
+    let set = |cap| {
+        service.call(Request::SetLimits {
+            window: 0,
+            epoch,
+            cap,
+        })
+    };
+    assert_eq!(set(2 * CHUNK).unwrap().rcx, 8 * CHUNK);
+    assert_eq!(code(service.guest_grow(epoch, 1, 1)), result::CAP_REACHED);
+    assert_eq!(service.statistics().granted_bytes, 3 * CHUNK);
+    assert_eq!(set(5 * CHUNK).unwrap().rcx, 2 * CHUNK);
+    assert_eq!(
+        code(service.guest_grow_contiguous(epoch, 3, 3)),
+        result::CAP_REACHED
+    );
+    assert_eq!(service.guest_grow(epoch, 3, 3).unwrap().rdx, 2 * CHUNK);
+    assert_eq!(code(set(9 * CHUNK)), ResultCode::INVALID_PARAMETER);
+    assert_eq!(platform.exit_count(), 2);
+}
+
+#[test]
+fn p_5_7_windows_that_do_not_exist_are_refused() {
+    let (_, service) = service(4);
+    let epoch = service.guest_attach();
+    let (least, most) = (CHUNK, CHUNK);
+    let grow = Request::Grow {
+        window: 1,
+        contiguous: false,
+        epoch,
+        least,
+        most,
+    };
+    assert_eq!(code(service.call(grow)), ResultCode::INVALID_PARAMETER);
+    let limits = Request::SetLimits {
+        window: 1,
+        epoch,
+        cap: 0,
+    };
+    assert_eq!(code(service.call(limits)), ResultCode::INVALID_PARAMETER);
+}
