@@ -49,32 +49,84 @@ pub mod offset {
 
 /// SW_EXITCODE of the non-automatic exits (GHCB specification, table 7).
 pub mod exit_code {
+    /// Read of DR7.
+    pub const READ_DR7: u64 = 0x27;
+    /// Write of DR7.
+    pub const WRITE_DR7: u64 = 0x37;
+    /// RDTSC.
+    pub const RDTSC: u64 = 0x6E;
+    /// RDPMC.
+    pub const RDPMC: u64 = 0x6F;
     /// CPUID.
     pub const CPUID: u64 = 0x72;
+    /// INVD.
+    pub const INVD: u64 = 0x76;
     /// HLT.
     pub const HLT: u64 = 0x78;
     /// IN, OUT, INS or OUTS; information 1 is [`super::IoExitInformation`].
     pub const IOIO: u64 = 0x7B;
     /// RDMSR (information 1 is 0) or WRMSR (1).
     pub const MSR: u64 = 0x7C;
+    /// VMMCALL.
+    pub const VMMCALL: u64 = 0x81;
+    /// RDTSCP.
+    pub const RDTSCP: u64 = 0x87;
+    /// WBINVD.
+    pub const WBINVD: u64 = 0x89;
+    /// MONITOR.
+    pub const MONITOR: u64 = 0x8A;
+    /// MWAIT.
+    pub const MWAIT: u64 = 0x8B;
     /// MMIO read: information 1 is the address, 2 the length, the data lands at SW_SCRATCH.
     pub const MMIO_READ: u64 = 0x8000_0001;
     /// MMIO write, likewise.
     pub const MMIO_WRITE: u64 = 0x8000_0002;
+    /// The guest has handled an NMI.
+    pub const NMI_COMPLETE: u64 = 0x8000_0003;
+    /// The vCPU waits for INIT-SIPI.
+    pub const AP_RESET_HOLD: u64 = 0x8000_0004;
+    /// AP jump table of an SEV-ES guest.
+    pub const AP_JUMP_TABLE: u64 = 0x8000_0005;
     /// Page-state change; SW_SCRATCH is the address of the descriptor.
     pub const PAGE_STATE_CHANGE: u64 = 0x8000_0010;
-    /// A message to the platform security processor.
+    /// A message to the platform security processor: information 1 is the request, 2 the response.
     pub const GUEST_REQUEST: u64 = 0x8000_0011;
+    /// The same with more data: RAX is their address, RBX the number of pages.
+    pub const EXTENDED_GUEST_REQUEST: u64 = 0x8000_0012;
     /// AP creation; information 1 is [`super::ApCreation`], 2 the VMSA, RAX SEV_FEATURES.
     pub const AP_CREATION: u64 = 0x8000_0013;
     /// #HV doorbell; information 1 is one of [`super::doorbell`], 2 the page.
     pub const HV_DOORBELL: u64 = 0x8000_0014;
+    /// #HV interprocessor interrupt.
+    pub const HV_IPI: u64 = 0x8000_0015;
+    /// #HV timer.
+    pub const HV_TIMER: u64 = 0x8000_0016;
+    /// APIC identifier list.
+    pub const APIC_ID_LIST: u64 = 0x8000_0017;
     /// Run another VMPL; information 1 is the level.
     pub const RUN_VMPL: u64 = 0x8000_0018;
     /// Hypervisor features, returned in information 2.
     pub const HYPERVISOR_FEATURES: u64 = 0x8000_FFFD;
     /// Terminate; information 1 is the reason set, 2 the reason.
     pub const TERMINATE: u64 = 0x8000_FFFE;
+    /// The #VC handler met an event it does not know.
+    pub const UNSUPPORTED: u64 = 0x8000_FFFF;
+}
+
+/// Reasons in SW_EXITINFO2 when [`ExitStatus::Malformed`] (GHCB specification, table 6).
+pub mod malformed {
+    /// The GHCB is not registered.
+    pub const NOT_REGISTERED: u64 = 1;
+    /// The usage field is invalid.
+    pub const INVALID_USAGE: u64 = 2;
+    /// The scratch area is invalid.
+    pub const INVALID_SCRATCH: u64 = 3;
+    /// A field the exit needs is not marked valid.
+    pub const MISSING_INPUT: u64 = 4;
+    /// A field has an invalid value.
+    pub const INVALID_INPUT: u64 = 5;
+    /// No such exit.
+    pub const INVALID_EVENT: u64 = 6;
 }
 
 /// SW_EXITINFO1 of an IOIO exit (APM volume 2, 15.10.2).
@@ -208,20 +260,41 @@ impl ExitStatus {
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 pub struct Ghcb {
-    reserved_1: [u8; 0xCB],
+    reserved_000: [u8; 0xCB],
     /// Current privilege level.
     pub cpl: u8,
-    reserved_2: [u8; 0x12C],
+    reserved_0cc: [u8; 0x74],
+    /// XSS.
+    pub xss: u64,
+    reserved_148: [u8; 0x18],
+    /// DR7.
+    pub dr7: u64,
+    reserved_168: [u8; 0x10],
+    /// RIP.
+    pub rip: u64,
+    reserved_180: [u8; 0x58],
+    /// RSP.
+    pub rsp: u64,
+    reserved_1e0: [u8; 0x18],
     /// RAX.
     pub rax: u64,
-    reserved_3: [u8; 0x108],
+    reserved_200: [u8; 0x108],
     /// RCX.
     pub rcx: u64,
     /// RDX.
     pub rdx: u64,
     /// RBX.
     pub rbx: u64,
-    reserved_4: [u8; 0x70],
+    reserved_320: u64,
+    /// RBP.
+    pub rbp: u64,
+    /// RSI.
+    pub rsi: u64,
+    /// RDI.
+    pub rdi: u64,
+    /// R8 to R15.
+    pub r8_to_r15: [u64; 8],
+    reserved_380: [u8; 0x10],
     /// SW_EXITCODE.
     pub sw_exit_code: u64,
     /// SW_EXITINFO1.
@@ -230,17 +303,17 @@ pub struct Ghcb {
     pub sw_exit_info_2: u64,
     /// SW_SCRATCH.
     pub sw_scratch: u64,
-    reserved_5: [u8; 0x38],
+    reserved_3b0: [u8; 0x38],
     /// XCR0.
     pub xcr0: u64,
     /// One bit for each 8-byte word below 0x400.
     pub valid_bitmap: [u8; 16],
     /// X87_STATE_GPA.
     pub x87_state_gpa: u64,
-    reserved_6: [u8; 0x3F8],
+    reserved_408: [u8; 0x3F8],
     /// Buffer of an exit's data.
     pub shared_buffer: [u8; SHARED_BUFFER_SIZE],
-    reserved_7: [u8; 10],
+    reserved_ff0: [u8; 10],
     /// [`PROTOCOL_VERSION`].
     pub protocol_version: u16,
     /// 0.
@@ -248,7 +321,7 @@ pub struct Ghcb {
 }
 
 impl Ghcb {
-    /// Whether the field at `field` (an [`offset`]) is marked valid.
+    /// Whether the field at `field` (an [`offset`] below 0x400) is marked valid.
     pub fn is_valid(&self, field: usize) -> bool {
         let bit = offset::valid_bit(field);
         self.valid_bitmap
@@ -261,13 +334,25 @@ const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<Ghcb>() == 4096);
     assert!(offset_of!(Ghcb, cpl) == 0xCB);
+    assert!(offset_of!(Ghcb, xss) == 0x140);
+    assert!(offset_of!(Ghcb, dr7) == 0x160);
+    assert!(offset_of!(Ghcb, rip) == 0x178);
+    assert!(offset_of!(Ghcb, rsp) == 0x1D8);
     assert!(offset_of!(Ghcb, rax) == offset::RAX);
     assert!(offset_of!(Ghcb, rcx) == offset::RCX);
+    assert!(offset_of!(Ghcb, rdx) == offset::RDX);
     assert!(offset_of!(Ghcb, rbx) == offset::RBX);
+    assert!(offset_of!(Ghcb, rbp) == 0x328);
+    assert!(offset_of!(Ghcb, rsi) == 0x330);
+    assert!(offset_of!(Ghcb, rdi) == 0x338);
+    assert!(offset_of!(Ghcb, r8_to_r15) == 0x340);
     assert!(offset_of!(Ghcb, sw_exit_code) == offset::SW_EXIT_CODE);
+    assert!(offset_of!(Ghcb, sw_exit_info_1) == offset::SW_EXIT_INFO_1);
+    assert!(offset_of!(Ghcb, sw_exit_info_2) == offset::SW_EXIT_INFO_2);
     assert!(offset_of!(Ghcb, sw_scratch) == offset::SW_SCRATCH);
     assert!(offset_of!(Ghcb, xcr0) == offset::XCR0);
     assert!(offset_of!(Ghcb, valid_bitmap) == offset::VALID_BITMAP);
+    assert!(offset_of!(Ghcb, x87_state_gpa) == 0x400);
     assert!(offset_of!(Ghcb, shared_buffer) == offset::SHARED_BUFFER);
     assert!(offset_of!(Ghcb, protocol_version) == offset::PROTOCOL_VERSION);
     assert!(offset_of!(Ghcb, usage) == offset::USAGE);

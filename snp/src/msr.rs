@@ -34,9 +34,28 @@ pub struct SevFeatures {
     pub vmpl_sss: bool,
     /// The guest has its own time-stamp counter scale.
     pub secure_tsc: bool,
-    /// Bits 10 and up, by number in the manual.
-    #[bits(54)]
-    pub others: u64,
+    /// VMGEXIT takes a parameter.
+    pub vmgexit_parameter: bool,
+    /// Performance counters are virtualised.
+    pub pmc_virtualization: bool,
+    /// Instruction-based sampling is virtualised.
+    pub ibs_virtualization: bool,
+    /// The guest controls which instructions are intercepted.
+    pub guest_intercept_control: bool,
+    /// Registers in the VMSA are masked with a nonce.
+    pub vmsa_register_protection: bool,
+    /// The sibling thread idles while the guest runs.
+    pub smt_protection: bool,
+    /// Secure AVIC.
+    pub secure_avic: bool,
+    #[bits(4)]
+    __: u8,
+    /// Indirect branch prediction barrier on entry.
+    pub ibpb_on_entry: bool,
+    #[bits(41)]
+    __: u64,
+    /// The host restricted the allowed features.
+    pub allowed_features_valid: bool,
 }
 
 /// The SEV_STATUS register: three mode bits below the features of the running VMSA.
@@ -47,7 +66,7 @@ pub struct SevStatus {
     pub sev: bool,
     /// SEV-ES is active.
     pub sev_es: bool,
-    /// [`SevFeatures`], bit 0 of it (SNP) being bit 2 here.
+    /// [`SevFeatures`], bit 0 of it (SNP) being bit 2 here; its bits 63:62 have no place.
     #[bits(62)]
     pub features: u64,
 }
@@ -56,6 +75,11 @@ impl SevStatus {
     /// What a vCPU reads whose VMSA has `features`.
     pub const fn of_features(features: SevFeatures) -> Self {
         Self::from_bits((features.into_bits() << 2) | 3)
+    }
+
+    /// The features of the running VMSA.
+    pub const fn sev_features(&self) -> SevFeatures {
+        SevFeatures::from_bits(self.features())
     }
 }
 
@@ -70,6 +94,22 @@ mod tests {
             .with_restricted_injection(true)
             .with_debug_swap(true);
         assert_eq!(features.into_bits(), 0x29);
-        assert_eq!(SevStatus::of_features(features).into_bits(), 0xA7);
+        let status = SevStatus::of_features(features);
+        assert_eq!(status.into_bits(), 0xA7);
+        assert!(status.sev() && status.sev_es());
+        assert_eq!(status.sev_features(), features);
+    }
+
+    #[test]
+    fn golden_feature_bits() {
+        let bit = |features: SevFeatures| features.into_bits().trailing_zeros();
+        let features = SevFeatures::new;
+        assert_eq!(bit(features().with_vtom(true)), 1);
+        assert_eq!(bit(features().with_alternate_injection(true)), 4);
+        assert_eq!(bit(features().with_secure_tsc(true)), 9);
+        assert_eq!(bit(features().with_smt_protection(true)), 15);
+        assert_eq!(bit(features().with_secure_avic(true)), 16);
+        assert_eq!(bit(features().with_ibpb_on_entry(true)), 21);
+        assert_eq!(bit(features().with_allowed_features_valid(true)), 63);
     }
 }

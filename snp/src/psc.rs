@@ -58,7 +58,8 @@ pub struct PscEntry {
 }
 
 impl PscEntry {
-    /// An entry as a guest submits it.
+    /// An entry as a guest submits it. An address beyond 52 bits is cut; the owner of the memory map
+    /// has refused it before.
     pub const fn request(
         page: GuestPhysicalAddress,
         size: PageSize,

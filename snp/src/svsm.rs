@@ -148,7 +148,10 @@ impl ResultCode {
             Self::INVALID_PARAMETER => "INVALID_PARAMETER",
             Self::INVALID_REQUEST => "INVALID_REQUEST",
             Self::BUSY => "BUSY",
-            _ => "protocol-defined",
+            Self(0x1000..=0x3FFF_FFFF) => "protocol-defined success",
+            Self(0x4000_0000..=0x7FFF_FFFF) => "memory needed",
+            Self(Self::PROTOCOL_ERROR_BASE..) => "protocol-defined error",
+            Self(_) => "reserved",
         }
     }
 }
@@ -221,9 +224,9 @@ impl PvalidateListEntry {
             .with_frame(page.frame())
     }
 
-    /// The page, unless the frame number is beyond 64-bit addresses by nature.
+    /// The page: bits 63:12 of the entry, which may lie beyond any memory.
     pub const fn page(&self) -> GuestPhysicalAddress {
-        GuestPhysicalAddress::new(self.frame().wrapping_mul(PAGE_SIZE))
+        GuestPhysicalAddress::new(self.into_bits()).page_base()
     }
 
     /// The size, unless its code is reserved.
@@ -288,7 +291,11 @@ mod tests {
 
     #[test]
     fn codes_have_names() {
-        assert_eq!(std::format!("{}", ResultCode::BUSY), "BUSY (0x80000007)");
+        let name = |code| std::format!("{}", ResultCode(code));
+        assert_eq!(name(0x8000_0007), "BUSY (0x80000007)");
+        assert_eq!(name(0x4000_0010), "memory needed (0x40000010)");
+        assert_eq!(name(0x8000_1003), "protocol-defined error (0x80001003)");
+        assert_eq!(name(0x8000_0008), "reserved (0x80000008)");
         assert!(ResultCode(0x1000).is_success() && !ResultCode(0x4000_0001).is_success());
         assert_eq!(ResultCode::protocol_error(3).0, 0x8000_1003);
     }

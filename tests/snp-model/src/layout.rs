@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Guest physical ranges to page indices and back.
 
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE};
 
 /// Ranges a layout holds at most.
 pub const MAX_RANGES: usize = 8;
@@ -29,7 +29,7 @@ impl Layout {
         let mut layout = Self::default();
         let mut end = 0;
         for range in ranges {
-            let aligned = (range.base | range.bytes).is_multiple_of(2 << 20);
+            let aligned = (range.base | range.bytes).is_multiple_of(LARGE_PAGE_SIZE);
             if !aligned || range.base < end || range.bytes == 0 {
                 return None;
             }

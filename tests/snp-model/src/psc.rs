@@ -21,7 +21,8 @@ pub enum HostManner {
     FailAfter(u16),
     /// Claims success and does nothing.
     Lie,
-    /// Does everything, then moves the cursor back.
+    /// Returns early after the first entry, as it may, and then moves the cursor back. With nothing
+    /// to go back to, in a list of one entry, the cursor wraps.
     CursorBackwards,
     /// Does everything, then moves the cursor beyond the end.
     CursorBeyondEnd,
@@ -95,6 +96,8 @@ pub fn process(
         HostManner::Lie => return reply(end.saturating_add(1), 0),
         HostManner::StopAfter(count) => (count, false),
         HostManner::FailAfter(count) => (count, true),
+        HostManner::CursorBackwards if first > 0 => return reply(first - 1, 0),
+        HostManner::CursorBackwards if end > 0 => (1, false),
         _ => (u16::MAX, false),
     };
     let mut current = first;
@@ -112,7 +115,7 @@ pub fn process(
     }
     let mut done = reply(current, 0);
     match manner {
-        HostManner::CursorBackwards => done.header.cur_entry = first.wrapping_sub(1),
+        HostManner::CursorBackwards => done.header.cur_entry = u16::MAX,
         HostManner::CursorBeyondEnd => done.header.cur_entry = end.saturating_add(2),
         HostManner::EnlargeEnd => done.header.end_entry = end.saturating_add(1),
         HostManner::ReservedBits => done.header.reserved = 1,
@@ -207,10 +210,20 @@ mod tests {
     #[test]
     fn broken_replies_are_broken() {
         let reply = |manner| run(manner, 0, &entries(2)).0.header;
-        assert_eq!(reply(HostManner::CursorBackwards).cur_entry, u16::MAX);
         assert_eq!(reply(HostManner::CursorBeyondEnd).cur_entry, 3);
         assert_eq!(reply(HostManner::EnlargeEnd).end_entry, 2);
         assert_eq!(reply(HostManner::ReservedBits).reserved, 1);
+    }
+
+    #[test]
+    fn the_cursor_goes_back_once_it_has_moved() {
+        let back = |cur_entry, count| {
+            let (reply, changed) = run(HostManner::CursorBackwards, cur_entry, &entries(count));
+            (reply.header.cur_entry, changed)
+        };
+        assert_eq!(back(0, 3), (1, 1));
+        assert_eq!(back(1, 3), (0, 0));
+        assert_eq!(back(0, 1), (u16::MAX, 1));
     }
 
     #[test]
@@ -227,6 +240,11 @@ mod tests {
             run(HostManner::Honest, 0, &list).0.exit_info_2,
             error::INVALID_ENTRY
         );
+        list[1] = entries(3)[1].with_reserved(1);
+        assert_eq!(
+            run(HostManner::Honest, 0, &list).0.exit_info_2,
+            error::INVALID_ENTRY
+        );
         list[1] = entries(3)[1].with_current_page(513);
         assert_eq!(
             run(HostManner::Honest, 0, &list).0.exit_info_2,
@@ -235,19 +253,20 @@ mod tests {
     }
 
     #[test]
-    fn a_list_beyond_the_buffer_is_refused() {
-        let header = PscHeader {
-            cur_entry: 0,
-            end_entry: 253,
-            reserved: 0,
+    fn a_malformed_header_is_refused() {
+        let refused = |end_entry, reserved| {
+            let header = PscHeader {
+                cur_entry: 0,
+                end_entry,
+                reserved,
+            };
+            let entry = entries(1)[0];
+            let reply = process(header, HostManner::Honest, |_| entry, |_, _, _| Ok(()));
+            reply.exit_info_2 == error::INVALID_HEADER
         };
-        let reply = process(
-            header,
-            HostManner::Honest,
-            |_| PscEntry::new(),
-            |_, _, _| Ok(()),
-        );
-        assert_eq!(reply.exit_info_2, error::INVALID_HEADER);
+        assert!(refused(253, 0), "beyond the buffer");
+        assert!(refused(0, 1), "reserved word");
+        assert!(!refused(252, 0));
     }
 
     #[test]

@@ -23,7 +23,8 @@ pub struct RmpEntry {
     pub vmsa: bool,
     /// Permissions of VMPL 1, 2 and 3; VMPL 0 may do everything.
     permissions: [u8; 3],
-    reserved: u8,
+    /// The page is the VMSA of a vCPU that runs at this moment.
+    pub in_use: bool,
 }
 
 const _: () = assert!(size_of::<RmpEntry>() == 8);
@@ -56,7 +57,7 @@ impl RmpEntry {
             large,
             vmsa: false,
             permissions: [0; 3],
-            reserved: 0,
+            in_use: false,
         }
     }
 }
@@ -187,6 +188,9 @@ impl<'a> Rmp<'a> {
         if !first.validated {
             return Outcome::NotValidated;
         }
+        if first.in_use {
+            return Outcome::Done(InstructionCode::FAIL_INUSE);
+        }
         if !permissions.within(first.permissions(caller)) {
             return Outcome::Done(InstructionCode::FAIL_PERMISSION);
         }
@@ -267,8 +271,22 @@ impl<'a> Rmp<'a> {
         }
     }
 
-    /// Makes the page one of the launch: assigned, validated, small, VMPL 0 only.
+    /// Marks the VMSA in the page as running, or as not running any more. False, and no change, when
+    /// there is no such page, when it is no VMSA, or when it runs already: VMRUN fails then.
+    pub fn set_in_use(&mut self, index: usize, in_use: bool) -> bool {
+        match self.entries.get_mut(index) {
+            Some(entry) if entry.vmsa && !(entry.in_use && in_use) => {
+                entry.in_use = in_use;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Makes the page one of the launch: assigned, validated, small, VMPL 0 only. False when there
+    /// is no such page.
     pub fn set_launch_page(&mut self, index: usize) -> bool {
+        self.psmash(index);
         let Some(entry) = self.entries.get_mut(index) else {
             return false;
         };

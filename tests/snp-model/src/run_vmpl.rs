@@ -15,6 +15,8 @@ pub enum Refusal {
     NotRunnable = 2,
     /// The registered page is no VMSA any more.
     NotVmsaPage = 3,
+    /// Another processor runs it.
+    InUse = 4,
 }
 
 /// Whether the host may run the VMSA in the page with this entry.
@@ -25,6 +27,9 @@ pub fn check(vmsa: Option<&RmpEntry>, efer: u64) -> Result<(), Refusal> {
     let entry = vmsa.ok_or(Refusal::NoVmsa)?;
     if !(entry.assigned && entry.validated && entry.vmsa) {
         return Err(Refusal::NotVmsaPage);
+    }
+    if entry.in_use {
+        return Err(Refusal::InUse);
     }
     if efer & EFER_SVME == 0 {
         return Err(Refusal::NotRunnable);
@@ -43,7 +48,11 @@ mod tests {
         assert_eq!(check(Some(&entry), EFER_SVME), Ok(()));
         assert_eq!(check(Some(&entry), 0), Err(Refusal::NotRunnable));
         assert_eq!(check(None, EFER_SVME), Err(Refusal::NoVmsa));
-        entry.vmsa = false;
+        entry.in_use = true;
+        assert_eq!(check(Some(&entry), EFER_SVME), Err(Refusal::InUse));
+        (entry.in_use, entry.validated) = (false, false);
+        assert_eq!(check(Some(&entry), EFER_SVME), Err(Refusal::NotVmsaPage));
+        (entry.validated, entry.vmsa) = (true, false);
         assert_eq!(check(Some(&entry), EFER_SVME), Err(Refusal::NotVmsaPage));
     }
 }

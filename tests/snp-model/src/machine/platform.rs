@@ -38,7 +38,7 @@ impl HostPages for Machine {
 
 impl GuestMemory for Machine {
     fn read(&self, from: GuestPhysicalAddress, bytes: &mut [u8]) -> Result<(), Fault> {
-        if self.state().fails_now() {
+        if self.counted(|counters| &mut counters.guest_reads) {
             return Err(Fault);
         }
         self.guest_read(Vmpl::Vmpl0, true, from, bytes)
@@ -46,7 +46,7 @@ impl GuestMemory for Machine {
     }
 
     fn write(&self, to: GuestPhysicalAddress, bytes: &[u8]) -> Result<(), Fault> {
-        if self.state().fails_now() {
+        if self.counted(|counters| &mut counters.guest_writes) {
             return Err(Fault);
         }
         self.guest_write(Vmpl::Vmpl0, true, to, bytes)
@@ -154,6 +154,11 @@ mod tests {
         let mut seen = [0; 6];
         machine.device_read(PAGE, &mut seen).unwrap();
         assert_ne!(&seen, b"secret");
+        let next = PAGE.checked_add(0x1000).unwrap();
+        let (mut private, mut shared) = ([0; 6], [0; 6]);
+        machine.read(next, &mut private).unwrap();
+        machine.device_read(next, &mut shared).unwrap();
+        assert_ne!(private, shared, "nor are the untouched ones equal");
         machine.device_write(PAGE, b"attack").unwrap();
         machine.read(PAGE, &mut seen).unwrap();
         assert_eq!(&seen, b"secret");
@@ -168,13 +173,34 @@ mod tests {
         share(&machine, PscOperation::Private);
         machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
         machine.write(PAGE, b"secret").unwrap();
+        machine.device_write(PAGE, b"public").unwrap();
         share(&machine, PscOperation::Shared);
         assert_eq!(machine.read(PAGE, &mut [0; 6]), Err(Fault));
+        let mut seen = [0; 6];
+        machine.device_read(PAGE, &mut seen).unwrap();
+        assert_ne!(&seen, b"public");
         share(&machine, PscOperation::Private);
         machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
         let mut seen = [0; 6];
         machine.read(PAGE, &mut seen).unwrap();
         assert_ne!(&seen, b"secret");
+    }
+
+    #[test]
+    fn repeating_a_change_changes_nothing() {
+        let machine = Machine::new(&[Range {
+            base: 0,
+            bytes: 4 << 20,
+        }]);
+        share(&machine, PscOperation::Private);
+        machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
+        machine.write(PAGE, b"secret").unwrap();
+        share(&machine, PscOperation::Private);
+        let mut seen = [0; 6];
+        machine.read(PAGE, &mut seen).unwrap();
+        assert_eq!(&seen, b"secret");
+        assert_eq!(machine.counters().pages_private, 512);
+        assert_eq!(machine.counters().psc_exits, 2);
     }
 
     #[test]
@@ -208,5 +234,7 @@ mod tests {
         assert_eq!(machine.write(PAGE, b"a"), Ok(()));
         assert_eq!(machine.write(PAGE, b"b"), Err(Fault));
         assert_eq!(machine.write(PAGE, b"c"), Ok(()));
+        assert_eq!(machine.counters().guest_writes, 3);
+        assert_eq!(machine.counters().guest_reads, 0);
     }
 }

@@ -14,8 +14,6 @@ use crate::layout::{Layout, Range};
 use crate::psc::{HostError, HostManner};
 use crate::rmp::{Rmp, RmpEntry};
 
-use super::memory::Pattern;
-
 pub(super) type Page = Box<[u8; 4096]>;
 
 /// What happened on the machine so far.
@@ -33,6 +31,10 @@ pub struct Counters {
     pub rmpadjust: u64,
     /// Flushes of translations.
     pub flushes: u64,
+    /// Copies out of guest pages by VMPL 0: what is fetched once cannot change between two looks.
+    pub guest_reads: u64,
+    /// Copies into guest pages by VMPL 0.
+    pub guest_writes: u64,
 }
 
 pub(super) struct State {
@@ -91,8 +93,9 @@ impl State {
                 continue;
             }
             // Neither view survives a change: what was written with one key is noise with the other.
+            // A view that is not there reads as its page's pattern.
             self.private.remove(&page);
-            self.shared.insert(page, Pattern::of(page).page());
+            self.shared.remove(&page);
             let counter = if assign {
                 &mut self.counters.pages_private
             } else {
@@ -146,6 +149,13 @@ impl Machine {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Counts a platform call; true when it is the one that shall fail.
+    pub(super) fn counted(&self, counter: impl Fn(&mut Counters) -> &mut u64) -> bool {
+        let mut state = self.state();
+        *counter(&mut state.counters) += 1;
+        state.fails_now()
+    }
+
     /// Tells the host how to behave from now on.
     pub fn set_manner(&self, manner: HostManner) {
         self.state().manner = manner;
@@ -169,9 +179,11 @@ impl Machine {
 
     /// Whether any page of the range is validated: never, in a pool window.
     pub fn any_validated(&self, base: GuestPhysicalAddress, bytes: u64) -> bool {
+        let state = self.state();
         (0..bytes / PAGE_SIZE).any(|page| {
             let address = GuestPhysicalAddress::new(base.bits() + page * PAGE_SIZE);
-            self.entry(address).is_some_and(|entry| entry.validated)
+            let index = state.index(address);
+            index.is_some_and(|index| state.entries[index].validated)
         })
     }
 
