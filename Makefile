@@ -23,6 +23,8 @@ BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
 # Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.
 IMAGE_BINS := paravisor test-guest snp-host
+# One at a time: built together, the images would share the union of their dependencies' features.
+BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
 .PHONY: help setup setup-qemu images igvm disk run test test-host test-qemu lint lint-source fmt doc qemu-snp clean
@@ -41,8 +43,7 @@ setup-qemu: setup ## The same, and QEMU (installed through apt where that is all
 	@scripts/setup.sh qemu
 
 images: setup ## Build the bare-metal binaries and the tools that pack and run them
-	@$(CARGO) build --release --quiet -p paravisor -p test-guest -p snp-host --bins --target $(NONE) \
-		--features paravisor/bare-metal,test-guest/bare-metal,snp-host/bare-metal
+	@for bin in $(IMAGE_BINS); do $(BARE_BUILD) -p $$bin --bin $$bin || exit; done
 	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins
 
 igvm: images ## Pack paravisor.igvm; prints its size and SNP launch digest
@@ -66,13 +67,13 @@ test-host: setup ## The tests that need no QEMU
 	@$(CARGO) test -p integration
 
 test-qemu: setup-qemu igvm ## The tests that boot the images on QEMU
-	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test --release -p integration --features qemu --test qemu -- --test-threads=2
+	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 lint: setup lint-source ## Formatting, clippy on every target, source rules
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
-	@$(CARGO) clippy --quiet -p paravisor -p test-guest -p snp-host --bins --target $(NONE) \
-		--features paravisor/bare-metal,test-guest/bare-metal,snp-host/bare-metal -- -D warnings
+	@for bin in $(IMAGE_BINS); do \
+		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
 	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim --lib --target $(NONE) -- -D warnings
 	@echo 'lint: ok'
 

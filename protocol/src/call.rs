@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The calls of the protocol and their numbers (clause P-4.1).
 
-/// A call this version of the text defines; some are defined but not offered (clause P-9.1).
+/// A call this version of the text defines; some are defined but not offered (clause P-4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]
 pub enum Call {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Who holds a chunk: epoch and generation (clauses P-5.1 to P-5.4).
+//! Who holds a chunk: epoch and generation (clauses P-3.5 to P-3.7).
 //!
 //! A guest that restarts, or executes a new kernel, attaches again and gets a new [`Epoch`]. Grants of the old one are
 //! orphans: still shared with the host, perhaps still written to by a device, and never granted again. Within an epoch
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p_5_1_an_epoch_is_never_zero_and_ends() {
+    fn p_3_5_an_epoch_is_never_zero_and_ends() {
         assert_eq!(Epoch::new(0), None);
         assert_eq!(Epoch::new(1 << 24), None);
         assert_eq!(Epoch::FIRST.next().map(Epoch::number), Some(2));
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn p_5_3_a_generation_wraps_past_zero() {
+    fn p_3_6_a_generation_wraps_past_zero() {
         assert_eq!(Generation::new(0), None);
         assert_eq!(
             Generation::new(u32::MAX).map(Generation::next),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Results of each call (clauses P-4.6 to P-4.8 and the tables of chapter 5).
+//! Results of each call (clauses P-4.6 to P-4.8, and the tables of chapter 5).
 //!
 //! On SUCCESS the three registers RCX, RDX and R8 are results, zero where a call names none. On any other code they are
 //! what the caller passed, except that TOO_LARGE returns its limit in RCX.

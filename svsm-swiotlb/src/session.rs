@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Epoch and generation: who is attached, and the number of the next grant (docs/PROTOCOL.md, chapter 5).
+//! Epoch and generation: who is attached, and the number of the next grant (docs/PROTOCOL.md, P-3.5 and P-3.6).
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -82,7 +82,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p_5_1_each_attachment_has_its_epoch_until_they_end() {
+    fn p_3_5_each_attachment_has_its_epoch_until_they_end() {
         let session = Session::new();
         assert_eq!(session.check(0), Err(result::NOT_ATTACHED));
         assert_eq!(session.begin(), Some(Epoch::FIRST));
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn p_5_3_generations_count_and_wrap_past_zero() {
+    fn p_3_6_generations_count_and_wrap_past_zero() {
         let session = Session::new();
         assert_eq!(session.next_generation().number(), 1);
         assert_eq!(session.next_generation().number(), 2);

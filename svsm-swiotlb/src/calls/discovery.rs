@@ -17,7 +17,7 @@ const _: () = assert!(1 << LOG2_CHUNK == CHUNK_BYTES);
 pub(super) const BATCH_BYTES: u64 = BATCH_CHUNKS as u64 * CHUNK_BYTES;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// One property of a window (clause P-5.2.2).
+    /// One property of a window (clause P-5.1).
     pub(crate) fn describe(
         &self,
         window: u8,

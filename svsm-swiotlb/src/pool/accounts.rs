@@ -105,3 +105,27 @@ impl Accounts {
         self.give_up(chunks);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU64;
+
+    use snp::address::GuestPhysicalAddress;
+
+    use super::*;
+
+    #[test]
+    fn p_3_12_what_was_free_a_moment_ago_is_still_refused_above_the_cap() {
+        // Two processors saw the same headroom; the second to count finds it gone.
+        let words = [const { AtomicU64::new(0) }; 4];
+        let window = Window::new(GuestPhysicalAddress::new(0), 4 * CHUNK_BYTES).unwrap();
+        let accounts = Accounts::new(&window, &ChunkRecords::new(&words), 3 * CHUNK_BYTES);
+        assert_eq!(accounts.headroom(), 3);
+        assert!(accounts.admit(2));
+        assert!(!accounts.admit(2));
+        assert!(!accounts.admit(usize::MAX));
+        assert_eq!(accounts.granted_bytes(), 2 * CHUNK_BYTES);
+        assert!(accounts.admit(1));
+        assert_eq!(accounts.peak_bytes(), 3 * CHUNK_BYTES);
+    }
+}

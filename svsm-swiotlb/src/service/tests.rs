@@ -13,6 +13,7 @@ mod grow;
 mod guest_pages;
 mod hostile;
 mod release;
+mod worked_sequence;
 
 const LIST: u64 = RAM_BASE + PAGE_SIZE;
 

@@ -40,7 +40,7 @@ fn p_2_1_identify_needs_no_attachment() {
 }
 
 #[test]
-fn p_5_2_describe_reports_geometry_usage_and_limits() {
+fn p_5_1_describe_reports_geometry_usage_and_limits() {
     let (_, service) = service(4);
     let describe = |item| service.call(Request::Describe { window: 0, item }).unwrap();
     let geometry = Geometry::decode(describe(DescribeItem::Geometry)).unwrap();

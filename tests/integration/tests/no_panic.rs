@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Invariant C1, proved by the linker: no path through the service can panic.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+const FIXTURE: &str = include_str!("../fixtures/no_panic.rs");
+const MARK: &[u8] = b"a_panic_path_exists";
+
+fn contains(object: &[u8], name: &[u8]) -> bool {
+    object.windows(name.len()).any(|window| window == name)
+}
+
+/// Builds the fixture with this many extra lines of source and returns its archive.
+fn build(extra: &str) -> Vec<u8> {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let folder = tempfile::tempdir().unwrap();
+    let dependency = |name: &str| format!("{name} = {{ path = {:?} }}\n", workspace.join(name));
+    let manifest = format!(
+        "[package]\nname = \"no-panic\"\nversion = \"0.0.0\"\nedition = \"2024\"\n\
+         [lib]\npath = \"lib.rs\"\ncrate-type = [\"staticlib\"]\n\
+         [dependencies]\n{}{}\
+         [profile.release]\npanic = \"abort\"\nlto = \"fat\"\ncodegen-units = 1\n\
+         [workspace]\n",
+        dependency("snp"),
+        dependency("svsm-swiotlb"),
+    );
+    fs::write(folder.path().join("Cargo.toml"), manifest).unwrap();
+    fs::write(folder.path().join("lib.rs"), format!("{FIXTURE}\n{extra}")).unwrap();
+    // The versions the workspace is built with, all of them at hand.
+    fs::copy(
+        workspace.join("Cargo.lock"),
+        folder.path().join("Cargo.lock"),
+    )
+    .unwrap();
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("no-panic");
+    let output = Command::new(env!("CARGO"))
+        .args([
+            "build",
+            "--offline",
+            "--release",
+            "--target",
+            "x86_64-unknown-none",
+        ])
+        .current_dir(folder.path())
+        .env("CARGO_TARGET_DIR", &target)
+        .env_remove("RUSTFLAGS")
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::read(target.join("x86_64-unknown-none/release/libno_panic.a")).unwrap()
+}
+
+#[test]
+fn c1_the_linked_call_path_contains_no_panic() {
+    let object = build("");
+    assert!(
+        contains(&object, b"host_exit"),
+        "the call path was compiled"
+    );
+    assert!(
+        !contains(&object, MARK),
+        "a path from Service::dispatch can panic"
+    );
+
+    // The same check sees a panic when there is one.
+    let index = "#[unsafe(no_mangle)]\npub extern \"C\" fn at(bytes: &[u8; 9], i: usize) -> u8 { bytes[i] }\n";
+    assert!(contains(&build(index), MARK));
+}

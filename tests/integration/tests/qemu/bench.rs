@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! One image, one disk, any number of runs.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Bytes of the disk: enough to make the pool grow, little enough to be hashed four times soon.
+const DISK_BYTES: usize = 12 << 20;
+
+/// A folder with a packed image and a disk.
+pub struct Bench {
+    folder: TempDir,
+    built: PathBuf,
+}
+
+/// What a run left behind.
+pub struct Outcome {
+    /// Exit code of the runner.
+    pub code: i32,
+    /// Everything it printed.
+    pub text: String,
+    /// `run.json`, or null when the run ended before there was one.
+    pub report: Value,
+}
+
+impl Outcome {
+    /// A counter of the whole run; 0 when it never counted.
+    pub fn counter(&self, name: &str) -> u64 {
+        self.report["counters"][name].as_u64().unwrap_or(0)
+    }
+
+    /// SVSM calls of the second full read. A report without the figure fails.
+    pub fn steady_svsm_calls(&self) -> u64 {
+        self.steady("svsm_calls")
+    }
+
+    /// Page conversions of the second full read. A report without the figure fails.
+    pub fn steady_conversions(&self) -> u64 {
+        self.steady("conversions")
+    }
+
+    fn steady(&self, name: &str) -> u64 {
+        self.report["steady_state"][name]
+            .as_u64()
+            .expect("the report has a steady state")
+    }
+}
+
+fn text_of(output: &Output) -> String {
+    let (out, err) = (&output.stdout, &output.stderr);
+    format!(
+        "{}{}",
+        String::from_utf8_lossy(out),
+        String::from_utf8_lossy(err)
+    )
+}
+
+impl Bench {
+    /// The image with default options, but for a window of 64 MiB.
+    pub fn new() -> Self {
+        Self::packed(&[])
+    }
+
+    /// The image with these options of the builder.
+    pub fn packed(options: &[&str]) -> Self {
+        let built = std::env::var_os("SVSM_SWIOTLB_IMAGES").expect(
+            "SVSM_SWIOTLB_IMAGES names the folder with the built images: run `make test-qemu`",
+        );
+        let bench = Self {
+            folder: TempDir::new().expect("a temporary folder"),
+            built: built.into(),
+        };
+        let images = bench.built.join("x86_64-unknown-none/release");
+        let mut command = Command::new(bench.built.join("release/igvm-builder"));
+        command.arg("--paravisor").arg(images.join("paravisor"));
+        command.arg("--payload").arg(images.join("test-guest"));
+        command.arg("--output").arg(bench.path("image.igvm"));
+        if !options.contains(&"--window") {
+            command.args(["--window", "64MiB"]);
+        }
+        let output = command.args(options).output().expect("the builder starts");
+        assert!(output.status.success(), "{}", text_of(&output));
+        bench.write_disk(&disk());
+        bench
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Replaces the disk's contents.
+    pub fn write_disk(&self, contents: &[u8]) {
+        std::fs::write(self.path("disk.img"), contents).expect("the disk is written");
+    }
+
+    /// Boots the image with these options of the runner.
+    pub fn run(&self, options: &[&str]) -> Outcome {
+        let host = self.built.join("x86_64-unknown-none/release/snp-host");
+        let mut command = Command::new(self.built.join("release/runner"));
+        command
+            .arg("run")
+            .arg("--igvm")
+            .arg(self.path("image.igvm"))
+            .arg("--host")
+            .arg(host);
+        command
+            .arg("--disk")
+            .arg(self.path("disk.img"))
+            .arg("--report")
+            .arg(self.path("report"));
+        if !options.contains(&"--memory") {
+            command.args(["--memory", "256MiB"]);
+        }
+        if !options.contains(&"--timeout") {
+            command.args(["--timeout", "400"]);
+        }
+        let output = command.args(options).output().expect("the runner starts");
+        Outcome {
+            code: output.status.code().unwrap_or(-1),
+            text: text_of(&output),
+            report: read_report(&self.path("report/run.json")),
+        }
+    }
+}
+
+fn read_report(path: &Path) -> Value {
+    let Ok(text) = std::fs::read_to_string(path) else {
+        return Value::Null;
+    };
+    serde_json::from_str(&text).expect("run.json is JSON")
+}
+
+/// Bytes that repeat nowhere, so that a block in the wrong place changes the digest.
+fn disk() -> Vec<u8> {
+    let words = (0..DISK_BYTES as u64 / 8).map(|n| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    words.flat_map(u64::to_le_bytes).collect()
+}

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The images that ship, booted on the emulated SNP machine under QEMU.
+//!
+//! `make test` builds the images and names their folder in SVSM_SWIOTLB_IMAGES. Each test packs an
+//! image with its options, boots it with the runner, and looks at the runner's exit code and
+//! report. What the runner calls a success is in tests/runner; these tests choose the machines.
+
+mod bench;
+
+use bench::{Bench, Outcome};
+
+/// Exit code of the runner: the image or the machine died or hung.
+const DIED: i32 = 3;
+
+fn assert_success(outcome: &Outcome) {
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    assert_eq!(outcome.steady_svsm_calls(), 0);
+    assert_eq!(outcome.steady_conversions(), 0);
+    assert!(
+        outcome.report["checks"]
+            .as_array()
+            .is_some_and(|checks| checks.len() >= 10)
+    );
+}
+
+/// Runs that end well on every machine: digests equal, nothing called or converted in steady state.
+mod machines {
+    use super::*;
+
+    #[test]
+    fn large_rmp_entries() {
+        let outcome = Bench::new().run(&[]);
+        assert_success(&outcome);
+        assert!(outcome.counter("convert.shared.2m") >= 4);
+        assert!(outcome.counter("instruction.0.pvalidate") > 0);
+    }
+
+    #[test]
+    fn small_rmp_entries() {
+        let outcome = Bench::new().run(&["--rmp", "4k"]);
+        assert_success(&outcome);
+        // Every 2 MiB attempt ends in a size mismatch and is done again page by page.
+        assert!(outcome.counter("instruction.0.pvalidate") > 20_000);
+    }
+
+    #[test]
+    fn memory_that_is_private_from_the_start() {
+        let outcome = Bench::new().run(&["--ram-state", "private"]);
+        assert_success(&outcome);
+        assert_eq!(outcome.counter("convert.private.4k"), 0);
+    }
+
+    #[test]
+    fn a_host_that_converts_on_a_touch() {
+        assert_success(&Bench::new().run(&["--host-manner", "implicit"]));
+    }
+
+    #[test]
+    fn a_host_that_returns_early_from_every_request() {
+        assert_success(&Bench::new().run(&["--psc-manner", "stop", "--psc-count", "1"]));
+    }
+
+    #[test]
+    fn a_host_without_restricted_injection() {
+        let outcome = Bench::packed(&["--restricted-injection", "off"]).run(&[]);
+        assert_success(&outcome);
+        assert_eq!(outcome.counter("vmgexit.0.hv-doorbell"), 0);
+    }
+
+    #[test]
+    fn another_protocol_number() {
+        assert_success(&Bench::packed(&["--protocol", "0x40001234"]).run(&[]));
+    }
+}
+
+/// The guest validates its own memory through the SVSM.
+mod firmware {
+    use super::*;
+
+    #[test]
+    fn large_rmp_entries() {
+        assert_success(&Bench::packed(&["--ram", "firmware"]).run(&[]));
+    }
+
+    #[test]
+    fn small_rmp_entries() {
+        assert_success(&Bench::packed(&["--ram", "firmware"]).run(&["--rmp", "4k"]));
+    }
+
+    #[test]
+    fn memory_that_is_private_from_the_start() {
+        let bench = Bench::packed(&["--ram", "firmware"]);
+        assert_success(&bench.run(&["--ram-state", "private"]));
+    }
+}
+
+/// Hosts that do not do what they are asked: the run ends, soon, not well, and with a cause.
+mod hostile_hosts {
+    use super::*;
+
+    fn ends_with(manner: &str, cause: &str) {
+        let outcome = Bench::new().run(&["--psc-manner", manner, "--timeout", "120"]);
+        assert_eq!(outcome.code, DIED, "{manner}: {}", outcome.text);
+        assert!(outcome.text.contains(cause), "{manner}: {}", outcome.text);
+    }
+
+    #[test]
+    fn one_that_refuses() {
+        // The first request is the one that shares the GHCB.
+        ends_with("refuse", "reason 0x26");
+    }
+
+    #[test]
+    fn one_that_claims_success_and_does_nothing() {
+        // The GHCB page is still private: the first touch of its shared view stops the machine.
+        ends_with("lie", "violation");
+    }
+
+    #[test]
+    fn one_that_never_makes_progress() {
+        ends_with("no-progress", "PscRefused");
+    }
+
+    #[test]
+    fn ones_whose_replies_break_the_rules() {
+        for manner in [
+            "cursor-backwards",
+            "cursor-beyond-end",
+            "enlarge-end",
+            "reserved-bits",
+        ] {
+            ends_with(manner, "PscMisbehaved");
+        }
+    }
+}
+
+/// Bad input: one line that names the cause, exit 2.
+mod bad_input {
+    use super::*;
+
+    #[test]
+    fn a_window_larger_than_the_memory() {
+        let outcome = Bench::packed(&["--window", "512MiB"]).run(&["--memory", "256MiB"]);
+        assert_eq!(outcome.code, 2, "{}", outcome.text);
+        assert!(outcome.text.contains("window"), "{}", outcome.text);
+    }
+
+    #[test]
+    fn an_odd_sized_disk() {
+        let bench = Bench::new();
+        bench.write_disk(&[7; 1000]);
+        let outcome = bench.run(&[]);
+        assert_eq!(outcome.code, 2, "{}", outcome.text);
+        assert!(outcome.text.contains("512"), "{}", outcome.text);
+    }
+}
