@@ -80,23 +80,6 @@ pub(crate) unsafe fn copy_from_pool(buffer: *mut u8, pool: NonNull<u8>, bytes: u
     }
 }
 
-/// Fills pool memory with zeroes.
-///
-/// # Safety
-/// `pool` is pool memory for `bytes` bytes.
-pub(crate) unsafe fn zero(pool: NonNull<u8>, bytes: usize) {
-    let (words_from, words_to) = aligned_part(pool, bytes);
-    // SAFETY: As in `copy_to_pool`.
-    unsafe {
-        for at in (0..words_from).chain(words_to..bytes) {
-            pool.add(at).write_volatile(0);
-        }
-        for at in (words_from..words_to).step_by(WORD) {
-            pool.add(at).cast::<u64>().write_volatile(0);
-        }
-    }
-}
-
 /// The part of a range that is whole, aligned words on the pool's side; offsets of its begin and end.
 fn aligned_part(pool: NonNull<u8>, bytes: usize) -> (usize, usize) {
     let head = (pool.addr().get().wrapping_neg() % WORD).min(bytes);
@@ -134,15 +117,6 @@ mod tests {
                         .iter()
                         .chain(&back[5 + length..])
                         .all(|&byte| byte == 0xdd)
-                );
-                // SAFETY: As above.
-                unsafe { zero(at, length) };
-                assert!(pool[phase..phase + length].iter().all(|&byte| byte == 0));
-                assert!(
-                    pool[..phase]
-                        .iter()
-                        .chain(&pool[phase + length..])
-                        .all(|&byte| byte == 0xee)
                 );
             }
         }

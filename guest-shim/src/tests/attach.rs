@@ -5,8 +5,13 @@ use protocol::Call;
 use snp::svsm::ResultCode;
 use std::boxed::Box;
 
-use super::machine::{BASE, Machine, Service};
+use super::machine::Machine;
+use super::memory::BASE;
+use super::service::Service;
 use crate::{AttachError, CHUNK_BYTES, ChunkRecords, Config, MapError, Pool, PressureLevel};
+
+/// What a test changes about the service.
+type Change<'a> = &'a dyn Fn(&mut Service);
 
 fn attach_to(machine: &Machine, records: usize) -> Result<Pool<'static, &Machine>, AttachError> {
     let records = std::vec![ChunkRecords::EMPTY; records].into_boxed_slice();
@@ -36,7 +41,7 @@ fn attach_reports_the_window_and_holds_the_first_chunk() {
 
 #[test]
 fn each_reason_not_to_attach_has_its_error_and_leaves_the_service_alone() {
-    let cases: [(&dyn Fn(&mut Service), AttachError); 6] = [
+    let cases: [(Change<'_>, AttachError); 6] = [
         (&|service| service.offered = false, AttachError::NoService),
         (&|service| service.uuid ^= 1, AttachError::AnotherProtocol),
         (

@@ -8,7 +8,9 @@ use snp::address::GuestPhysicalAddress;
 use std::boxed::Box;
 use std::vec::Vec;
 
-use super::machine::{BASE, Buffer, Machine, map, map_with};
+use super::buffer::Buffer;
+use super::machine::{Machine, map, map_with};
+use super::memory::BASE;
 use crate::{
     CHUNK_BYTES, ChunkRecords, Config, Constraints, CopyIn, Direction, MapError, Mapping, Pool,
     PressureLevel,
@@ -267,7 +269,7 @@ fn two_cpus_grow_and_use_the_pool_at_once() {
         for seed in 0..2 {
             let pool = &pool;
             scope.spawn(move || {
-                for round in 0..20 {
+                for round in 0..8 {
                     let buffers: Vec<_> = (0..100)
                         .map(|at| Buffer::filled(1 + at * 331, seed + at))
                         .collect();
@@ -280,10 +282,10 @@ fn two_cpus_grow_and_use_the_pool_at_once() {
                         pool.unmap(*mapping).unwrap();
                         assert_eq!(
                             buffer.read(),
-                            super::machine::pattern(1 + at * 331, seed + at)
+                            super::buffer::pattern(1 + at * 331, seed + at)
                         );
                     }
-                    if round % 5 == 0 {
+                    if round % 3 == 0 {
                         pool.maintain();
                     }
                 }

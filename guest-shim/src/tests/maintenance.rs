@@ -7,14 +7,16 @@ use protocol::{Call, Refusal};
 use snp::svsm::ResultCode;
 use std::vec::Vec;
 
-use super::machine::{Buffer, Machine, map};
-use crate::{CHUNK_BYTES, Config, Direction, GivenBack, MapError, Pool};
+use super::buffer::Buffer;
+use super::machine::{Machine, map, map_with};
+use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, GivenBack, MapError, Pool};
 
-/// Occupies `chunks` chunks for a moment.
+/// Occupies `chunks` chunks for a moment; nothing is copied.
 fn burst(pool: &Pool<'_, &Machine>, chunks: usize) {
     let buffer = Buffer::new(2 << 20);
+    let (direction, copy_in) = (Direction::FromDevice, CopyIn::DeviceWritten);
     let live: Vec<_> = (0..chunks)
-        .map(|_| map(pool, &buffer, Direction::FromDevice).unwrap())
+        .map(|_| map_with(pool, &buffer, direction, copy_in, &Constraints::NONE).unwrap())
         .collect();
     live.into_iter()
         .for_each(|mapping| pool.unmap(mapping).unwrap());

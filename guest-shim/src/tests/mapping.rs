@@ -3,7 +3,9 @@
 
 use core::sync::atomic::Ordering;
 
-use super::machine::{BASE, Buffer, Machine, map, map_with, pattern};
+use super::buffer::{Buffer, pattern};
+use super::machine::{Machine, map, map_with};
+use super::memory::BASE;
 use crate::{
     CHUNK_BYTES, Config, Constraints, CopyIn, Direction, MapError, SLOT_BYTES, UnmapError,
 };

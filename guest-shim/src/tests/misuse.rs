@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! S2: unmap, sync and free believe only private records, and a refusal changes nothing.
 
-use super::machine::{BASE, Buffer, Machine, map, pattern};
+use super::buffer::{Buffer, pattern};
+use super::machine::{Machine, map};
+use super::memory::BASE;
 use crate::{CHUNK_BYTES, Config, Direction, Mapping, Pool, UnmapError};
 
 fn unchanged(

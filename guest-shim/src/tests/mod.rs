@@ -3,12 +3,15 @@
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 
 mod attach;
+mod buffer;
 mod growth;
 mod machine;
 mod maintenance;
 mod mapping;
+mod memory;
 mod misuse;
 mod model;
 mod reservation;
+mod service;
 #[cfg(feature = "virtio")]
 mod virtio;

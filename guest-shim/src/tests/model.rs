@@ -4,7 +4,9 @@
 use proptest::prelude::*;
 use std::vec::Vec;
 
-use super::machine::{BASE, Buffer, Machine, map_with, pattern};
+use super::buffer::{Buffer, pattern};
+use super::machine::{Machine, map_with};
+use super::memory::BASE;
 use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, Mapping, Pool};
 
 const CHUNKS: usize = 6;
@@ -305,7 +307,7 @@ impl Model<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
     fn random_use_agrees_with_the_model(actions in proptest::collection::vec(action(), 1..120)) {
         let machine = Machine::new(CHUNKS);
