@@ -14,13 +14,19 @@ use crate::page_owner::{OwnError, PageOwner};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
-/// Whose pages are taken into use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NewOwner {
-    /// Ours.
-    Paravisor,
-    /// The guest's.
-    Guest,
+/// Memory that has just been validated and zeroed for VMPL0 itself. There is one such value per
+/// range, so whoever holds it owns the bytes.
+#[derive(Debug)]
+pub struct OwnMemory {
+    range: PhysRange,
+}
+
+impl OwnMemory {
+    /// Where it is.
+    #[must_use]
+    pub const fn range(&self) -> PhysRange {
+        self.range
+    }
 }
 
 /// Takes RAM into use.
@@ -34,18 +40,24 @@ pub struct Acceptance<'a, M> {
 }
 
 impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
-    /// Assigns, validates and zeroes a range, and grants it when it is the guest's.
+    /// Assigns, validates and zeroes a range of the guest and lets it in.
     ///
     /// # Errors
     /// The reason with which the boot has to end.
-    pub fn accept(&self, range: PhysRange, new_owner: NewOwner) -> Result<(), Reason> {
-        if self.memory_is_shared {
-            self.assign(range)?;
-        }
-        each_page(range, |page, size| match new_owner {
-            NewOwner::Paravisor => self.owner.keep(page, size),
-            NewOwner::Guest => self.owner.give(page, size),
-        })
+    pub fn give(&self, range: PhysRange) -> Result<(), Reason> {
+        self.assign(range)?;
+        each_page(range, |page, size| self.owner.give(page, size))
+    }
+
+    /// Assigns, validates and zeroes a range for our own use. A second time fails: the pages are valid
+    /// then.
+    ///
+    /// # Errors
+    /// The reason with which the boot has to end.
+    pub fn keep(&self, range: PhysRange) -> Result<OwnMemory, Reason> {
+        self.assign(range)?;
+        each_page(range, |page, size| self.owner.keep(page, size))?;
+        Ok(OwnMemory { range })
     }
 
     /// Grants launched pages, which are valid already and keep their contents.
@@ -56,8 +68,11 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
         each_page(range, |page, size| self.owner.grant(page, size)).map_err(|_| Reason::GrantFailed)
     }
 
-    /// Asks the host to assign a range, in as few exits as possible.
+    /// Asks the host to assign a range, in as few exits as possible, unless it is assigned already.
     fn assign(&self, range: PhysRange) -> Result<(), Reason> {
+        if !self.memory_is_shared {
+            return Ok(());
+        }
         let mut pages = range.pages();
         loop {
             let mut descriptor = PscDescriptor::new();
@@ -141,7 +156,7 @@ const fn reason(error: OwnError) -> Reason {
 
 #[cfg(test)]
 mod tests {
-    use super::{Acceptance, NewOwner, PageOwner, PageSize, PhysRange, Reason};
+    use super::{Acceptance, PageOwner, PageSize, PhysRange, Reason};
     use crate::boot_plan::{
         BootPlan,
         tests::{boot_block, map},
@@ -153,20 +168,26 @@ mod tests {
         end: 0x240_1000,
     };
 
-    fn accept(machine: &TestMachine, shared: bool, owner: NewOwner) -> Result<(), Reason> {
+    fn accept(machine: &TestMachine, shared: bool, guest: bool) -> Result<(), Reason> {
         let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
         let pages = PageOwner::new(&plan, machine);
         let acceptance = Acceptance {
             owner: &pages,
             memory_is_shared: shared,
         };
-        acceptance.accept(RANGE, owner)
+        if guest {
+            acceptance.give(RANGE)
+        } else {
+            let own = acceptance.keep(RANGE)?;
+            assert_eq!(own.range(), RANGE);
+            Ok(())
+        }
     }
 
     #[test]
     fn shared_memory_is_assigned_in_one_exit_then_validated_zeroed_and_granted() {
         let machine = TestMachine::default();
-        accept(&machine, true, NewOwner::Guest).unwrap();
+        accept(&machine, true, true).unwrap();
         let mut want = vec![Step::Psc(4)];
         for (gpa, size) in [
             (0x1ff_f000, PageSize::Size4K),
@@ -194,7 +215,7 @@ mod tests {
                 machine.page(gpa + page * 4096, |page| page.assigned = true);
             }
         }
-        accept(&machine, false, NewOwner::Paravisor).unwrap();
+        accept(&machine, false, false).unwrap();
         let steps = machine.steps();
         assert!(
             !steps
@@ -208,7 +229,7 @@ mod tests {
     fn small_rmp_entries_are_done_one_by_one() {
         let machine = TestMachine::default();
         machine.small_rmp.set(true);
-        accept(&machine, true, NewOwner::Guest).unwrap();
+        accept(&machine, true, true).unwrap();
         let large = |step: &&Step| matches!(step, Step::Pvalidate(_, PageSize::Size2M, _));
         let small = |step: &&Step| matches!(step, Step::Pvalidate(_, PageSize::Size4K, true));
         let steps = machine.steps();
@@ -221,7 +242,7 @@ mod tests {
     fn a_host_that_returns_early_is_asked_again() {
         let machine = TestMachine::default();
         machine.psc_per_exit.set(Some(1));
-        accept(&machine, true, NewOwner::Guest).unwrap();
+        accept(&machine, true, true).unwrap();
         let exits = machine
             .steps()
             .iter()
@@ -234,27 +255,15 @@ mod tests {
     fn a_host_that_stalls_refuses_or_lies_ends_the_boot() {
         let machine = TestMachine::default();
         machine.psc_per_exit.set(Some(0));
-        assert_eq!(
-            accept(&machine, true, NewOwner::Guest),
-            Err(Reason::PscRefused)
-        );
+        assert_eq!(accept(&machine, true, true), Err(Reason::PscRefused));
         machine.psc_per_exit.set(Some(1));
         machine.psc_error.set(1 << 40);
-        assert_eq!(
-            accept(&machine, true, NewOwner::Guest),
-            Err(Reason::PscRefused)
-        );
+        assert_eq!(accept(&machine, true, true), Err(Reason::PscRefused));
         machine.psc_per_exit.set(None);
-        assert_eq!(
-            accept(&machine, true, NewOwner::Guest),
-            Err(Reason::PscMisbehaved)
-        );
+        assert_eq!(accept(&machine, true, true), Err(Reason::PscMisbehaved));
         let machine = TestMachine::default();
         machine.launch(0x220_0000);
         machine.launch(0x1ff_f000);
-        assert_eq!(
-            accept(&machine, true, NewOwner::Guest),
-            Err(Reason::ValidateTwice)
-        );
+        assert_eq!(accept(&machine, true, true), Err(Reason::ValidateTwice));
     }
 }

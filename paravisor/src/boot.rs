@@ -4,9 +4,11 @@
 //! Order matters: inputs are checked before anything is done with them, the host is asked before pages
 //! are validated, pages are zeroed before the guest may see them, and the guest's VMSA comes last.
 
+#![forbid(unsafe_code)]
+
 use core::convert::Infallible;
 
-use paravisor::acceptance::{Acceptance, NewOwner};
+use paravisor::acceptance::{Acceptance, OwnMemory};
 use paravisor::boot_block::{BootBlock, RAM_ACCEPTED};
 use paravisor::boot_plan::{BootPlan, HANDOVER_AREA};
 use paravisor::core_protocol::{CoreProtocol, VersionRange};
@@ -99,6 +101,16 @@ impl Inputs {
         })
     }
 
+    /// Number of vCPUs the guest may use. Without a flush that reaches other processors it is one: a
+    /// page could not be taken from the others.
+    fn usable_vcpus(&self) -> u32 {
+        if tlb::reaches_all_processors() {
+            self.vcpu_count
+        } else {
+            1
+        }
+    }
+
     fn features(&self) -> SevFeatures {
         SevFeatures::from_bits(self.block.sev_features)
     }
@@ -140,7 +152,10 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     if restricted_injection {
         processor.doorbell.share()?;
     }
-    page_tables::load(&inputs.plan, processor, restricted_injection, inputs.c_bit)?;
+    let host_pages = [processor.ghcb.range(), processor.doorbell.range()];
+    let shared = if restricted_injection { 2 } else { 1 };
+    let host_pages = host_pages.get(..shared).unwrap_or(&[]);
+    page_tables::load(&inputs.plan, host_pages, inputs.c_bit)?;
     let ghcb = Ghcb::bring_up(&processor.ghcb)?;
     console::install();
     processor.doorbell.clear();
@@ -161,18 +176,18 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
         owner: &owner,
         memory_is_shared: inputs.memory_is_shared,
     };
-    acceptance.accept(plan.placement.storage, NewOwner::Paravisor)?;
-    let service = service(inputs)?;
+    let storage = acceptance.keep(plan.placement.storage)?;
+    let service = service(inputs, storage)?;
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
     record(plan, service.page_states(), accepted)?;
 
-    acceptance.accept(HANDOVER_AREA, NewOwner::Guest)?;
+    acceptance.give(HANDOVER_AREA)?;
     for range in plan.payload.as_slice() {
         acceptance.grant(*range)?;
     }
     if accepted {
         for range in plan.guest_ram.as_slice() {
-            acceptance.accept(*range, NewOwner::Guest)?;
+            acceptance.give(*range)?;
         }
     }
     log::info!(
@@ -217,7 +232,7 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
             states: service.page_states(),
             vcpus: &vcpus,
             guest_features: features,
-            vcpu_count: inputs.vcpu_count,
+            vcpu_count: inputs.usable_vcpus(),
             protocols: &protocols,
         },
         service: &service,
@@ -233,18 +248,15 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
     .run())
 }
 
-/// The service over its storage, which has just been validated and zeroed.
-fn service(inputs: &Inputs) -> Result<Service<'_, Machine>, Reason> {
+/// The service over its storage.
+fn service(inputs: &Inputs, storage: OwnMemory) -> Result<Service<'_, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
     let base = GuestPhysicalAddress::new(placement.window.start);
     let window = Window::new(base, placement.window.bytes()).map_err(|_| invalid)?;
     let ram = RamRanges::new(inputs.tracked.as_slice()).map_err(|_| invalid)?;
     let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
-    // SAFETY: The storage is RAM of ours, validated and zeroed by the caller, mapped by the page
-    // tables, 2 MiB aligned; this is the only call.
-    let (records, states) =
-        unsafe { launched::split_storage(placement.storage, window.chunks(), pages)? };
+    let (records, states) = launched::split_storage(storage, window.chunks(), pages)?;
     let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.initial_cap)
         .map_err(|_| invalid)?;
     let states = PageStates::new(ram, states).map_err(|_| invalid)?;

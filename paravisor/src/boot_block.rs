@@ -168,3 +168,59 @@ impl BootBlock {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{BootBlock, Reason};
+    use crate::boot_plan::tests::boot_block;
+
+    fn reason(change: impl FnOnce(&mut BootBlock)) -> Result<(), Reason> {
+        let mut block = boot_block();
+        change(&mut block);
+        block.check()
+    }
+
+    #[test]
+    fn a_wrong_field_names_its_reason() {
+        assert_eq!(reason(|_| ()), Ok(()));
+        assert_eq!(reason(|b| b.magic[7] = 0), Err(Reason::BootBlockVersion));
+        assert_eq!(reason(|b| b.version = 2), Err(Reason::BootBlockVersion));
+        assert_eq!(reason(|b| b.ram_mode = 2), Err(Reason::BootBlockField));
+        assert_eq!(reason(|b| b.flags = 2), Err(Reason::BootBlockField));
+        assert_eq!(
+            reason(|b| b.protocol_number = 0),
+            Err(Reason::BootBlockField)
+        );
+        assert_eq!(reason(|b| b.window_bytes = 0), Err(Reason::WindowSize));
+        assert_eq!(reason(|b| b.window_bytes += 4096), Err(Reason::WindowSize));
+        assert_eq!(
+            reason(|b| b.initial_cap = b.window_bytes + (2 << 20)),
+            Err(Reason::WindowSize)
+        );
+    }
+
+    #[test]
+    fn launch_ranges_are_sorted_apart_and_whole_pages() {
+        let ranges = Err(Reason::LaunchRanges);
+        assert_eq!(reason(|b| b.launch_range_count = 33), ranges);
+        assert_eq!(
+            reason(|b| b.launch_ranges[1].gpa = 0x40_4000),
+            ranges,
+            "overlap"
+        );
+        assert_eq!(reason(|b| b.launch_ranges.swap(0, 1)), ranges, "unsorted");
+        assert_eq!(reason(|b| b.launch_ranges[1].gpa += 8), ranges);
+        assert_eq!(reason(|b| b.launch_ranges[1].bytes = 0), ranges);
+        assert_eq!(
+            reason(|b| b.launch_ranges[2].bytes = !0xfff),
+            ranges,
+            "wrap"
+        );
+        assert_eq!(reason(|b| b.launch_ranges[2].kind = 2), ranges);
+    }
+
+    #[test]
+    fn the_expected_status_follows_the_features() {
+        assert_eq!(boot_block().expected_sev_status(), 0xa7);
+    }
+}

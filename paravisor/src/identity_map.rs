@@ -116,20 +116,6 @@ impl<'a> IdentityMap<'a> {
         Ok(())
     }
 
-    /// Maps a range with 4 KiB pages only, for parts whose pages differ or will differ.
-    ///
-    /// # Errors
-    /// See [`MapError`].
-    pub fn map_small(&mut self, range: PhysRange, access: Access) -> Result<(), MapError> {
-        let mut next = range.start;
-        while next < range.end {
-            let end = next + PAGE_BYTES;
-            self.map(PhysRange { start: next, end }, access)?;
-            next = end;
-        }
-        Ok(())
-    }
-
     /// The entry that maps `address`, with the bytes it maps; `None` if nothing does.
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<(u64, u64)> {

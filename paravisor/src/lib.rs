@@ -19,6 +19,7 @@ pub mod handover;
 pub mod identity_map;
 pub mod layout;
 pub mod memory_map;
+pub mod own_map;
 pub mod page_account;
 pub mod page_owner;
 pub mod placement;

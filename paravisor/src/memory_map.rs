@@ -11,7 +11,7 @@ use crate::layout::{PAGE_BYTES, PageBytes};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
-/// Most entries of a map, not counting its terminator.
+/// Most RAM entries of a map.
 pub const MAX_ENTRIES: usize = 32;
 
 /// The RAM entries of a checked memory map, as the VMM gave them (adjoining ones stay apart).
@@ -35,7 +35,8 @@ impl MemoryMap {
         };
         let mut previous = PhysRange::default();
         let mut rest: &[u8] = page;
-        for _ in 0..=MAX_ENTRIES {
+        // Ends with the page at the latest.
+        loop {
             let (entry, behind) = IGVM_VHS_MEMORY_MAP_ENTRY::read_from_prefix(rest)
                 .map_err(|_| Reason::MapUnterminated)?;
             rest = behind;
@@ -60,7 +61,6 @@ impl MemoryMap {
                 map.count += 1;
             }
         }
-        Err(Reason::MapTooLong)
     }
 
     /// The RAM entries by address.
@@ -161,6 +161,8 @@ pub(crate) mod tests {
         assert_eq!(reason(&[(1, 1 << 60, 0)]), Reason::MapWrap);
         let many: Vec<_> = (0..33).map(|index| (index * 16, 1, 0)).collect();
         assert_eq!(reason(&many), Reason::MapTooLong);
+        let endless: Vec<_> = (0..170).map(|index| (index * 16, 1, 1)).collect();
+        assert_eq!(reason(&endless), Reason::MapUnterminated);
         let mut flagged = page(&[(0x100, 0x100, 0)]);
         flagged[18] = 1;
         assert_eq!(

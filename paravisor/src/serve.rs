@@ -2,6 +2,8 @@
 //! The run loop of one vCPU: run the guest, serve its call, run it again (SVSM specification,
 //! section 5).
 
+#![forbid(unsafe_code)]
+
 use paravisor::dispatcher::Dispatcher;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::VcpuIndex;

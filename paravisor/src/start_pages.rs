@@ -80,3 +80,78 @@ impl StartPages<'_> {
         Ok(page)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        BOOT_CALLING_AREA, BootPlan, CPUID_COPY, CpuidPage, FLAG_RAM_ACCEPTED, FromBytes,
+        HANDOVER_PAGE, Handover, IntoBytes, PAGE_BYTES, PageBytes, SECRETS_COPY, START_PAGE_TABLES,
+        START_TABLE_PAGES, SecretsPage, StartPages,
+    };
+    use crate::boot_block::{BootBlock, RAM_FIRMWARE};
+    use crate::boot_plan::tests::{boot_block, map};
+    use crate::layout::HANDOVER_BASE;
+    use crate::test_machine::TestMachine;
+    use snp::cpuid::{CpuidEntry, LEAF_ENCRYPTION};
+    use zerocopy::FromZeros;
+
+    #[test]
+    fn the_guest_finds_its_pages() {
+        let (mut block, map, machine) = (boot_block(), map(), TestMachine::default());
+        block.cmdline[..4].copy_from_slice(b"mode");
+        let plan = BootPlan::new(&block, &map, 1 << 20).unwrap();
+        let mut secrets = SecretsPage::new_zeroed();
+        secrets.version = 3;
+        let secrets: PageBytes = secrets.as_bytes().try_into().unwrap();
+        let mut cpuid = CpuidPage::new_zeroed();
+        cpuid.count = 1;
+        cpuid.entries[0] = CpuidEntry {
+            eax_in: LEAF_ENCRYPTION,
+            ..CpuidEntry::default()
+        };
+        let cpuid: PageBytes = cpuid.as_bytes().try_into().unwrap();
+        for page in 0..16 {
+            machine.launch(HANDOVER_BASE + page * PAGE_BYTES);
+        }
+        let write = |block| {
+            let (plan, map, c_bit) = (&plan, &map, 1 << 51);
+            StartPages {
+                boot_block: block,
+                plan,
+                map,
+                secrets: &secrets,
+                cpuid: &cpuid,
+                c_bit,
+            }
+            .write(&machine)
+            .unwrap();
+            machine.page(HANDOVER_PAGE, |page| {
+                Handover::read_from_prefix(&page.bytes).unwrap().0
+            })
+        };
+        let page = write(&block);
+        assert_eq!(
+            (page.secrets_gpa, page.cpuid_gpa),
+            (SECRETS_COPY, CPUID_COPY)
+        );
+        assert_eq!(page.calling_area_gpa, BOOT_CALLING_AREA);
+        assert_eq!(page.command_line(), b"mode");
+        assert_eq!(page.flags, FLAG_RAM_ACCEPTED);
+        assert_eq!(page.entries().len(), 7);
+        machine.page(SECRETS_COPY, |page| {
+            assert_eq!(page.bytes[0x15c], 2, "guest VMPL");
+        });
+        machine.page(CPUID_COPY, |page| {
+            assert_eq!(page.bytes[43] & 0x10, 0x10, "SVSM present");
+        });
+        let last = START_PAGE_TABLES + (START_TABLE_PAGES - 1) * PAGE_BYTES;
+        machine.page(last, |page| {
+            assert_eq!(page.bytes[4088..], 0x0008_0000_ffe0_00e3_u64.to_le_bytes());
+        });
+        let left_alone = BootBlock {
+            ram_mode: RAM_FIRMWARE,
+            ..block
+        };
+        assert_eq!(write(&left_alone).flags, 0);
+    }
+}

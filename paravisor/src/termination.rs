@@ -50,7 +50,6 @@ reasons! {
     0x25 HypervisorFeatures "the host lacks SNP, AP creation or multi-VMPL support",
     0x26 GhcbShare "the GHCB page could not be made shared",
     0x27 GhcbRegister "the host did not register the GHCB where it was asked to",
-    0x28 GhcbReply "the host answered a GHCB exit with an error or a malformed reply",
     0x29 DoorbellRegister "the host did not accept the #HV doorbell page",
 
     // Inputs: boot block, IGVM parameters, secrets and CPUID pages.
@@ -70,7 +69,7 @@ reasons! {
     0x43 MapOverlap "two entries of the memory map overlap",
     0x44 MapWrap "an entry of the memory map ends beyond the address space",
     0x45 MapType "an entry of the memory map has an unknown type or flag",
-    0x46 MapTooLong "the memory map has more entries than supported",
+    0x46 MapTooLong "the memory map has more RAM entries than supported, or too scattered ones",
     0x47 LaunchOutsideRam "a launch page is not in RAM by the memory map",
     0x48 ImageOutsideRam "the paravisor's region or the hand-over area is not in RAM",
     0x49 WindowSize "the window is empty, no multiple of 2 MiB, or smaller than its cap",
@@ -79,7 +78,7 @@ reasons! {
     0x4c WindowOverHole "the window overlaps a device or ROM range",
     0x4d WindowOverVmsa "the window overlaps a VMSA page",
     0x4e StorageNoRoom "no room for the service's storage below the window",
-    0x4f HandoverMap "the guest's memory map has more entries than the hand-over page holds",
+    0x4f WindowMapped "a page of the window is mapped by our page tables",
 
     // Page states.
     0x50 PscRefused "the host refused a page-state change at boot",
@@ -94,15 +93,13 @@ reasons! {
     // Running the guest.
     0x60 VmsaCreate "the host refused to create the guest's vCPU",
     0x61 RunVmpl "the host answered RUN_VMPL with an error",
-    0x62 GuestVmsaGone "the guest's VMSA cannot be accessed any more",
-    0x63 ServiceStopped "a lower layer found proof of tampering and stopped the service",
+    0x62 HandoverMap "the guest's memory map has more entries than the hand-over page holds",
 
     // Faults.
     0x70 NotValidated "a page of ours is no longer validated (#VC 0x404)",
     0x71 UnexpectedVc "#VC with an exit code that the image never causes",
     0x72 Panic "the image panicked",
     0x73 DoorbellEvent "the #HV doorbell reports an event that is not allowed",
-    0x74 StackOverflow "the guard page below a stack was hit",
 }
 
 impl Reason {

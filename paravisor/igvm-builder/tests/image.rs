@@ -104,6 +104,24 @@ fn every_page_of_both_images_is_launched() {
 }
 
 #[test]
+fn a_segment_that_begins_inside_a_page_keeps_its_bytes_in_order() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let bytes: Vec<u8> = (0..9000_u32).map(|index| (index % 251) as u8).collect();
+    let mut long = data(0x100_2f00, 9000);
+    long.data = bytes.clone();
+    let payload = SmallElf::new(vec![code(0x100_0000), long]);
+    let options = options(folder.path(), &paravisor().bytes(), &payload.bytes());
+    let pages = pages(&build(&options).expect("suitable files"));
+    let launched: Vec<u8> = pages
+        .range(0x100_2000..0x100_6000)
+        .flat_map(|(_, (_, page))| page.clone())
+        .collect();
+    assert_eq!(launched.len(), 4 * 4096);
+    assert_eq!(launched[0xf00..0xf00 + 9000], bytes);
+    assert!(launched[..0xf00].iter().all(|byte| *byte == 0));
+}
+
+#[test]
 fn required_memory_fills_the_gaps_and_nothing_else() {
     let image = built();
     let mut covered = vec![false; ((layout::HANDOVER_END - layout::IMAGE_BASE) / 4096) as usize];

@@ -26,10 +26,6 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         if vmsa == area {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
-        // Hosts refuse to run a VMSA there (erratum).
-        if vmsa.is_aligned(LARGE_PAGE_SIZE) {
-            return Err(ResultCode::INVALID_ADDRESS.into());
-        }
         let vmsa_page = self.hold(vmsa, &[PageState::Valid])?;
         let area_page = match self.hold(area, &[PageState::Valid]) {
             Ok(page) => page,
@@ -38,11 +34,12 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
                 return Err(refusal);
             }
         };
-        if let Err(refusal) = self.clear_calling_area(area) {
-            vmsa_page.keep();
-            return Err(refusal); // quarantines the calling area
-        }
-        match self.make_vmsa(vmsa) {
+        // Hosts refuse to run a VMSA at a multiple of 2 MiB (erratum).
+        let made = match vmsa.is_aligned(LARGE_PAGE_SIZE) {
+            true => Ok(false),
+            false => self.make_vmsa(vmsa),
+        };
+        match made {
             Ok(true) => {}
             Ok(false) => {
                 vmsa_page.keep();
@@ -53,6 +50,11 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
                 area_page.keep();
                 return Err(refusal); // quarantines the VMSA page
             }
+        }
+        if let Err(refusal) = self.clear_calling_area(area) {
+            self.unmake_vmsa(vmsa)?;
+            vmsa_page.keep();
+            return Err(refusal); // quarantines the calling area
         }
         if self.vcpus.add(vmsa, area, apic_id).is_none() {
             self.unmake_vmsa(vmsa)?;
@@ -93,7 +95,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     }
 
     /// Makes a VMSA an ordinary page of the guest again.
-    pub(super) fn unmake_vmsa(&self, page: GuestPhysicalAddress) -> CallResult {
+    fn unmake_vmsa(&self, page: GuestPhysicalAddress) -> CallResult {
         self.owner.grant(page, PageSize::Size4K).map_err(|_| lost())
     }
 }

@@ -77,12 +77,12 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         Ok(fetched)
     }
 
-    /// Refuses a list that is empty, longer than its page, or finished. The header's reserved word is
+    /// Refuses a list that is longer than its page or finished, as an empty one is. The header's reserved word is
     /// not looked at: Linux leaves there whatever an earlier call put into its buffer.
     fn check(&self, list: GuestPhysicalAddress, fetched: &List) -> CallResult {
         let ListHeader { entries, next, .. } = fetched.header;
         let room = ListHeader::capacity(list, size_of::<u64>() as u64);
-        if entries == 0 || u64::from(entries) > room || next >= entries {
+        if u64::from(entries) > room || next >= entries {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
         Ok(())
@@ -123,10 +123,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     fn entry(&self, entry: &PvalidateListEntry, rescinded: &mut bool) -> CallResult {
         let page = entry.page();
         let size = entry.size().ok_or(ResultCode::INVALID_PARAMETER)?;
-        if entry.reserved() != 0 {
-            return Err(ResultCode::INVALID_FORMAT.into());
-        }
-        if !page.is_aligned(size.bytes()) {
+        if entry.reserved() != 0 || !page.is_aligned(size.bytes()) {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
         let (from, to) = match entry.validate() {

@@ -4,6 +4,7 @@
 //! The host writes to it at any time, so no reference to its bytes ever exists; every access is
 //! volatile and copies.
 
+use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use paravisor::layout::{PAGE_BYTES, PageBytes};
@@ -17,6 +18,8 @@ use super::msr_exit;
 
 /// Bytes of the page.
 const BYTES: usize = size_of::<PageBytes>();
+/// Bytes of a cache line.
+const CACHE_LINE: usize = 64;
 
 /// One page.
 #[derive(Debug)]
@@ -53,6 +56,7 @@ impl HostPage {
     /// # Errors
     /// [`Reason::RescindFailed`] and [`Reason::GhcbShare`].
     pub fn share(&self) -> Result<(), Reason> {
+        self.evict();
         // SAFETY: We run at VMPL0 and CPL 0. The page holds no Rust object but the cell itself,
         // whose bytes mean nothing until they are written through the new mapping.
         let result = unsafe { pvalidate(self.gpa().bits(), PageSize::Size4K, false) };
@@ -61,6 +65,18 @@ impl HostPage {
             _ => return Err(Reason::RescindFailed),
         }
         msr_exit::share(self.gpa())
+    }
+
+    /// Evicts the page from the caches: a line written through the private mapping must not be written
+    /// back after the page has become shared.
+    fn evict(&self) {
+        for offset in (0..BYTES).step_by(CACHE_LINE) {
+            // SAFETY: Flushing a line of our own page changes no byte of it.
+            unsafe {
+                asm!("clflush [{}]", in(reg) self.0.get().wrapping_byte_add(offset),
+                    options(nostack, preserves_flags));
+            }
+        }
     }
 
     /// Zeroes the page, whose bytes are undefined after [`Self::share`].

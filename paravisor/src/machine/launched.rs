@@ -4,10 +4,10 @@
 
 use core::sync::atomic::{AtomicU8, AtomicU64};
 
+use paravisor::acceptance::OwnMemory;
 use paravisor::layout::{
     BOOT_BLOCK, CPUID_PAGE, PARAM_GENERAL, PARAM_MEMORY_MAP, PageBytes, SECRETS_PAGE,
 };
-use paravisor::range_list::PhysRange;
 use paravisor::termination::Reason;
 
 use super::pointer;
@@ -47,26 +47,24 @@ pub fn secrets() -> &'static PageBytes {
 /// The service's storage as two arrays: a record per chunk, then a state byte per page.
 ///
 /// # Errors
-/// [`Reason::StorageInvalid`] when `range` is too small.
-///
-/// # Safety
-/// `range` is RAM of ours that is valid, zeroed, mapped and 8-byte aligned; it is split only once and
-/// nothing else refers to it.
-pub unsafe fn split_storage(
-    range: PhysRange,
+/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned.
+pub fn split_storage(
+    memory: OwnMemory,
     chunks: usize,
     pages: usize,
 ) -> Result<(&'static [AtomicU64], &'static [AtomicU8]), Reason> {
+    let range = memory.range();
     let record_bytes = chunks.checked_mul(size_of::<AtomicU64>());
     let fits = record_bytes
         .and_then(|bytes| bytes.checked_add(pages))
         .is_some_and(|bytes| bytes as u64 <= range.bytes());
-    if !fits {
+    let records = pointer::<AtomicU64>(range.start).cast_const();
+    if !fits || !records.is_aligned() {
         return Err(Reason::StorageInvalid);
     }
-    let records = pointer::<AtomicU64>(range.start).cast_const();
-    // SAFETY: By the contract the memory is ours and zero, which is valid for both kinds of atomics;
-    // both arrays fit, the second begins where the first ends.
+    // SAFETY: The memory was validated and zeroed for us, and `memory` was the only claim to it; our
+    // page tables map all RAM but the window. Zero is a value of both kinds of atomics; both arrays
+    // fit, the second begins where the first ends.
     unsafe {
         let states = records.add(chunks).cast::<AtomicU8>();
         Ok((

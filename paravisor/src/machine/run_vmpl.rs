@@ -66,17 +66,14 @@ pub fn run_guest(doorbell: &Doorbell<'_>) -> Switch {
     let request = Request::run_vmpl(Vmpl::Vmpl2).encode();
     // SAFETY: The doorbell page is mapped, and the host saves and restores all our registers. At CPL 0
     // reading the MSR right after the exit yields the host's answer.
-    let (cancelled, answer) = unsafe {
-        (
-            run_vmpl_switch(doorbell.address(), request) != 0,
-            read_ghcb_msr(),
-        )
+    let answer = unsafe {
+        if run_vmpl_switch(doorbell.address(), request) != 0 {
+            return Switch::Cancelled;
+        }
+        read_ghcb_msr()
     };
-    if cancelled {
-        Switch::Cancelled
-    } else if parse_run_vmpl(answer).is_ok() {
-        Switch::Returned
-    } else {
-        Switch::Refused
+    match parse_run_vmpl(answer) {
+        Ok(()) => Switch::Returned,
+        Err(_) => Switch::Refused,
     }
 }

@@ -2,8 +2,8 @@
 //! Making sure that no lower VMPL uses an old translation.
 //!
 //! INVLPGB reaches all processors and all levels of the guest, TLBSYNC waits for it. Where the CPUID
-//! page does not offer it there is one vCPU only, which is at VMPL0 now: its next entry into the guest
-//! flushes, because a VMSA with PCPU_ID = 0 cannot rely on the TLB.
+//! page does not offer it, boot allows one vCPU only, which is at VMPL0 now: its next entry into the
+//! guest flushes, because a VMSA with PCPU_ID = 0 cannot rely on the TLB.
 //!
 //! Source: APM volume 3 (INVLPGB, TLBSYNC), APM volume 2, 15.36.17 (PCPU_ID).
 
@@ -27,6 +27,11 @@ pub fn detect(cpuid: &CpuidPage) {
         .find(LEAF_CAPACITIES, 0)
         .is_some_and(|entry| entry.ebx & INVLPGB != 0);
     HAS_INVLPGB.store(has, Ordering::Relaxed);
+}
+
+/// Whether a flush reaches other processors.
+pub fn reaches_all_processors() -> bool {
+    HAS_INVLPGB.load(Ordering::Relaxed)
 }
 
 /// Returns only when no lower VMPL on any processor can use a translation older than this call.

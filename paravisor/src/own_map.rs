@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What VMPL0 maps: its image with code, constants and data apart, host pages without the C-bit, all
+//! RAM but the pool window.
+
+use crate::boot_plan::BootPlan;
+use crate::identity_map::{Access, IdentityMap, MapError, Table};
+use crate::layout::{BOOT_BLOCK, IMAGE_BASE, IMAGE_END, PAGE_BYTES, SECRETS_PAGE};
+use crate::range_list::PhysRange;
+use crate::termination::Reason;
+
+/// The parts of the image, page aligned.
+#[derive(Debug, Clone, Copy)]
+pub struct ImageParts<'a> {
+    /// Code.
+    pub text: PhysRange,
+    /// Constants.
+    pub rodata: PhysRange,
+    /// Variables, the host pages among them.
+    pub data: PhysRange,
+    /// Stacks; the page below is the guard page and stays unmapped.
+    pub stacks: PhysRange,
+    /// Pages that are shared with the host.
+    pub host_pages: &'a [PhysRange],
+}
+
+/// Builds the tables in `tables`, which lie at `base`, and gives the value for CR3.
+///
+/// # Errors
+/// [`Reason::MapTooLong`] when memory is too scattered for the tables, [`Reason::WindowMapped`] when
+/// a page of the window is mapped in spite of the plan (invariant W1).
+pub fn build(
+    tables: &mut [Table],
+    base: u64,
+    plan: &BootPlan,
+    image: &ImageParts<'_>,
+    c_bit: u64,
+) -> Result<u64, Reason> {
+    let mut map = IdentityMap::new(tables, base, c_bit).map_err(|_| Reason::MapTooLong)?;
+    fill(&mut map, plan, image).map_err(|_| Reason::MapTooLong)?;
+    let mut window = plan.placement.window.pages();
+    if window.any(|(page, _)| map.lookup(page).is_some()) {
+        return Err(Reason::WindowMapped);
+    }
+    Ok(map.root())
+}
+
+fn fill(
+    map: &mut IdentityMap<'_>,
+    plan: &BootPlan,
+    image: &ImageParts<'_>,
+) -> Result<(), MapError> {
+    let range = |start, end| PhysRange { start, end };
+    map.map(range(BOOT_BLOCK, SECRETS_PAGE + PAGE_BYTES), Access::Read)?;
+    map.map(image.text, Access::Execute)?;
+    map.map(image.rodata, Access::Read)?;
+    // Page by page, because host pages lie between the variables.
+    let mut next = image.data.start;
+    while next < image.data.end {
+        let page = range(next, next + PAGE_BYTES);
+        let shared = image.host_pages.contains(&page);
+        map.map(
+            page,
+            if shared {
+                Access::SharedWrite
+            } else {
+                Access::Write
+            },
+        )?;
+        next = page.end;
+    }
+    map.map(image.stacks, Access::Write)?;
+    let own = range(IMAGE_BASE, IMAGE_END);
+    let rest = plan.tracked.without(&own).map_err(|_| MapError::NoTable)?;
+    rest.as_slice()
+        .iter()
+        .try_for_each(|ram| map.map(*ram, Access::Write))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{IdentityMap, ImageParts, PhysRange, Reason, Table, build, fill};
+    use crate::boot_plan::{
+        BootPlan,
+        tests::{boot_block, map},
+    };
+    use crate::layout::{CPUID_PAGE, IMAGE_LOAD};
+    use crate::range_list::RangeList;
+
+    const C_BIT: u64 = 1 << 51;
+    const BASE: u64 = 0x42_0000;
+    const WRITE: u64 = 1 << 1;
+    const NO_EXECUTE: u64 = 1 << 63;
+    const HOST_PAGE: PhysRange = PhysRange {
+        start: 0x41_4000,
+        end: 0x41_5000,
+    };
+
+    fn parts() -> ImageParts<'static> {
+        let range = |start, end| PhysRange {
+            start: IMAGE_LOAD + start,
+            end: IMAGE_LOAD + end,
+        };
+        ImageParts {
+            text: range(0, 0x2000),
+            rodata: range(0x2000, 0x3000),
+            data: range(0x3000, 0x6000),
+            stacks: range(0x7000, 0x9000),
+            host_pages: &[HOST_PAGE],
+        }
+    }
+
+    /// Writable, executable and private, or `None` where nothing is mapped.
+    fn rights(map: &IdentityMap<'_>, address: u64) -> Option<(bool, bool, bool)> {
+        let (entry, _) = map.lookup(address)?;
+        Some((
+            entry & WRITE != 0,
+            entry & NO_EXECUTE == 0,
+            entry & C_BIT != 0,
+        ))
+    }
+
+    #[test]
+    fn each_part_has_its_rights_and_the_rest_is_unmapped() {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let mut tables = [Table::EMPTY; 16];
+        let mut map = IdentityMap::new(&mut tables, BASE, C_BIT).unwrap();
+        fill(&mut map, &plan, &parts()).unwrap();
+        let data = Some((true, false, true));
+        for (address, want) in [
+            (CPUID_PAGE, Some((false, false, true))),
+            (IMAGE_LOAD + 0x1fff, Some((false, true, true))),
+            (IMAGE_LOAD + 0x2000, Some((false, false, true))),
+            (IMAGE_LOAD + 0x3000, data),
+            (HOST_PAGE.start, Some((true, false, false))),
+            (IMAGE_LOAD + 0x5000, data),
+            (IMAGE_LOAD + 0x6000, None), // guard page
+            (IMAGE_LOAD + 0x8000, data),
+            (IMAGE_LOAD + 0x9000, None),
+            (0x9_f000, data),
+            (0xa_0000, None), // devices
+            (0x80_0000, data),
+            (0x2000_0000, None), // beyond low RAM
+            (plan.placement.storage.start, data),
+        ] {
+            assert_eq!(rights(&map, address), want, "{address:#x}");
+        }
+    }
+
+    #[test]
+    fn w1_no_page_of_the_window_is_mapped() {
+        let mut plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let mut tables = [Table::EMPTY; 16];
+        let root = build(&mut tables, BASE, &plan, &parts(), C_BIT);
+        assert_eq!(root, Ok(BASE | C_BIT));
+        // A plan that tracks part of the window is noticed.
+        let window = plan.placement.window;
+        plan.tracked = RangeList::new();
+        plan.tracked
+            .push(PhysRange {
+                start: window.end - (2 << 20),
+                end: window.end,
+            })
+            .unwrap();
+        let mapped = build(&mut tables, BASE, &plan, &parts(), C_BIT);
+        assert_eq!(mapped, Err(Reason::WindowMapped));
+    }
+}
