@@ -4,12 +4,14 @@
 use plotters::prelude::*;
 use plotters::style::FontFamily;
 
+use crate::steady_state;
 use crate::transcript::Transcript;
 
 /// Size of the drawing in pixels.
 const SIZE: (u32, u32) = (960, 480);
 const GRANTED: RGBColor = RGBColor(0x1f, 0x77, 0xb4);
 const USED: RGBColor = RGBColor(0xd6, 0x5f, 0x0e);
+const STEADY: RGBColor = RGBColor(0x2c, 0xa0, 0x2c);
 
 /// The drawing; without samples it says so.
 ///
@@ -65,13 +67,23 @@ fn draw(
         .x_label_area_size(48)
         .y_label_area_size(72)
         .build_cartesian_2d(0.0..end, 0.0..top * 1.1)?;
+    if let Some((from, to)) = steady_state(transcript) {
+        let time = |tsc: u64| tsc.saturating_sub(origin) as f64 / scale;
+        let band = [(time(from), 0.0), (time(to), top * 1.1)];
+        chart
+            .draw_series([Rectangle::new(band, STEADY.mix(0.12).filled())])?
+            .label("second full read: steady state")
+            .legend(|(x, y)| {
+                Rectangle::new([(x, y - 5), (x + 24, y + 5)], STEADY.mix(0.3).filled())
+            });
+    }
     chart
         .configure_mesh()
         .x_desc(unit)
         .y_desc("MiB")
         .axis_desc_style(font(16))
         .label_style(font(14))
-        .light_line_style(WHITE)
+        .max_light_lines(0)
         .draw()?;
     let area =
         AreaSeries::new(granted, 0.0, GRANTED.mix(0.15)).border_style(GRANTED.stroke_width(2));
@@ -85,13 +97,19 @@ fn draw(
         .legend(|(x, y)| PathElement::new([(x, y), (x + 24, y)], USED.stroke_width(2)));
     chart
         .configure_series_labels()
-        .position(SeriesLabelPosition::UpperRight)
+        .position(SeriesLabelPosition::UpperLeft)
         .legend_area_size(32)
         .label_font(font(14))
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
         .draw()?;
     root.present()
+}
+
+/// Time stamps of the markers around the steady state; host and guest read the same counter.
+fn steady_state(transcript: &Transcript) -> Option<(u64, u64)> {
+    let mark = |id| transcript.marks.get(&id).copied();
+    Some((mark(steady_state::FROM)?, mark(steady_state::TO)?))
 }
 
 /// A curve that keeps its height until the next point: the pool changes in jumps.
@@ -123,9 +141,12 @@ mod tests {
             let line = format!("@pool tsc={tsc} granted={granted} used={used}");
             transcript.guest_says(&line, Duration::from_millis(tsc * 100));
         }
+        transcript.host_says("mark id=1 tsc=15");
+        transcript.host_says("mark id=2 tsc=30");
         let svg = pool_chart(&transcript).expect("a drawing");
         for part in [
             "<svg",
+            "steady state",
             "MiB",
             "seconds since attach",
             "granted by the service",

@@ -31,7 +31,7 @@ const FEWEST_GROWTH_STEPS: usize = 3;
 pub fn death(outcome: &Outcome) -> Option<String> {
     let transcript = &outcome.transcript;
     match &outcome.expectation {
-        Expectation::Nothing => return None,
+        Expectation::Nothing if transcript.host_booted => return None,
         // Another end than the expected one is a failed check, not a death, as long as it is an end.
         Expectation::Termination { .. } if transcript.termination.is_some() => return None,
         Expectation::Violation(_) if transcript.violation.is_some() => return None,

@@ -30,7 +30,7 @@ pub enum Expectation {
 }
 
 impl Expectation {
-    /// What an image of this kind is expected to do: the test guest tells by its `mode=`, a foreign
+    /// What an image of this kind is expected to do: the test guest tells by its last `mode=`, a foreign
     /// image promises nothing.
     #[must_use]
     pub fn of(boot_block: Option<&BootBlock>) -> Self {
@@ -41,7 +41,8 @@ impl Expectation {
         let mode = text
             .trim_end_matches('\0')
             .split_whitespace()
-            .find_map(|word| word.strip_prefix("mode="));
+            .filter_map(|word| word.strip_prefix("mode="))
+            .next_back();
         match mode {
             Some("disk") => Self::Disk,
             Some("selftest") => Self::SelfTest,
@@ -110,7 +111,7 @@ mod tests {
         for (text, expected) in [
             ("", Expectation::All),
             ("mode=all x", Expectation::All),
-            ("a mode=disk", Expectation::Disk),
+            ("mode=all mode=disk", Expectation::Disk),
             ("mode=selftest", Expectation::SelfTest),
         ] {
             let mut block = BootBlock::new_zeroed();

@@ -72,3 +72,87 @@ fn to_launch(page: &LaunchPage) -> PageToLaunch<'_> {
         pages: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+
+    use snp_host::launch::{LaunchImage, kind};
+    use snp_host::switches::Switches;
+    use zerocopy::IntoBytes;
+
+    use super::launch_blob;
+    use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
+
+    fn page(gpa: u64, kind: PageKind, byte: u8) -> LaunchPage {
+        LaunchPage {
+            gpa,
+            kind,
+            contents: Box::new([byte; 4096]),
+        }
+    }
+
+    #[test]
+    fn the_host_reads_what_the_plan_says() {
+        let plan = LaunchPlan {
+            pages: vec![
+                page(0x40_0000, PageKind::Normal, 7),
+                page(0x40_1000, PageKind::Normal, 0),
+                page(0x40_2000, PageKind::Unmeasured, 0),
+                page(0x40_3000, PageKind::Cpuid, 3),
+                page(0x40_4000, PageKind::Secrets, 0),
+                page(0xffff_ffff_f000, PageKind::Vmsa, 9),
+            ],
+            required: Vec::from([Range {
+                start: 0x50_0000,
+                end: 0x50_3000,
+            }]),
+            vmsa_gpa: 0xffff_ffff_f000,
+        };
+        let switches = Switches::new().with_trace(true);
+        let mut blob = launch_blob(&plan, 64 << 20, switches).expect("a small plan");
+        blob.resize(blob.len().next_multiple_of(8), 0);
+        // The host finds the image at a page boundary; a vector of bytes may lie anywhere.
+        let mut aligned = vec![0_u64; blob.len() / 8];
+        aligned.as_mut_bytes().copy_from_slice(&blob);
+        let image = LaunchImage::parse(aligned.as_bytes()).expect("a whole image");
+        assert_eq!(image.switches(), switches);
+        assert_eq!(image.memory_bytes(), 64 << 20);
+        let found: Vec<_> = image
+            .pages()
+            .map(|page| {
+                (
+                    page.record.gpa,
+                    page.record.kind,
+                    page.bytes.first().copied(),
+                )
+            })
+            .collect();
+        let want = [
+            (0x50_0000, kind::REQUIRED, None),
+            (0x40_0000, kind::NORMAL, Some(7)),
+            (0x40_1000, kind::ZERO, None),
+            (0x40_2000, kind::UNMEASURED, Some(0)),
+            (0x40_3000, kind::CPUID, Some(3)),
+            (0x40_4000, kind::SECRETS, Some(0)),
+            (0xffff_ffff_f000, kind::VMSA, Some(9)),
+        ];
+        assert_eq!(found, want);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        let plan = |pages| LaunchPlan {
+            pages,
+            ..LaunchPlan::default()
+        };
+        let refused = |plan: &LaunchPlan| {
+            let error = launch_blob(plan, 64 << 20, Switches::new());
+            error.expect_err("it does not fit").to_string()
+        };
+        let odd = plan(vec![page(0x40_0800, PageKind::Normal, 1)]);
+        assert!(refused(&odd).contains("0x400800"));
+        let many = plan(vec![page(0x40_0000, PageKind::Normal, 0); 20_000]);
+        assert!(refused(&many).contains("20000 pages"));
+    }
+}

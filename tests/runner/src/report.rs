@@ -28,6 +28,8 @@ pub struct Report<'a> {
     seconds: f64,
     /// Seconds from the guest's first instruction to attach.
     boot_to_attach_seconds: Option<f64>,
+    /// Seconds from the start of the machine to attach.
+    start_to_attach_seconds: Option<f64>,
     tsc_per_second: Option<f64>,
     attach: Option<Attach>,
     digests: Digests<'a>,
@@ -81,6 +83,7 @@ impl<'a> Report<'a> {
             memory_bytes: outcome.memory_bytes,
             seconds: outcome.duration.as_secs_f64(),
             boot_to_attach_seconds: boot_to_attach(outcome),
+            start_to_attach_seconds: transcript.attach_heard.map(|after| after.as_secs_f64()),
             tsc_per_second: transcript.ticks_per_second(),
             attach: transcript.attach,
             digests: Digests {
@@ -117,10 +120,6 @@ pub fn boot_to_attach(outcome: &Outcome) -> Option<f64> {
 /// Bytes that the shim copied into and out of the pool.
 #[must_use]
 pub fn bytes_bounced(shim: &Counters) -> Option<u64> {
-    let copied = shim
-        .iter()
-        .filter(|(name, _)| name.starts_with("bytes_copied"));
-    copied
-        .map(|(_, value)| *value)
-        .reduce(|sum, value| sum.saturating_add(value))
+    let (into, out) = (shim.get("bytes-in")?, shim.get("bytes-out")?);
+    Some(into.saturating_add(*out))
 }

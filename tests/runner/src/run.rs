@@ -69,6 +69,7 @@ struct Inputs {
     image: IgvmInput,
     plan: MemoryPlan,
     disk: Option<Disk>,
+    expectation: Expectation,
 }
 
 /// Boots the image of `options`, follows it to its end and returns what is known then. Whether that
@@ -144,10 +145,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         transcript,
         end,
         duration,
-        expectation: options
-            .expect
-            .clone()
-            .unwrap_or_else(|| Expectation::of(block)),
+        expectation: inputs.expectation,
         igvm_bytes: inputs.image.file_bytes,
         digest: launch_digest(&inputs.image.directives, inputs.image.mask, CPUS)
             .map_err(|error| Failure::bad_input(error.to_string()))?,
@@ -172,7 +170,17 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         Some(path) => Some(Disk::check(path)?),
         None => None,
     };
+    let expectation = options
+        .expect
+        .clone()
+        .unwrap_or_else(|| Expectation::of(image.boot_block.as_deref()));
+    if expectation.disk() && disk.is_none() {
+        return Err(Failure::bad_input(
+            "this image is expected to read a disk; pass one with --disk ('runner disk' makes one) or another --expect",
+        ));
+    }
     Ok(Inputs {
+        expectation,
         qemu_version,
         image,
         plan,

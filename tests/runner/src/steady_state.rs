@@ -7,9 +7,9 @@ use serde::Serialize;
 use crate::transcript::{Counters, Transcript};
 
 /// Marker before the second read, after the last growth.
-const FROM: u64 = 1;
+pub const FROM: u64 = 1;
 /// Marker behind it.
-const TO: u64 = 2;
+pub const TO: u64 = 2;
 /// VMPL of the guest.
 const GUEST: &str = "2";
 

@@ -51,7 +51,19 @@ fn write_image(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     let seconds = outcome.duration.as_secs_f64();
     row(text, "time", format_args!("{seconds:.1} s"))?;
     if let Some(seconds) = boot_to_attach(outcome) {
-        row(text, "guest boot to attach", format_args!("{seconds:.3} s"))?;
+        row(
+            text,
+            "guest entry to attach",
+            format_args!("{seconds:.3} s"),
+        )?;
+    }
+    if let Some(after) = outcome.transcript.attach_heard {
+        let seconds = after.as_secs_f64();
+        row(
+            text,
+            "machine start to attach",
+            format_args!("{seconds:.1} s"),
+        )?;
     }
     Ok(())
 }
@@ -67,11 +79,10 @@ fn write_digests(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         ("read2", "disk, second read", &host.first),
         ("verify", "second disk, read back", &host.second),
     ] {
-        let Some(guest) = outcome.transcript.digests.get(phase) else {
-            continue;
-        };
-        let sign = if guest == host { '=' } else { '!' };
-        writeln!(text, "  {name:<23}{guest} {sign} {host}")?;
+        let guest = outcome.transcript.digests.get(phase);
+        let sign = if guest == Some(host) { '=' } else { '!' };
+        let guest = guest.map_or("-", String::as_str);
+        writeln!(text, "  {name:<23}{guest:<64} {sign} {host}")?;
     }
     if let Some(bytes) = bytes_bounced(&outcome.transcript.shim) {
         row(
@@ -105,8 +116,12 @@ fn write_pool(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     }
     row(text, "peak", mebibytes(story.peak))?;
     row(text, "most in use", mebibytes(story.peak_used))?;
-    row(text, "given back by the guest", mebibytes(story.given_back))?;
-    row(text, "taken back by the host", mebibytes(story.freed))?;
+    row(
+        text,
+        "give-back requested by the guest",
+        mebibytes(story.given_back),
+    )?;
+    row(text, "converted back by the host", mebibytes(story.freed))?;
     row(text, "at the end", mebibytes(story.end))
 }
 

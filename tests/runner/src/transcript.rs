@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use snp_host::record::kind;
+
 use crate::guest_line::{Attach, GuestLine, PhaseProgress, PoolSample, SelfTest};
 use crate::host_record::{Conversion, HostRecord, Termination};
 use crate::line::LineError;
@@ -46,6 +48,8 @@ pub struct Transcript {
     pub exit_code: Option<u64>,
     /// The moment of attaching.
     pub attach: Option<Attach>,
+    /// When that was heard, from the start of the machine on.
+    pub attach_heard: Option<Duration>,
     /// The pool over time.
     pub pool: Vec<PoolSample>,
     /// Digests by phase.
@@ -74,7 +78,10 @@ pub struct Transcript {
 impl Transcript {
     /// Takes in one record of the host.
     pub fn host_says(&mut self, text: &str) {
-        keep(&mut self.last_records, text);
+        // Counters would push out what led to the end.
+        if !text.starts_with(kind::COUNT) {
+            keep(&mut self.last_records, text);
+        }
         let understood = HostRecord::parse(text).and_then(|record| self.record(record));
         self.note_broken(text, understood);
     }
@@ -116,7 +123,10 @@ impl Transcript {
             },
             HostRecord::PageStateChange(conversion) => self.conversions.push(conversion),
             HostRecord::Violation(text) => self.violation = Some(text),
-            HostRecord::Died(text) => self.died = Some(text),
+            // The first names the cause, those behind it the state.
+            HostRecord::Died(text) => {
+                self.died.get_or_insert(text);
+            }
             HostRecord::Terminate(termination) => self.termination = Some(termination),
             HostRecord::Pattern(text) => self.patterns.push(text),
             HostRecord::Exit { code } => self.exit_code = Some(code),
@@ -127,7 +137,10 @@ impl Transcript {
 
     fn line(&mut self, line: GuestLine, after: Duration) {
         match line {
-            GuestLine::Attach(attach) => self.attach = Some(attach),
+            GuestLine::Attach(attach) => {
+                self.attach = Some(attach);
+                self.attach_heard = Some(after);
+            }
             GuestLine::Pool(sample) => {
                 let (first, _) = self.pool_arrivals.unwrap_or((after, after));
                 self.pool_arrivals = Some((first, after));

@@ -52,7 +52,7 @@ cp "$first" "$second"
 say "@digest phase=verify sha256=$digest"
 record "psc tsc=7000 vmpl=0 op=private gpa=0x10000000 bytes=14680064 total_shared=0"
 say "@pool tsc=7000 granted=2097152 used=0"
-say "@svsm name=grow count=3"; say "@shim name=bytes_copied_in value=1000"
+say "@svsm name=grow count=3"; say "@shim name=bytes-in value=600"; say "@shim name=bytes-out value=400"
 say "@done ok=1"
 record "terminate vmpl=2 set=0xb reason=0x0"; snapshot 4294967295 8000 9 8
 record "exit code=0"; exit 1
@@ -224,7 +224,9 @@ fn a_death_shows_the_last_words() {
 
 #[test]
 fn an_expected_end_is_a_success() {
-    let setup = Setup::new("record 'terminate vmpl=0 set=0xa reason=0x4a'; record 'exit code=2'");
+    let setup = Setup::new(
+        "record 'boot version=1'; record 'terminate vmpl=0 set=0xa reason=0x4a'; record 'exit code=2'",
+    );
     let expecting = |what: &str| setup.run(&["--expect", what]).status.code();
     assert_eq!(expecting("terminate=0xa:0x4a"), Some(0));
     assert_eq!(expecting("terminate=0xa:0x4b"), Some(1));
@@ -268,6 +270,9 @@ fn bad_input_gets_one_line_and_starts_nothing() {
         assert!(message.contains(part), "{options:?}: {message}");
         assert_eq!(message.trim_end().lines().count(), 1, "{message}");
     }
+    let no_disk = setup.run(&["--expect", "disk"]);
+    assert_eq!(no_disk.status.code(), Some(2));
+    assert!(stderr(&no_disk).contains("pass one with --disk"));
     for (name, bytes, part) in [
         ("image.igvm", &b"no image"[..], "is no IGVM file"),
         ("host", &b"#!/bin/sh"[..], "is no ELF file"),
