@@ -14,7 +14,7 @@ use test_guest::self_test::{Case, Facts, ListPage, Outcome, Prober, core_cases, 
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::machine::calling::{Acceptance, Svsm};
-use crate::machine::memory::{ExchangePage, fill_pattern, has_pattern};
+use crate::machine::memory::{ExchangePage, PAGE_BYTES, exchange_page, fill_pattern, has_pattern};
 use crate::machine::pass_watch::emit;
 
 /// The machine as the cases see it.
@@ -34,7 +34,7 @@ impl Prober for Probe<'_> {
     }
 
     fn read_list(&self) -> ListPage {
-        let mut bytes = [0; PAGE_SIZE as usize];
+        let mut bytes = [0; PAGE_BYTES];
         self.list.read(&mut bytes);
         ListPage::from_bytes(bytes)
     }
@@ -77,7 +77,7 @@ pub fn after_attach(
         all_ok &= outcome.ok;
         report(outcome);
     }
-    let list = crate::machine::memory::exchange_page();
+    let list = exchange_page();
     let run = first_grant(svsm, &facts, list).ok_or("no granted run is listed")?;
     (facts.granted, facts.generation) = (run.base, run.generation);
     let mut acceptance = Acceptance { svsm, list };
@@ -106,7 +106,7 @@ fn send(
     cases: &[Case],
     report: impl FnMut(Outcome),
 ) -> bool {
-    let list = crate::machine::memory::exchange_page();
+    let list = exchange_page();
     fill_pattern(private);
     run(
         &mut Probe {
@@ -131,9 +131,10 @@ fn report(outcome: Outcome) {
 
 /// The first run that LIST_GRANTED names.
 fn first_grant(svsm: &Svsm, facts: &Facts, list: ExchangePage) -> Option<GrantedRun> {
+    // Room for more than there is: a full list would be answered INCOMPLETE.
     list.write(
         ListHeader {
-            capacity: 1,
+            capacity: 2,
             written: 0,
             cursor: 0,
         }

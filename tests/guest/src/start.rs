@@ -228,7 +228,7 @@ fn attach(svsm: Svsm, window: Range, arena: &mut Arena) -> RegisteredGhcb {
     let Some(page) = page else {
         terminate(Stop::Attach)
     };
-    RegisteredGhcb::register(page).unwrap_or_else(|| terminate(Stop::Ghcb))
+    RegisteredGhcb::register(&page).unwrap_or_else(|| terminate(Stop::Ghcb))
 }
 
 /// The first lines on the console.

@@ -40,9 +40,8 @@ impl Svsm {
     pub unsafe fn new(calling_area: u64) -> Option<Self> {
         let area = NonNull::new(calling_area as *mut u8)?;
         // SAFETY: The caller vouches for the area.
-        Some(Self {
-            transport: unsafe { MsrTransport::new(area) },
-        })
+        let transport = unsafe { MsrTransport::new(area) };
+        Some(Self { transport })
     }
 
     /// Makes a call; `None` when the SVSM did not see it.
@@ -99,9 +98,9 @@ unsafe impl Platform for Kernel {
 /// The pool, for the block driver, whose memory interface has no object.
 pub static POOL: Once<Pool<'static, Kernel>> = Once::new();
 /// Extents for the data of every request in flight.
-pub static LARGE: ReservationSlot = ReservationSlot::EMPTY;
+pub static LARGE: ReservationSlot = ReservationSlot::empty();
 /// Extents for their headers, status bytes and descriptor lists.
-pub static SMALL: ReservationSlot = ReservationSlot::EMPTY;
+pub static SMALL: ReservationSlot = ReservationSlot::empty();
 
 /// A reservation that the driver's memory interface finds while it is there.
 #[derive(Debug)]
@@ -111,7 +110,9 @@ pub struct ReservationSlot(UnsafeCell<Option<Reservation>>);
 unsafe impl Sync for ReservationSlot {}
 
 impl ReservationSlot {
-    const EMPTY: Self = Self(UnsafeCell::new(None));
+    const fn empty() -> Self {
+        Self(UnsafeCell::new(None))
+    }
 
     /// Puts a reservation in.
     ///

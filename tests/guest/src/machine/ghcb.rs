@@ -24,10 +24,10 @@ pub struct RegisteredGhcb(());
 impl RegisteredGhcb {
     /// Registers a page of the pool with the host and makes it the target of every later VMGEXIT.
     /// `None` when the host does not accept exactly this page.
-    pub fn register(page: SharedBuffer) -> Option<Self> {
+    pub fn register(page: &SharedBuffer) -> Option<Self> {
+        // A buffer that is dropped stays in use for ever, as the host and the exception handlers
+        // need it to.
         let address = page.address();
-        // The host and the exception handlers use the page from here on: it is never given back.
-        core::mem::forget(page);
         let gpa = GuestPhysicalAddress::new(address);
         parse_register_ghcb(request(Request::RegisterGhcb(gpa)), gpa).ok()?;
         // SAFETY: CPL 0, and the page is shared; SVSM calls put the value back after themselves.

@@ -80,11 +80,15 @@ impl ExchangePage {
     }
 }
 
+/// Bytes of a page as an index.
+pub const PAGE_BYTES: usize = 4096;
+const _: () = assert!(PAGE_BYTES as u64 == PAGE_SIZE);
+
 /// Memory of the page that [`exchange_page`] names; only its address is used.
 #[repr(C, align(4096))]
-struct PageMemory([u8; PAGE_SIZE as usize]);
+struct PageMemory([u8; PAGE_BYTES]);
 
-static mut EXCHANGE: PageMemory = PageMemory([0; PAGE_SIZE as usize]);
+static mut EXCHANGE: PageMemory = PageMemory([0; PAGE_BYTES]);
 
 /// The page in the guest's image that lists for the SVSM are written in. It is part of the launch,
 /// so it is usable before any RAM is accepted.
@@ -113,7 +117,7 @@ impl TableMemory for Tables<'_> {
     fn new_table(&mut self) -> Option<u64> {
         let page = self.arena.take(PAGE_SIZE, PAGE_SIZE)?;
         // SAFETY: The arena handed the page to us alone; `new` vouches for the mapping.
-        unsafe { (page.start as *mut u8).write_bytes(0, page.bytes() as usize) };
+        unsafe { (page.start as *mut u8).write_bytes(0, PAGE_BYTES) };
         Some(page.start)
     }
 
@@ -157,7 +161,7 @@ impl Buffers {
 
     /// Buffers in `memory`.
     pub fn new(memory: &'static mut [u8]) -> Option<Self> {
-        (memory.len() as u64 >= Self::BYTES).then(|| Self {
+        (memory.len() as u64 >= Self::BYTES).then_some(Self {
             base: memory.as_ptr() as u64,
         })
     }
@@ -181,13 +185,13 @@ impl Buffers {
 
 /// Fills a private page with a pattern that depends on its address.
 pub fn fill_pattern(page: ExchangePage) {
-    let bytes: [u64; 512] = core::array::from_fn(|index| pattern(page, index));
+    let bytes: [u64; PAGE_BYTES / 8] = core::array::from_fn(|index| pattern(page, index));
     page.write(bytes.as_bytes());
 }
 
 /// Whether the page still holds its pattern.
 pub fn has_pattern(page: ExchangePage) -> bool {
-    let mut bytes = [0_u64; 512];
+    let mut bytes = [0_u64; PAGE_BYTES / 8];
     page.read(bytes.as_mut_bytes());
     bytes
         .iter()

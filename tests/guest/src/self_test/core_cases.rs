@@ -223,6 +223,10 @@ pub const ALL: &[Case] = &[
     Case::refused("create-large-aligned-vmsa", PARAMETER, |f, _| {
         create(f.private_large, f.private, 0)
     }),
+    // The list page as a VMSA: its contents are no state that a vCPU could be started with.
+    Case::refused("create-vmsa-contents", PARAMETER, |f, _| {
+        create(f.list, f.private, 0)
+    }),
     Case::refused("delete-window", ADDRESS, |f, _| delete(f.window.start)),
     Case::refused("delete-not-a-vmsa", ADDRESS, |f, _| delete(f.private)),
     Case::refused("delete-paravisor", ADDRESS, |f, _| {
