@@ -73,6 +73,8 @@ causes! {
         Cpuid = "cpuid",
         /// HLT.
         Halt = "hlt",
+        /// WBINVD, MONITOR and MWAIT, which do nothing here.
+        NoEffect = "no-effect",
         /// Ports.
         Ioio = "ioio",
         /// MSRs.
@@ -170,7 +172,11 @@ impl Counters {
 
     /// Counts an emulated instruction.
     pub fn instruction(&mut self, vmpl: Vmpl, instruction: Instruction) {
-        add(&mut self.instructions[vmpl.index()], instruction as usize, 1);
+        add(
+            &mut self.instructions[vmpl.index()],
+            instruction as usize,
+            1,
+        );
     }
 
     /// Counts an event of the machine.
@@ -196,7 +202,11 @@ impl Counters {
             let families = [
                 ("exit", Exit::NAMES, &self.exits[vmpl.index()][..]),
                 ("vmgexit", Vmgexit::NAMES, &self.vmgexits[vmpl.index()][..]),
-                ("instruction", Instruction::NAMES, &self.instructions[vmpl.index()][..]),
+                (
+                    "instruction",
+                    Instruction::NAMES,
+                    &self.instructions[vmpl.index()][..],
+                ),
             ];
             for (family, names, values) in families {
                 for (name, value) in names.iter().zip(values).filter(|(_, value)| **value != 0) {
@@ -204,7 +214,11 @@ impl Counters {
                 }
             }
         }
-        for (name, value) in Event::NAMES.iter().zip(self.events).filter(|(_, value)| *value != 0) {
+        for (name, value) in Event::NAMES
+            .iter()
+            .zip(self.events)
+            .filter(|(_, value)| *value != 0)
+        {
             line(format_args!("{name}"), value)?;
         }
         Ok(())
@@ -239,6 +253,9 @@ mod tests {
             ("exit.2.npf", 1),
             ("convert.shared.2m", 1),
         ];
-        assert_eq!(lines, expected.map(|(name, value)| (name.to_string(), value)));
+        assert_eq!(
+            lines,
+            expected.map(|(name, value)| (name.to_string(), value))
+        );
     }
 }

@@ -68,7 +68,11 @@ impl Cr0Write {
             (0x0F, 0x01, 6) if modrm >> 6 == 3 => true,
             _ => return None,
         };
-        Some(Self { machine_status_word, register, length: prefix as u64 + 3 })
+        Some(Self {
+            machine_status_word,
+            register,
+            length: prefix as u64 + 3,
+        })
     }
 }
 
@@ -78,24 +82,55 @@ mod tests {
 
     #[test]
     fn snp_instructions() {
-        assert_eq!(Trapped::decode([0xF2, 0x0F, 0x01, 0xFF]), Some(Trapped::Pvalidate));
-        assert_eq!(Trapped::decode([0xF3, 0x0F, 0x01, 0xFE]), Some(Trapped::RmpAdjust));
-        assert_eq!(Trapped::decode([0xF3, 0x0F, 0x01, 0xFD]), Some(Trapped::RmpQuery));
-        assert_eq!(Trapped::decode([0xF3, 0x0F, 0x01, 0xD9]), Some(Trapped::Vmgexit));
-        assert_eq!(Trapped::decode([0x0F, 0x01, 0xFF, 0xF2]), Some(Trapped::Tlbsync));
+        assert_eq!(
+            Trapped::decode([0xF2, 0x0F, 0x01, 0xFF]),
+            Some(Trapped::Pvalidate)
+        );
+        assert_eq!(
+            Trapped::decode([0xF3, 0x0F, 0x01, 0xFE]),
+            Some(Trapped::RmpAdjust)
+        );
+        assert_eq!(
+            Trapped::decode([0xF3, 0x0F, 0x01, 0xFD]),
+            Some(Trapped::RmpQuery)
+        );
+        assert_eq!(
+            Trapped::decode([0xF3, 0x0F, 0x01, 0xD9]),
+            Some(Trapped::Vmgexit)
+        );
+        assert_eq!(
+            Trapped::decode([0x0F, 0x01, 0xFF, 0xF2]),
+            Some(Trapped::Tlbsync)
+        );
         // RMPUPDATE and PSMASH are the hypervisor's; a plain VMMCALL is no VMGEXIT.
-        for other in [[0xF2, 0x0F, 0x01, 0xFE], [0xF3, 0x0F, 0x01, 0xFF], [0x0F, 0x01, 0xD9, 0]] {
+        for other in [
+            [0xF2, 0x0F, 0x01, 0xFE],
+            [0xF3, 0x0F, 0x01, 0xFF],
+            [0x0F, 0x01, 0xD9, 0],
+        ] {
             assert_eq!(Trapped::decode(other), None);
         }
     }
 
     #[test]
     fn writes_to_cr0() {
-        let mov = Cr0Write { machine_status_word: false, register: 0, length: 3 };
+        let mov = Cr0Write {
+            machine_status_word: false,
+            register: 0,
+            length: 3,
+        };
         assert_eq!(Cr0Write::decode(&[0x0F, 0x22, 0xC0, 0x90]), Some(mov));
-        let prefixed = Cr0Write { register: 2, length: 4, ..mov };
+        let prefixed = Cr0Write {
+            register: 2,
+            length: 4,
+            ..mov
+        };
         assert_eq!(Cr0Write::decode(&[0x66, 0x0F, 0x22, 0xC2]), Some(prefixed));
-        let lmsw = Cr0Write { machine_status_word: true, register: 3, length: 3 };
+        let lmsw = Cr0Write {
+            machine_status_word: true,
+            register: 3,
+            length: 3,
+        };
         assert_eq!(Cr0Write::decode(&[0x0F, 0x01, 0xF3, 0x90]), Some(lmsw));
         assert_eq!(Cr0Write::decode(&[0x0F, 0x22, 0xD8, 0x90]), None); // CR3
     }

@@ -3,9 +3,9 @@
 //! vector 29. Source: APM volume 2, 8.9 (long-mode interrupt control transfers).
 
 use crate::counters::Event;
+use crate::guest_memory::Unreachable;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
-use crate::guest_memory::Unreachable;
 use crate::vcpu::{Cpu, Vcpu};
 use crate::vmcb::{SegmentRegister, exit_code};
 
@@ -81,12 +81,17 @@ impl<H: Hardware> Machine<'_, H> {
         }
         let address = save.idtr.base.wrapping_add(COMMUNICATION * GATE_BYTES);
         let low = self.read_linear_u64(vcpu, address)?;
-        let gate = Gate { low, high: self.read_linear_u64(vcpu, address.wrapping_add(8))? };
+        let gate = Gate {
+            low,
+            high: self.read_linear_u64(vcpu, address.wrapping_add(8))?,
+        };
         if !gate.is_present() {
             return Err(Unreachable::NotMapped);
         }
         let mut stack = match gate.interrupt_stack() {
-            0 if save.cpl != 0 => self.read_linear_u64(vcpu, save.tr.base.wrapping_add(TSS_RSP0))?,
+            0 if save.cpl != 0 => {
+                self.read_linear_u64(vcpu, save.tr.base.wrapping_add(TSS_RSP0))?
+            }
             0 => save.rsp,
             number => {
                 let offset = TSS_IST1 + 8 * (number - 1);
@@ -107,7 +112,11 @@ impl<H: Hardware> Machine<'_, H> {
         }
         let descriptor = save.gdtr.base.wrapping_add(u64::from(gate.selector() & !7));
         let attributes = code_attributes(self.read_linear_u64(vcpu, descriptor)?);
-        Ok(Delivery { gate, attributes, stack })
+        Ok(Delivery {
+            gate,
+            attributes,
+            stack,
+        })
     }
 }
 
@@ -156,10 +165,16 @@ mod tests {
 
     #[test]
     fn gates_and_descriptors_are_taken_apart() {
-        let gate = Gate { low: 0x1234_8E02_0008_5678, high: 0xFFFF_8000 };
+        let gate = Gate {
+            low: 0x1234_8E02_0008_5678,
+            high: 0xFFFF_8000,
+        };
         assert!(gate.is_present());
         assert_eq!(gate.offset(), 0xFFFF_8000_1234_5678);
-        assert_eq!((gate.selector(), gate.interrupt_stack(), gate.kind()), (8, 2, INTERRUPT_GATE));
+        assert_eq!(
+            (gate.selector(), gate.interrupt_stack(), gate.kind()),
+            (8, 2, INTERRUPT_GATE)
+        );
         assert_eq!(code_attributes(0x00AF_9B00_0000_FFFF), 0xA9B);
     }
 }

@@ -2,8 +2,7 @@
 //! Sorting the exits of a guest: what hardware would turn into #VC becomes #VC, what the emulated
 //! SNP instructions need is done here, everything else stops the machine with a report.
 
-use snp::msr;
-use snp::msr::SevStatus;
+use snp::msr::{self, SevStatus};
 
 use crate::counters::Exit;
 use crate::cpuid_policy;
@@ -22,7 +21,10 @@ const CR0_EXTENSION_TYPE: u64 = 1 << 4;
 /// What LMSW changes: PE (only upwards), MP, EM, TS.
 const MACHINE_STATUS_WORD: u64 = 0xF;
 
-#[expect(clippy::cast_possible_truncation, reason = "the low half of a register")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the low half of a register"
+)]
 pub(crate) const fn low(value: u64) -> u32 {
     value as u32
 }
@@ -34,8 +36,11 @@ impl<H: Hardware> Machine<'_, H> {
             let vcpu = cpu.vcpu_mut();
             let vmpl = vcpu.vmpl;
             vcpu.vmcb.control.nested_cr3 = self.nested.root(vmpl, vcpu.is_unpaged());
-            vcpu.vmcb.control.intercept_cr_write =
-                if vcpu.is_unpaged() { crate::vmcb::intercept::CR0_WRITE } else { 0 };
+            vcpu.vmcb.control.intercept_cr_write = if vcpu.is_unpaged() {
+                crate::vmcb::intercept::CR0_WRITE
+            } else {
+                0
+            };
             self.hardware.enter(vcpu);
             if let Err(code) = self.handle_exit(cpu) {
                 return self.finish(code);
@@ -110,7 +115,8 @@ impl<H: Hardware> Machine<'_, H> {
         let vcpu = cpu.vcpu_mut();
         let (save, registers) = (&mut vcpu.vmcb.save, &mut vcpu.registers);
         let osxsave = save.cr4 & CR4_OSXSAVE != 0;
-        let answer = cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx), osxsave);
+        let answer =
+            cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx), osxsave);
         [save.rax, registers.rbx, registers.rcx, registers.rdx] = answer.map(u64::from);
         vcpu.advance(TWO_BYTES);
     }

@@ -3,7 +3,9 @@
 //! needs. The page is shared memory: each field is read once, and only the reply is written.
 
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
-use snp::ghcb::{ApCreation, PROTOCOL_VERSION, SHARED_BUFFER_SIZE, doorbell, exit_code, offset};
+use snp::ghcb::{
+    ApCreation, PROTOCOL_VERSION, SHARED_BUFFER_SIZE, doorbell, exit_code, malformed, offset,
+};
 use snp::psc::{PscEntry, PscHeader};
 use snp_model::psc;
 use snp_model::run_vmpl::Refusal;
@@ -17,22 +19,6 @@ use crate::machine::{Flow, Machine};
 use crate::msr_protocol::FEATURES;
 use crate::page_conversion::ConversionRun;
 use crate::vcpu::{CR4_OSXSAVE, Cpu};
-
-/// Reasons of a malformed request (SW_EXITINFO2 when SW_EXITINFO1 is 2).
-pub mod reason {
-    /// The GHCB was not registered.
-    pub const NOT_REGISTERED: u64 = 1;
-    /// GHCB_USAGE or PROTOCOL_VERSION is not ours.
-    pub const INVALID_USAGE: u64 = 2;
-    /// SW_SCRATCH does not lie in the shared buffer.
-    pub const BAD_SCRATCH: u64 = 3;
-    /// A field the event needs is not marked valid.
-    pub const MISSING_INPUT: u64 = 4;
-    /// A field has a value the event does not allow.
-    pub const INVALID_INPUT: u64 = 5;
-    /// The event is not known.
-    pub const INVALID_EVENT: u64 = 6;
-}
 
 /// SW_EXITINFO1 of a reply.
 const MALFORMED: u64 = 2;
@@ -61,7 +47,9 @@ pub struct GhcbRequest {
 impl GhcbRequest {
     /// Whether all of `fields` are marked valid.
     pub(crate) fn has(&self, fields: &[usize]) -> bool {
-        fields.iter().all(|field| self.valid & (1 << offset::valid_bit(*field)) != 0)
+        fields
+            .iter()
+            .all(|field| self.valid & (1 << offset::valid_bit(*field)) != 0)
     }
 
     /// Host address of `length` bytes at SW_SCRATCH, which must lie in the shared buffer.
@@ -91,19 +79,30 @@ impl GhcbReply {
     /// The request is malformed.
     #[must_use]
     pub fn malformed(reason: u64) -> Self {
-        Self { info_1: MALFORMED, info_2: reason, ..Self::default() }
+        Self {
+            info_1: MALFORMED,
+            info_2: reason,
+            ..Self::default()
+        }
     }
 
     /// The guest shall raise this event.
     #[must_use]
     pub fn exception(event: u64) -> Self {
-        Self { info_1: RAISE_EXCEPTION, info_2: event, ..Self::default() }
+        Self {
+            info_1: RAISE_EXCEPTION,
+            info_2: event,
+            ..Self::default()
+        }
     }
 
     /// Success with the value of RAX.
     #[must_use]
     pub fn rax(value: u64) -> Self {
-        Self { registers: [Some((offset::RAX, value)), None, None, None], ..Self::default() }
+        Self {
+            registers: [Some((offset::RAX, value)), None, None, None],
+            ..Self::default()
+        }
     }
 }
 
@@ -130,19 +129,24 @@ impl<H: Hardware> Machine<'_, H> {
             rax: word(offset::RAX),
             rcx: word(offset::RCX),
             rdx: word(offset::RDX),
-            valid: u128::from(word(offset::VALID_BITMAP)) | (u128::from(word(offset::VALID_BITMAP + 8)) << 64),
+            valid: u128::from(word(offset::VALID_BITMAP))
+                | (u128::from(word(offset::VALID_BITMAP + 8)) << 64),
         };
         let code = word(offset::SW_EXIT_CODE);
         // The last word of the page: reserved, version, usage.
         let trailer = word(offset::PROTOCOL_VERSION - 2);
         let (version, usage) = ((trailer >> 16) & 0xFFFF, trailer >> 32);
-        let needed = [offset::SW_EXIT_CODE, offset::SW_EXIT_INFO_1, offset::SW_EXIT_INFO_2];
+        let needed = [
+            offset::SW_EXIT_CODE,
+            offset::SW_EXIT_INFO_1,
+            offset::SW_EXIT_INFO_2,
+        ];
         let refused = if cpu.vcpu().registered_ghcb != Some(page) {
-            Some(reason::NOT_REGISTERED)
+            Some(malformed::NOT_REGISTERED)
         } else if usage != 0 || version == 0 || version > u64::from(PROTOCOL_VERSION) {
-            Some(reason::INVALID_USAGE)
+            Some(malformed::INVALID_USAGE)
         } else if !request.has(&needed) {
-            Some(reason::MISSING_INPUT)
+            Some(malformed::MISSING_INPUT)
         } else {
             None
         };
@@ -154,6 +158,7 @@ impl<H: Hardware> Machine<'_, H> {
         let cause = match code {
             exit_code::CPUID => Vmgexit::Cpuid,
             exit_code::HLT => Vmgexit::Halt,
+            exit_code::WBINVD | exit_code::MONITOR | exit_code::MWAIT => Vmgexit::NoEffect,
             exit_code::IOIO => Vmgexit::Ioio,
             exit_code::MSR => Vmgexit::Msr,
             exit_code::MMIO_READ => Vmgexit::MmioRead,
@@ -170,7 +175,7 @@ impl<H: Hardware> Machine<'_, H> {
         let reply = match cause {
             Vmgexit::Cpuid => self.ghcb_cpuid(cpu, &request),
             // Nothing to wait for: the guest looks again.
-            Vmgexit::Halt => GhcbReply::default(),
+            Vmgexit::Halt | Vmgexit::NoEffect => GhcbReply::default(),
             Vmgexit::Ioio => self.port_access(&request),
             Vmgexit::Msr => self.ghcb_msr_access(&request),
             Vmgexit::MmioRead | Vmgexit::MmioWrite => {
@@ -181,12 +186,17 @@ impl<H: Hardware> Machine<'_, H> {
                 let creation = ApCreation::from_bits(request.info_1);
                 let created = request.has(&[offset::RAX])
                     && self.create_vcpu(cpu, creation, request.info_2, request.rax);
-                if created { GhcbReply::default() } else { GhcbReply::malformed(reason::INVALID_INPUT) }
+                if created {
+                    GhcbReply::default()
+                } else {
+                    GhcbReply::malformed(malformed::INVALID_INPUT)
+                }
             }
             Vmgexit::HvDoorbell => set_doorbell(cpu, &request),
-            Vmgexit::Features => {
-                GhcbReply { info_2: FEATURES.into_bits(), ..GhcbReply::default() }
-            }
+            Vmgexit::Features => GhcbReply {
+                info_2: FEATURES.into_bits(),
+                ..GhcbReply::default()
+            },
             Vmgexit::Terminate => {
                 return Err(self.terminate(cpu, request.info_1, request.info_2));
             }
@@ -194,12 +204,15 @@ impl<H: Hardware> Machine<'_, H> {
                 // Written first: the page belongs to the VMPL that leaves.
                 self.reply(page, GhcbReply::default());
                 let target = u8::try_from(request.info_1).map_err(|_| Refusal::NoVmsa);
-                if target.and_then(|target| self.switch_vmpl(cpu, target)).is_err() {
-                    self.reply(page, GhcbReply::malformed(reason::INVALID_INPUT));
+                if target
+                    .and_then(|target| self.switch_vmpl(cpu, target))
+                    .is_err()
+                {
+                    self.reply(page, GhcbReply::malformed(malformed::INVALID_INPUT));
                 }
                 return Ok(());
             }
-            _ => GhcbReply::malformed(reason::INVALID_EVENT),
+            _ => GhcbReply::malformed(malformed::INVALID_EVENT),
         };
         self.reply(page, reply);
         Ok(())
@@ -207,10 +220,17 @@ impl<H: Hardware> Machine<'_, H> {
 
     /// Writes the reply and marks exactly its fields valid.
     fn reply(&self, page: GuestPhysicalAddress, reply: GhcbReply) {
-        let write = |field: usize, value| self.hardware.write_u64(page.bits() + field as u64, value);
+        let write =
+            |field: usize, value| self.hardware.write_u64(page.bits() + field as u64, value);
         let mut valid: u128 = 0;
-        let infos = [(offset::SW_EXIT_INFO_1, reply.info_1), (offset::SW_EXIT_INFO_2, reply.info_2)];
-        for (field, value) in infos.into_iter().chain(reply.registers.into_iter().flatten()) {
+        let infos = [
+            (offset::SW_EXIT_INFO_1, reply.info_1),
+            (offset::SW_EXIT_INFO_2, reply.info_2),
+        ];
+        for (field, value) in infos
+            .into_iter()
+            .chain(reply.registers.into_iter().flatten())
+        {
             write(field, value);
             valid |= 1 << offset::valid_bit(field);
         }
@@ -222,25 +242,29 @@ impl<H: Hardware> Machine<'_, H> {
 
     fn ghcb_cpuid(&self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
         if !request.has(&[offset::RAX, offset::RCX]) {
-            return GhcbReply::malformed(reason::MISSING_INPUT);
+            return GhcbReply::malformed(malformed::MISSING_INPUT);
         }
         let osxsave = cpu.vcpu().vmcb.save.cr4 & CR4_OSXSAVE != 0;
         let [eax, ebx, ecx, edx] =
-            cpuid_policy::answer(&self.hardware, low(request.rax), low(request.rcx), osxsave).map(u64::from);
+            cpuid_policy::answer(&self.hardware, low(request.rax), low(request.rcx), osxsave)
+                .map(u64::from);
         let registers = [
             Some((offset::RAX, eax)),
             Some((offset::RBX, ebx)),
             Some((offset::RCX, ecx)),
             Some((offset::RDX, edx)),
         ];
-        GhcbReply { registers, ..GhcbReply::default() }
+        GhcbReply {
+            registers,
+            ..GhcbReply::default()
+        }
     }
 
     /// Page-state change: the descriptor lies in the GHCB's buffer; only its header goes back.
     fn page_state_change(&mut self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
         let header_bytes = size_of::<PscHeader>() as u64;
         let Some(buffer) = request.buffer(header_bytes) else {
-            return GhcbReply::malformed(reason::BAD_SCRATCH);
+            return GhcbReply::malformed(malformed::INVALID_SCRATCH);
         };
         let mut header = PscHeader::default();
         self.hardware.read(buffer, header.as_mut_bytes());
@@ -249,10 +273,16 @@ impl<H: Hardware> Machine<'_, H> {
         let mut entries = [PscEntry::new(); snp::psc::MAX_ENTRIES];
         let room = usize::try_from((buffer_end - buffer - header_bytes) / 8).unwrap_or(0);
         if usize::from(header.end_entry) >= room.min(entries.len()) {
-            return GhcbReply { info_2: snp::psc::error::INVALID_HEADER, ..GhcbReply::default() };
+            return GhcbReply {
+                info_2: snp::psc::error::INVALID_HEADER,
+                ..GhcbReply::default()
+            };
         }
-        let used = entries.get_mut(..=usize::from(header.end_entry)).unwrap_or_default();
-        self.hardware.read(buffer + header_bytes, used.as_mut_bytes());
+        let used = entries
+            .get_mut(..=usize::from(header.end_entry))
+            .unwrap_or_default();
+        self.hardware
+            .read(buffer + header_bytes, used.as_mut_bytes());
         let mut run = ConversionRun::default();
         let reply = psc::process(
             header,
@@ -262,7 +292,10 @@ impl<H: Hardware> Machine<'_, H> {
         );
         self.report_conversions(cpu, &mut run);
         self.hardware.write(buffer, reply.header.as_bytes());
-        GhcbReply { info_2: reply.exit_info_2, ..GhcbReply::default() }
+        GhcbReply {
+            info_2: reply.exit_info_2,
+            ..GhcbReply::default()
+        }
     }
 }
 
@@ -281,7 +314,10 @@ fn set_doorbell(cpu: &mut Cpu, request: &GhcbRequest) -> GhcbReply {
             vcpu.doorbell = None;
             0
         }
-        _ => return GhcbReply::malformed(reason::INVALID_INPUT),
+        _ => return GhcbReply::malformed(malformed::INVALID_INPUT),
     };
-    GhcbReply { info_2, ..GhcbReply::default() }
+    GhcbReply {
+        info_2,
+        ..GhcbReply::default()
+    }
 }

@@ -43,11 +43,18 @@ impl<H: Hardware> Machine<'_, H> {
     ///
     /// # Errors
     /// [`Unreachable::Forbidden`] unless the access would be allowed.
-    pub fn reach(&self, vcpu: &Vcpu, at: Translation, kind: AccessKind) -> Result<u64, Unreachable> {
+    pub fn reach(
+        &self,
+        vcpu: &Vcpu,
+        at: Translation,
+        kind: AccessKind,
+    ) -> Result<u64, Unreachable> {
         let index = self.plan.page_index(at.gpa).ok_or(Unreachable::Forbidden)?;
         let entry = self.rmp.entry(index).ok_or(Unreachable::Forbidden)?;
         match access(entry, vcpu.vmpl, at.c_bit, kind) {
-            AccessOutcome::Allowed(View::Private) => Ok(self.plan.private_page(index) + at.gpa % PAGE_SIZE),
+            AccessOutcome::Allowed(View::Private) => {
+                Ok(self.plan.private_page(index) + at.gpa % PAGE_SIZE)
+            }
             AccessOutcome::Allowed(View::Shared) => Ok(at.gpa),
             _ => Err(Unreachable::Forbidden),
         }
@@ -60,7 +67,10 @@ impl<H: Hardware> Machine<'_, H> {
     pub fn translate(&self, vcpu: &Vcpu, linear: u64) -> Result<Translation, Unreachable> {
         let save = &vcpu.vmcb.save;
         if vcpu.is_unpaged() {
-            return Ok(Translation { gpa: linear & 0xFFFF_FFFF, c_bit: true });
+            return Ok(Translation {
+                gpa: linear & 0xFFFF_FFFF,
+                c_bit: true,
+            });
         }
         if save.efer & EFER_LMA == 0 {
             return Err(Unreachable::Forbidden);
@@ -68,15 +78,23 @@ impl<H: Hardware> Machine<'_, H> {
         let mut table = save.cr3 & ADDRESS;
         for level in (0..4).rev() {
             let shift = 12 + 9 * level;
-            let at = Translation { gpa: table + 8 * ((linear >> shift) % 512), c_bit: true };
-            let entry = self.hardware.read_u64(self.reach(vcpu, at, AccessKind::TableWalk)?);
+            let at = Translation {
+                gpa: table + 8 * ((linear >> shift) % 512),
+                c_bit: true,
+            };
+            let entry = self
+                .hardware
+                .read_u64(self.reach(vcpu, at, AccessKind::TableWalk)?);
             if entry & PRESENT == 0 {
                 return Err(Unreachable::NotMapped);
             }
             if level == 0 || (level < 3 && entry & LARGE != 0) {
                 let offset = (1 << shift) - 1;
                 let gpa = (entry & ADDRESS & !offset) | (linear & offset);
-                return Ok(Translation { gpa, c_bit: entry & (1 << C_BIT) != 0 });
+                return Ok(Translation {
+                    gpa,
+                    c_bit: entry & (1 << C_BIT) != 0,
+                });
             }
             table = entry & ADDRESS;
         }
@@ -87,7 +105,12 @@ impl<H: Hardware> Machine<'_, H> {
     ///
     /// # Errors
     /// [`Unreachable`] when any byte is.
-    pub fn read_linear(&self, vcpu: &Vcpu, linear: u64, bytes: &mut [u8]) -> Result<(), Unreachable> {
+    pub fn read_linear(
+        &self,
+        vcpu: &Vcpu,
+        linear: u64,
+        bytes: &mut [u8],
+    ) -> Result<(), Unreachable> {
         for (linear, byte) in (0..).map(|offset| linear.wrapping_add(offset)).zip(bytes) {
             let host = self.reach(vcpu, self.translate(vcpu, linear)?, AccessKind::Read)?;
             self.hardware.read(host, core::slice::from_mut(byte));
@@ -119,7 +142,11 @@ impl<H: Hardware> Machine<'_, H> {
     #[must_use]
     pub fn instruction_bytes(&self, vcpu: &Vcpu) -> [u8; 4] {
         let save = &vcpu.vmcb.save;
-        let base = if save.cs.attributes & crate::vmcb::SegmentRegister::LONG != 0 { 0 } else { save.cs.base };
+        let base = if save.cs.attributes & crate::vmcb::SegmentRegister::LONG != 0 {
+            0
+        } else {
+            save.cs.base
+        };
         let mut bytes = [0; 4];
         for (offset, byte) in (0..).zip(&mut bytes) {
             let linear = base.wrapping_add(save.rip).wrapping_add(offset);

@@ -14,10 +14,10 @@ pub trait PhysicalMemory {
     /// Copies `bytes` to `address`.
     fn write(&self, address: u64, bytes: &[u8]);
 
-    /// Fills `length` bytes (a multiple of 8) at `address` with `word`.
+    /// Fills `length` bytes (a multiple of 64) at `address` with `word`.
     fn fill(&self, address: u64, length: u64, word: u64);
 
-    /// The first 8-byte word in `length` bytes at `address` that is not `word`: (offset, found).
+    /// The first 8-byte word in `length` bytes (a multiple of 64) at `address` that is not `word`: (offset, found).
     fn first_difference(&self, address: u64, length: u64, word: u64) -> Option<(u64, u64)>;
 
     /// Reads the 8-byte word at the aligned `address`.

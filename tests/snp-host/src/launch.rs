@@ -2,7 +2,7 @@
 //! The launch image: what the runner, which plays the VMM, hands to this host in memory.
 //!
 //! A page-sized header, a table of records padded to whole pages, then the pages, all little
-//! endian. [`write`] makes one, [`LaunchImage`] checks and reads one; QEMU puts it at
+//! endian. [`write()`] makes one, [`LaunchImage`] checks and reads one; QEMU puts it at
 //! [`crate::memory_plan::LAUNCH_BASE`].
 
 use crate::switches::Switches;
@@ -17,7 +17,9 @@ pub const VERSION: u32 = 1;
 /// Most records of one image: 64 MiB hold fewer pages.
 pub const MAX_RECORDS: u32 = 16384;
 
-const PAGE_BYTES: usize = PAGE_SIZE as usize;
+const PAGE_BYTES: u32 = 4096;
+const PAGE_LENGTH: usize = PAGE_BYTES as usize;
+const _: () = assert!(PAGE_LENGTH as u64 == PAGE_SIZE);
 
 /// Head of the image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -106,18 +108,25 @@ impl<'a> LaunchImage<'a> {
     /// # Errors
     /// [`LaunchError`] says what does not fit.
     pub fn parse(memory: &'a [u8]) -> Result<Self, LaunchError> {
-        let (header, rest) = Header::read_from_prefix(memory).map_err(|_| LaunchError::NotAnImage)?;
+        let (header, rest) =
+            Header::read_from_prefix(memory).map_err(|_| LaunchError::NotAnImage)?;
         if header.magic != MAGIC || header.version != VERSION {
             return Err(LaunchError::NotAnImage);
         }
-        let image_bytes = usize::try_from(header.image_bytes).map_err(|_| LaunchError::Malformed)?;
+        let image_bytes =
+            usize::try_from(header.image_bytes).map_err(|_| LaunchError::Malformed)?;
         let image = memory.get(..image_bytes).ok_or(LaunchError::Malformed)?;
         if header.record_count > MAX_RECORDS {
             return Err(LaunchError::Malformed);
         }
-        let (records, _) = <[Record]>::ref_from_prefix_with_elems(rest, header.record_count as usize)
-            .map_err(|_| LaunchError::Malformed)?;
-        let checked = Self { header, records, image };
+        let (records, _) =
+            <[Record]>::ref_from_prefix_with_elems(rest, header.record_count as usize)
+                .map_err(|_| LaunchError::Malformed)?;
+        let checked = Self {
+            header,
+            records,
+            image,
+        };
         for (number, record) in (0..).zip(records) {
             checked.page(record).ok_or(LaunchError::Record(number))?;
         }
@@ -148,17 +157,20 @@ impl<'a> LaunchImage<'a> {
         let bytes = match record.kind {
             kind::NORMAL | kind::UNMEASURED | kind::SECRETS | kind::CPUID | kind::VMSA => {
                 let start = record.data as usize;
-                self.image.get(start..start.checked_add(PAGE_BYTES)?)?
+                self.image.get(start..start.checked_add(PAGE_LENGTH)?)?
             }
             kind::ZERO if record.data == 0 => &[],
             kind::REQUIRED if record.data != 0 => &[],
             _ => return None,
         };
-        Some(LaunchPage { record: *record, bytes })
+        Some(LaunchPage {
+            record: *record,
+            bytes,
+        })
     }
 }
 
-/// A page to launch, for [`write`].
+/// A page to launch, for [`write()`].
 #[derive(Clone, Copy, Debug)]
 pub struct PageToLaunch<'a> {
     /// Guest physical address, page aligned.
@@ -172,7 +184,10 @@ pub struct PageToLaunch<'a> {
 }
 
 const fn carries_page(kind: u32) -> bool {
-    matches!(kind, kind::NORMAL | kind::UNMEASURED | kind::SECRETS | kind::CPUID | kind::VMSA)
+    matches!(
+        kind,
+        kind::NORMAL | kind::UNMEASURED | kind::SECRETS | kind::CPUID | kind::VMSA
+    )
 }
 
 /// Writes a launch image piece by piece to `sink` (`|piece| vec.extend_from_slice(piece)`).
@@ -185,31 +200,53 @@ pub fn write(
     pages: &[PageToLaunch<'_>],
     mut sink: impl FnMut(&[u8]),
 ) -> Result<(), usize> {
-    let record_count = u32::try_from(pages.len()).ok().filter(|count| *count <= MAX_RECORDS).ok_or(pages.len())?;
-    let table_end = (size_of::<Header>() + size_of::<Record>() * pages.len()).next_multiple_of(PAGE_BYTES);
+    let record_count = u32::try_from(pages.len())
+        .ok()
+        .filter(|count| *count <= MAX_RECORDS)
+        .ok_or(pages.len())?;
+    let table_end =
+        (size_of::<Header>() + size_of::<Record>() * pages.len()).next_multiple_of(PAGE_LENGTH);
     let data_pages = pages.iter().filter(|page| carries_page(page.kind)).count();
-    let image_bytes = (table_end + data_pages * PAGE_BYTES) as u64;
-    let header = Header { magic: MAGIC, version: VERSION, record_count, switches: switches.into_bits(), memory_bytes, image_bytes };
+    let image_bytes = (table_end + data_pages * PAGE_LENGTH) as u64;
+    let header = Header {
+        magic: MAGIC,
+        version: VERSION,
+        record_count,
+        switches: switches.into_bits(),
+        memory_bytes,
+        image_bytes,
+    };
     sink(header.as_bytes());
     let mut offset = u32::try_from(table_end).map_err(|_| pages.len())?;
     for (number, page) in pages.iter().enumerate() {
-        if !page.gpa.is_multiple_of(PAGE_SIZE) || page.bytes.len() > PAGE_BYTES {
+        if !page.gpa.is_multiple_of(PAGE_SIZE) || page.bytes.len() > PAGE_LENGTH {
             return Err(number);
         }
-        let mut record = Record { gpa: page.gpa, kind: page.kind, data: 0 };
+        let mut record = Record {
+            gpa: page.gpa,
+            kind: page.kind,
+            data: 0,
+        };
         if carries_page(page.kind) {
             record.data = offset;
-            offset = offset.checked_add(PAGE_SIZE as u32).ok_or(number)?;
+            offset = offset.checked_add(PAGE_BYTES).ok_or(number)?;
         } else if page.kind == kind::REQUIRED {
             record.data = page.pages;
         }
         sink(record.as_bytes());
     }
-    let zeros = <[u8; PAGE_BYTES]>::new_zeroed();
+    let zeros = <[u8; PAGE_LENGTH]>::new_zeroed();
     let pad = |sink: &mut dyn FnMut(&[u8]), written: usize| {
-        sink(zeros.get(..written.next_multiple_of(PAGE_BYTES) - written).unwrap_or_default());
+        sink(
+            zeros
+                .get(..written.next_multiple_of(PAGE_LENGTH) - written)
+                .unwrap_or_default(),
+        );
     };
-    pad(&mut sink, size_of::<Header>() + size_of::<Record>() * pages.len());
+    pad(
+        &mut sink,
+        size_of::<Header>() + size_of::<Record>() * pages.len(),
+    );
     for page in pages.iter().filter(|page| carries_page(page.kind)) {
         sink(page.bytes);
         if page.bytes.is_empty() {
@@ -226,18 +263,44 @@ mod tests {
     use std::vec::Vec;
 
     fn aligned(image: &[u8]) -> Vec<u64> {
-        image.chunks(8).map(|word| u64::from_le_bytes(word.try_into().unwrap())).collect()
+        image
+            .chunks(8)
+            .map(|word| u64::from_le_bytes(word.try_into().unwrap()))
+            .collect()
     }
 
     fn example() -> Vec<u8> {
         let pages = [
-            PageToLaunch { gpa: 0x40_0000, kind: kind::NORMAL, bytes: &[1, 2, 3], pages: 0 },
-            PageToLaunch { gpa: 0x40_1000, kind: kind::ZERO, bytes: &[], pages: 0 },
-            PageToLaunch { gpa: 0x50_0000, kind: kind::REQUIRED, bytes: &[], pages: 7 },
-            PageToLaunch { gpa: 0xFFFF_FFFF_F000, kind: kind::VMSA, bytes: &[9; 4096], pages: 0 },
+            PageToLaunch {
+                gpa: 0x40_0000,
+                kind: kind::NORMAL,
+                bytes: &[1, 2, 3],
+                pages: 0,
+            },
+            PageToLaunch {
+                gpa: 0x40_1000,
+                kind: kind::ZERO,
+                bytes: &[],
+                pages: 0,
+            },
+            PageToLaunch {
+                gpa: 0x50_0000,
+                kind: kind::REQUIRED,
+                bytes: &[],
+                pages: 7,
+            },
+            PageToLaunch {
+                gpa: 0xFFFF_FFFF_F000,
+                kind: kind::VMSA,
+                bytes: &[9; 4096],
+                pages: 0,
+            },
         ];
         let mut image = Vec::new();
-        write(Switches::new().with_trace(true), 1 << 30, &pages, |piece| image.extend_from_slice(piece)).unwrap();
+        write(Switches::new().with_trace(true), 1 << 30, &pages, |piece| {
+            image.extend_from_slice(piece);
+        })
+        .unwrap();
         image
     }
 
@@ -249,7 +312,10 @@ mod tests {
         assert_eq!(image.memory_bytes(), 1 << 30);
         let pages: Vec<_> = image.pages().collect();
         assert_eq!(pages.len(), 4);
-        assert_eq!((pages[0].record.gpa, &pages[0].bytes[..4]), (0x40_0000, &[1, 2, 3, 0][..]));
+        assert_eq!(
+            (pages[0].record.gpa, &pages[0].bytes[..4]),
+            (0x40_0000, &[1, 2, 3, 0][..])
+        );
         assert!(pages[1].bytes.is_empty());
         assert_eq!(pages[2].record.data, 7);
         assert_eq!(pages[3].bytes, &[9; 4096]);

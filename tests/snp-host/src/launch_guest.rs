@@ -49,11 +49,18 @@ impl<H: Hardware> Machine<'_, H> {
             self.nested.sync(&self.hardware, &self.rmp, first, true);
         }
         self.hardware.load_context(cpu.vcpu_mut());
+        self.record(
+            record::kind::TRACE,
+            format_args!("launched tsc={}", self.hardware.timestamp()),
+        );
         Ok(())
     }
 
     fn bad_launch(&self, what: &str, gpa: u64) -> ExitCode {
-        self.record(record::kind::DIED, format_args!("what=launch-{what} gpa={gpa:#x}"));
+        self.record(
+            record::kind::DIED,
+            format_args!("what=launch-{what} gpa={gpa:#x}"),
+        );
         ExitCode::BadLaunch
     }
 
@@ -106,7 +113,11 @@ impl<H: Hardware> Machine<'_, H> {
     fn assign(&mut self, index: usize, size: PageSize) -> bool {
         let gpa = self.plan.shared_page(index);
         if self.shared_view.is_patterned() {
-            self.hardware.fill(self.plan.private_page(index), size.bytes(), shared_view::scramble(gpa));
+            self.hardware.fill(
+                self.plan.private_page(index),
+                size.bytes(),
+                shared_view::scramble(gpa),
+            );
         }
         self.rmp.rmpupdate(index, size, true)
     }

@@ -47,6 +47,8 @@ pub mod shared_view;
 pub mod switches;
 #[cfg(test)]
 mod test_hardware;
+#[cfg(test)]
+mod tests;
 pub mod trapped_instruction;
 pub mod vcpu;
 pub mod vmcb;

@@ -63,7 +63,16 @@ impl<'a, H: Hardware> Machine<'a, H> {
         let shared_view = SharedView::new(shared, !switches.no_pattern());
         let rmp = Rmp::new(entries);
         let counters = Counters::default();
-        Some(Self { hardware, plan, switches, manner, rmp, shared_view, nested, counters })
+        Some(Self {
+            hardware,
+            plan,
+            switches,
+            manner,
+            rmp,
+            shared_view,
+            nested,
+            counters,
+        })
     }
 
     /// Writes one record.
@@ -73,7 +82,12 @@ impl<'a, H: Hardware> Machine<'a, H> {
 
     /// Writes all counters as snapshot `id`.
     pub fn snapshot(&self, id: u32) {
-        record::write_snapshot(&self.hardware, id, self.hardware.timestamp(), &self.counters);
+        record::write_snapshot(
+            &self.hardware,
+            id,
+            self.hardware.timestamp(),
+            &self.counters,
+        );
     }
 
     /// Reports an access that a correct guest does not make.
@@ -81,7 +95,10 @@ impl<'a, H: Hardware> Machine<'a, H> {
         let rip = cpu.vcpu().vmcb.save.rip;
         self.record(
             kind::VIOLATION,
-            format_args!("what={what} gpa={gpa:#x} vmpl={} rip={rip:#x}", cpu.current.number()),
+            format_args!(
+                "what={what} gpa={gpa:#x} vmpl={} rip={rip:#x}",
+                cpu.current.number()
+            ),
         );
         self.report_registers(cpu);
         ExitCode::Violation
@@ -89,7 +106,10 @@ impl<'a, H: Hardware> Machine<'a, H> {
 
     /// Reports that the guest cannot go on.
     pub fn died(&self, cpu: &Cpu, what: &str) -> ExitCode {
-        self.record(kind::DIED, format_args!("what={what} vmpl={}", cpu.current.number()));
+        self.record(
+            kind::DIED,
+            format_args!("what={what} vmpl={}", cpu.current.number()),
+        );
         self.report_registers(cpu);
         ExitCode::Died
     }
@@ -98,8 +118,8 @@ impl<'a, H: Hardware> Machine<'a, H> {
     fn report_registers(&self, cpu: &Cpu) {
         let vcpu = cpu.vcpu();
         let (control, save, registers) = (&vcpu.vmcb.control, &vcpu.vmcb.save, &vcpu.registers);
-        let died = |fields: fmt::Arguments<'_>| self.record(kind::DIED, fields);
-        died(format_args!(
+        let show = |fields: fmt::Arguments<'_>| self.record(kind::TRACE, fields);
+        show(format_args!(
             "exit={:#x} info1={:#x} info2={:#x} rip={:#x} rsp={:#x} rflags={:#x} cs={:#x} efer={:#x} ghcb={:#x}",
             control.exit_code,
             control.exit_info_1,
@@ -111,7 +131,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             save.efer,
             vcpu.ghcb_msr,
         ));
-        died(format_args!(
+        show(format_args!(
             "cr0={:#x} cr2={:#x} cr3={:#x} cr4={:#x} rax={:#x} registers={registers:x?}",
             save.cr0, save.cr2, save.cr3, save.cr4, save.rax,
         ));
@@ -121,7 +141,10 @@ impl<'a, H: Hardware> Machine<'a, H> {
             if self.read_linear(vcpu, address, &mut word).is_err() {
                 break;
             }
-            died(format_args!("stack={address:#x} value={:#x}", u64::from_le_bytes(word)));
+            show(format_args!(
+                "stack={address:#x} value={:#x}",
+                u64::from_le_bytes(word)
+            ));
         }
     }
 
@@ -134,7 +157,10 @@ impl<'a, H: Hardware> Machine<'a, H> {
             code
         };
         self.snapshot(record::FINAL_SNAPSHOT);
-        self.record(kind::EXIT, format_args!("code={} checked={checked}", code as u32));
+        self.record(
+            kind::EXIT,
+            format_args!("code={} checked={checked}", code as u32),
+        );
         code
     }
 }

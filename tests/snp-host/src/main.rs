@@ -8,6 +8,7 @@
 mod bare_metal;
 
 use bare_metal::{BareMetal, exceptions, processor, raw_memory, stop};
+use snp_host::hardware::Processor;
 use snp_host::launch::LaunchImage;
 use snp_host::machine::Machine;
 use snp_host::memory_plan::{HIGH_BASE, LAUNCH_BASE, LAUNCH_BYTES, MemoryPlan};
@@ -34,14 +35,21 @@ fn run() -> ExitCode {
     record::write(
         &BareMetal,
         kind::BOOT,
-        format_args!("version=1 mem={bytes} switches={:#x}", switches.into_bits()),
+        format_args!(
+            "version=1 mem={bytes} switches={:#x} tsc={}",
+            switches.into_bits(),
+            BareMetal.timestamp(),
+        ),
     );
     let Some(plan) = MemoryPlan::new(bytes) else {
         return refuse(format_args!("what=launch-memory-size bytes={bytes}"));
     };
     let available = HIGH_BASE + raw_memory::ram_above_4_gib();
     if plan.tables_base() + plan.tables_bytes() > available {
-        return refuse(format_args!("what=machine-too-small needs={}", plan.machine_bytes()));
+        return refuse(format_args!(
+            "what=machine-too-small needs={}",
+            plan.machine_bytes()
+        ));
     }
     let pages = plan.layout().pages();
     let base = plan.tables_base();
@@ -55,8 +63,12 @@ fn run() -> ExitCode {
             raw_memory::zeroed_slice::<bool>(shared_base, pages),
         )
     };
-    let Some(mut machine) = Machine::new(BareMetal, plan, switches, entries, shared, nested_base) else {
-        return refuse(format_args!("what=launch-switches switches={:#x}", switches.into_bits()));
+    let Some(mut machine) = Machine::new(BareMetal, plan, switches, entries, shared, nested_base)
+    else {
+        return refuse(format_args!(
+            "what=launch-switches switches={:#x}",
+            switches.into_bits()
+        ));
     };
     let maps = PermissionMaps::new(switches.pass_through());
     let mut cpu = Cpu::new(0, &maps, switches.pass_through());
@@ -68,13 +80,23 @@ fn run() -> ExitCode {
 
 fn refuse(fields: core::fmt::Arguments<'_>) -> ExitCode {
     record::write(&BareMetal, kind::DIED, fields);
-    record::write(&BareMetal, kind::EXIT, format_args!("code={}", ExitCode::BadLaunch as u32));
+    record::write(
+        &BareMetal,
+        kind::EXIT,
+        format_args!("code={}", ExitCode::BadLaunch as u32),
+    );
     ExitCode::BadLaunch
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    let (file, line) = info.location().map_or(("unknown", 0), |at| (at.file(), at.line()));
-    record::write(&BareMetal, kind::DIED, format_args!("what=host-panic at={file}:{line}"));
+    let (file, line) = info
+        .location()
+        .map_or(("unknown", 0), |at| (at.file(), at.line()));
+    record::write(
+        &BareMetal,
+        kind::DIED,
+        format_args!("what=host-panic at={file}:{line}"),
+    );
     stop(ExitCode::HostFault)
 }

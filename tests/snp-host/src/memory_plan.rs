@@ -53,12 +53,22 @@ impl MemoryPlan {
         let low_bytes = bytes.min(HOST_BASE);
         let high_bytes = bytes - low_bytes;
         let ranges = [
-            Range { base: 0, bytes: low_bytes },
-            Range { base: HIGH_BASE, bytes: high_bytes },
+            Range {
+                base: 0,
+                bytes: low_bytes,
+            },
+            Range {
+                base: HIGH_BASE,
+                bytes: high_bytes,
+            },
         ];
         let used = if high_bytes == 0 { 1 } else { 2 };
         let layout = Layout::new(ranges.get(..used)?)?;
-        Some(Self { layout, low_bytes, high_bytes })
+        Some(Self {
+            layout,
+            low_bytes,
+            high_bytes,
+        })
     }
 
     /// The guest's RAM: what memory map the VMM reports, and how pages are numbered.
@@ -76,7 +86,9 @@ impl MemoryPlan {
     /// Guest address, and so host address of the shared view, of page `index`.
     #[must_use]
     pub fn shared_page(&self, index: usize) -> u64 {
-        self.layout.gpa_of(index).map_or(0, GuestPhysicalAddress::bits)
+        self.layout
+            .gpa_of(index)
+            .map_or(0, GuestPhysicalAddress::bits)
     }
 
     /// Host address of the private view of page `index`.
@@ -112,7 +124,11 @@ impl MemoryPlan {
     #[must_use]
     pub const fn machine_bytes(&self) -> u64 {
         let bytes = DEVICE_BASE + (self.tables_base() - HIGH_BASE) + self.tables_bytes();
-        if bytes < SMALLEST_MACHINE { SMALLEST_MACHINE } else { bytes }
+        if bytes < SMALLEST_MACHINE {
+            SMALLEST_MACHINE
+        } else {
+            bytes
+        }
     }
 }
 
@@ -133,9 +149,19 @@ mod tests {
 
     #[test]
     fn views_and_tables_do_not_overlap_and_fit() {
-        for bytes in [512 << 20, 1 << 30, HOST_BASE, HOST_BASE + LARGE_PAGE_SIZE, 8 << 30] {
+        for bytes in [
+            512 << 20,
+            1 << 30,
+            HOST_BASE,
+            HOST_BASE + LARGE_PAGE_SIZE,
+            8 << 30,
+        ] {
             let plan = MemoryPlan::new(bytes).unwrap();
-            let shared_end = plan.layout().ranges().last().map_or(0, |range| range.base + range.bytes);
+            let shared_end = plan
+                .layout()
+                .ranges()
+                .last()
+                .map_or(0, |range| range.base + range.bytes);
             assert!(plan.private_page(0) >= shared_end.max(HIGH_BASE));
             assert_eq!(plan.private_page(0) % LARGE_PAGE_SIZE, 0);
             assert_eq!(plan.private_page(plan.layout().pages()), plan.tables_base());

@@ -104,7 +104,10 @@ impl<H: Hardware> Machine<'_, H> {
     pub fn terminate(&self, cpu: &Cpu, reason_set: u64, reason: u64) -> ExitCode {
         self.record(
             kind::TERMINATE,
-            format_args!("vmpl={} set={reason_set:#x} reason={reason:#x}", cpu.current.number()),
+            format_args!(
+                "vmpl={} set={reason_set:#x} reason={reason:#x}",
+                cpu.current.number()
+            ),
         );
         match (reason_set == u64::from(GUEST_REASON_SET), reason) {
             (true, 0) => ExitCode::Success,

@@ -52,10 +52,10 @@ impl<H: Hardware> Machine<'_, H> {
             return Err(self.violation(cpu, "no-memory", gpa));
         };
         match access(entry, cpu.current, c_bit, kind) {
-            AccessOutcome::NotValidated => {
-                self.inject_communication(cpu, exit_code::NOT_VALIDATED)
+            AccessOutcome::NotValidated => self.inject_communication(cpu, exit_code::NOT_VALIDATED),
+            AccessOutcome::NotAssigned => {
+                self.mismatch(cpu, "private-access-to-shared-page", gpa, index, false)
             }
-            AccessOutcome::NotAssigned => self.mismatch(cpu, "private-access-to-shared-page", gpa, index, false),
             AccessOutcome::SharedAccessToPrivate => {
                 self.mismatch(cpu, "shared-access-to-private-page", gpa, index, true)
             }
@@ -66,7 +66,8 @@ impl<H: Hardware> Machine<'_, H> {
             }
             AccessOutcome::Allowed(View::Private) if !c_bit => {
                 self.counters.event(Event::Alias);
-                self.nested.alias(&self.hardware, &self.rmp, cpu.current, index);
+                self.nested
+                    .alias(&self.hardware, &self.rmp, cpu.current, index);
                 Ok(())
             }
             AccessOutcome::Allowed(_) => Err(self.violation(cpu, "nested-tables-differ", gpa)),
@@ -79,6 +80,7 @@ impl<H: Hardware> Machine<'_, H> {
             return Err(self.violation(cpu, what, gpa));
         }
         self.counters.event(Event::ConvertImplicit);
-        self.convert(index, PageSize::Size4K, shared).map_err(|_| self.died(cpu, "conversion"))
+        self.convert(index, PageSize::Size4K, shared)
+            .map_err(|_| self.died(cpu, "conversion"))
     }
 }

@@ -50,7 +50,9 @@ impl<H: Hardware> Machine<'_, H> {
             (false, PageSize::Size2M) => Event::ConvertPrivate2M,
         });
         match &mut run.pending {
-            Some((pending, start, bytes)) if *pending == shared && *start + *bytes == page.bits() => {
+            Some((pending, start, bytes))
+                if *pending == shared && *start + *bytes == page.bits() =>
+            {
                 *bytes += size.bytes();
             }
             _ => {
@@ -91,10 +93,15 @@ impl<H: Hardware> Machine<'_, H> {
             return Err(HostError);
         }
         for page in index..index + pages {
-            let newly_assigned = !shared && self.rmp.entry(page).is_some_and(|entry| !entry.assigned);
+            let newly_assigned =
+                !shared && self.rmp.entry(page).is_some_and(|entry| !entry.assigned);
             if newly_assigned && self.shared_view.is_patterned() {
                 let gpa = self.plan.shared_page(page);
-                self.hardware.fill(self.plan.private_page(page), PageSize::Size4K.bytes(), shared_view::scramble(gpa));
+                self.hardware.fill(
+                    self.plan.private_page(page),
+                    PageSize::Size4K.bytes(),
+                    shared_view::scramble(gpa),
+                );
             }
             self.set_shared(page, shared);
         }
@@ -110,7 +117,12 @@ impl<H: Hardware> Machine<'_, H> {
         if was_large && size == PageSize::Size4K && !still_large {
             self.counters.event(Event::Psmash);
         }
-        self.nested.sync(&self.hardware, &self.rmp, index, size == PageSize::Size2M || was_large);
+        self.nested.sync(
+            &self.hardware,
+            &self.rmp,
+            index,
+            size == PageSize::Size2M || was_large,
+        );
         Ok(())
     }
 

@@ -3,13 +3,25 @@
 
 /// MSRs that a VMSA carries, so that a guest may access them without an exit.
 const UNINTERCEPTED: [u32; 19] = [
-    0x174, 0x175, 0x176, // SYSENTER
+    0x174,
+    0x175,
+    0x176, // SYSENTER
     0x1D9, // DEBUGCTL
     0x277, // PAT
-    0x6A0, 0x6A2, 0x6A4, 0x6A8, // CET
+    0x6A0,
+    0x6A2,
+    0x6A4,
+    0x6A8, // CET
     0xDA0, // XSS
-    0xC000_0080, 0xC000_0081, 0xC000_0082, 0xC000_0083, 0xC000_0084, // EFER, STAR to SFMASK
-    0xC000_0100, 0xC000_0101, 0xC000_0102, 0xC000_0103, // FS, GS, kernel GS base, TSC_AUX
+    0xC000_0080,
+    0xC000_0081,
+    0xC000_0082,
+    0xC000_0083,
+    0xC000_0084, // EFER, STAR to SFMASK
+    0xC000_0100,
+    0xC000_0101,
+    0xC000_0102,
+    0xC000_0103, // FS, GS, kernel GS base, TSC_AUX
 ];
 /// MSRs intercepted in every mode: the host keeps the GHCB MSR and SEV_STATUS per vCPU.
 const ALWAYS_INTERCEPTED: [u32; 2] = [snp::msr::GHCB, snp::msr::SEV_STATUS];
@@ -31,7 +43,10 @@ impl PermissionMaps {
     #[must_use]
     pub fn new(pass_through: bool) -> Self {
         let fill = if pass_through { 0 } else { 0xFF };
-        let mut maps = Self { io: [fill; 0x3000], msr: [fill; 0x2000] };
+        let mut maps = Self {
+            io: [fill; 0x3000],
+            msr: [fill; 0x2000],
+        };
         for msr in UNINTERCEPTED {
             maps.set(msr, false);
         }
@@ -42,16 +57,20 @@ impl PermissionMaps {
     }
 
     fn set(&mut self, msr: u32, intercepted: bool) {
-        let Some((vector, first)) = (0_u32..)
-            .zip(MSR_VECTORS)
-            .find(|(_, first)| msr.checked_sub(*first).is_some_and(|offset| offset < MSRS_PER_VECTOR))
-        else {
+        let Some((vector, first)) = (0_u32..).zip(MSR_VECTORS).find(|(_, first)| {
+            msr.checked_sub(*first)
+                .is_some_and(|offset| offset < MSRS_PER_VECTOR)
+        }) else {
             return;
         };
         let bit = 2 * (vector * MSRS_PER_VECTOR + msr - first);
         if let Some(byte) = self.msr.get_mut(bit as usize / 8) {
             let mask = 3 << (bit % 8);
-            *byte = if intercepted { *byte | mask } else { *byte & !mask };
+            *byte = if intercepted {
+                *byte | mask
+            } else {
+                *byte & !mask
+            };
         }
     }
 

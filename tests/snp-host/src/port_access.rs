@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Port, device-memory and MSR requests of a GHCB.
 
-use snp::ghcb::{IoExitInformation, offset};
+use snp::ghcb::{IoExitInformation, malformed, offset};
 
 use crate::exits::low;
-use crate::ghcb_exit::{GhcbReply, GhcbRequest, reason};
+use crate::ghcb_exit::{GhcbReply, GhcbRequest};
 use crate::hardware::Hardware;
 use crate::machine::Machine;
 use crate::record::{EXIT_PORT, MARKER_PORT, RECORD_PORT, kind};
@@ -28,7 +28,7 @@ impl<H: Hardware> Machine<'_, H> {
         let io = IoExitInformation::from_bits(request.info_1);
         let bytes = io.operand_bytes();
         if bytes == 0 {
-            return GhcbReply::malformed(reason::INVALID_INPUT);
+            return GhcbReply::malformed(malformed::INVALID_INPUT);
         }
         if io.string() {
             return self.string_access(request, io);
@@ -36,13 +36,17 @@ impl<H: Hardware> Machine<'_, H> {
         if io.input() {
             let value = self.port_read(io.port(), bytes);
             // A narrow IN leaves the rest of RAX alone.
-            let mask = if bytes == 4 { u64::MAX } else { (1 << (8 * u32::from(bytes))) - 1 };
+            let mask = if bytes == 4 {
+                u64::MAX
+            } else {
+                (1 << (8 * u32::from(bytes))) - 1
+            };
             GhcbReply::rax((request.rax & !mask) | (u64::from(value) & mask))
         } else if request.has(&[offset::RAX]) {
             self.port_write(io.port(), bytes, low(request.rax));
             GhcbReply::default()
         } else {
-            GhcbReply::malformed(reason::MISSING_INPUT)
+            GhcbReply::malformed(malformed::MISSING_INPUT)
         }
     }
 
@@ -50,9 +54,11 @@ impl<H: Hardware> Machine<'_, H> {
     fn string_access(&self, request: &GhcbRequest, io: IoExitInformation) -> GhcbReply {
         let bytes = io.operand_bytes();
         let count = if io.repeat() { request.info_2 } else { 1 };
-        let buffer = count.checked_mul(u64::from(bytes)).and_then(|length| request.buffer(length));
+        let buffer = count
+            .checked_mul(u64::from(bytes))
+            .and_then(|length| request.buffer(length));
         let Some(buffer) = buffer else {
-            return GhcbReply::malformed(reason::BAD_SCRATCH);
+            return GhcbReply::malformed(malformed::INVALID_SCRATCH);
         };
         let size = usize::from(bytes);
         for address in (0..count).map(|number| buffer + number * u64::from(bytes)) {
@@ -60,7 +66,10 @@ impl<H: Hardware> Machine<'_, H> {
             let element = word.get_mut(..size).unwrap_or_default();
             if io.input() {
                 element.copy_from_slice(
-                    self.port_read(io.port(), bytes).to_le_bytes().get(..size).unwrap_or_default(),
+                    self.port_read(io.port(), bytes)
+                        .to_le_bytes()
+                        .get(..size)
+                        .unwrap_or_default(),
                 );
                 self.hardware.write(address, element);
             } else {
@@ -72,7 +81,11 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     fn port_read(&self, port: u16, bytes: u8) -> u32 {
-        if is_host_port(port) { u32::MAX } else { self.hardware.port_read(port, bytes) }
+        if is_host_port(port) {
+            u32::MAX
+        } else {
+            self.hardware.port_read(port, bytes)
+        }
     }
 
     fn port_write(&self, port: u16, bytes: u8, value: u32) {
@@ -89,21 +102,26 @@ impl<H: Hardware> Machine<'_, H> {
     pub fn device_access(&self, request: &GhcbRequest, write: bool) -> GhcbReply {
         let (gpa, length) = (request.info_1, request.info_2);
         let Ok(bytes @ (1 | 2 | 4 | 8)) = u8::try_from(length) else {
-            return GhcbReply::malformed(reason::INVALID_INPUT);
+            return GhcbReply::malformed(malformed::INVALID_INPUT);
         };
         if !self.is_device(gpa, length) || !gpa.is_multiple_of(length) {
-            return GhcbReply::malformed(reason::INVALID_INPUT);
+            return GhcbReply::malformed(malformed::INVALID_INPUT);
         }
         let Some(buffer) = request.buffer(length) else {
-            return GhcbReply::malformed(reason::BAD_SCRATCH);
+            return GhcbReply::malformed(malformed::INVALID_SCRATCH);
         };
         let mut word = [0; 8];
         if write {
-            self.hardware.read(buffer, word.get_mut(..usize::from(bytes)).unwrap_or_default());
-            self.hardware.device_write(gpa, bytes, u64::from_le_bytes(word));
+            self.hardware.read(
+                buffer,
+                word.get_mut(..usize::from(bytes)).unwrap_or_default(),
+            );
+            self.hardware
+                .device_write(gpa, bytes, u64::from_le_bytes(word));
         } else {
             word = self.hardware.device_read(gpa, bytes).to_le_bytes();
-            self.hardware.write(buffer, word.get(..usize::from(bytes)).unwrap_or_default());
+            self.hardware
+                .write(buffer, word.get(..usize::from(bytes)).unwrap_or_default());
         }
         GhcbReply::default()
     }
@@ -112,7 +130,7 @@ impl<H: Hardware> Machine<'_, H> {
     pub fn ghcb_msr_access(&self, request: &GhcbRequest) -> GhcbReply {
         let write = request.info_1 & 1 != 0;
         if !request.has(&[offset::RCX]) || (write && !request.has(&[offset::RAX, offset::RDX])) {
-            return GhcbReply::malformed(reason::MISSING_INPUT);
+            return GhcbReply::malformed(malformed::MISSING_INPUT);
         }
         if !is_ignored_msr(low(request.rcx)) {
             return GhcbReply::exception(event::GENERAL_PROTECTION);
@@ -121,6 +139,9 @@ impl<H: Hardware> Machine<'_, H> {
             return GhcbReply::default();
         }
         let zeros = [Some((offset::RAX, 0)), Some((offset::RDX, 0)), None, None];
-        GhcbReply { registers: zeros, ..GhcbReply::default() }
+        GhcbReply {
+            registers: zeros,
+            ..GhcbReply::default()
+        }
     }
 }

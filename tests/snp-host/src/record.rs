@@ -34,13 +34,14 @@ pub mod kind {
     pub const MARK: &str = "mark";
     /// `what= gpa= vmpl= rip=`; the machine stops.
     pub const VIOLATION: &str = "violation";
-    /// `what= vmpl= …`; the guest cannot go on, the machine stops.
+    /// `what= …`; the guest cannot go on, the machine stops.
     pub const DIED: &str = "died";
     /// `vmpl= set= reason=`
     pub const TERMINATE: &str = "terminate";
     /// `gpa= offset= found= expected=`
     pub const PATTERN: &str = "pattern";
-    /// `vmpl= exit= info1= info2= rip=`
+    /// For a reader only: exits (`vmpl= exit= info1= info2= rip=`), and the registers and stack
+    /// behind a `violation` or `died` record.
     pub const TRACE: &str = "trace";
     /// `code=`; the last line.
     pub const EXIT: &str = "exit";
@@ -89,9 +90,17 @@ pub fn write(devices: &impl Devices, kind: &str, fields: fmt::Arguments<'_>) {
 
 /// Writes all counters between a `snapshot` and an `end` record.
 pub fn write_snapshot(devices: &impl Devices, id: u32, timestamp: u64, counters: &Counters) {
-    write(devices, kind::SNAPSHOT, format_args!("id={id} tsc={timestamp}"));
+    write(
+        devices,
+        kind::SNAPSHOT,
+        format_args!("id={id} tsc={timestamp}"),
+    );
     let _ = counters.for_each(|name, value| {
-        write(devices, kind::COUNT, format_args!("name={name} value={value}"));
+        write(
+            devices,
+            kind::COUNT,
+            format_args!("name={name} value={value}"),
+        );
         Ok(())
     });
     write(devices, kind::END, format_args!("id={id}"));

@@ -44,7 +44,11 @@ pub struct SharedView<'a> {
 impl<'a> SharedView<'a> {
     /// Nothing shared yet; `patterned` turns the test on.
     pub const fn new(shared: &'a mut [bool], patterned: bool) -> Self {
-        Self { shared, pages: 0, patterned }
+        Self {
+            shared,
+            pages: 0,
+            patterned,
+        }
     }
 
     /// Whether the guest asked for page `index` to be shared.
@@ -70,7 +74,11 @@ impl<'a> SharedView<'a> {
         match self.shared.get_mut(index) {
             Some(state) if *state != shared => {
                 *state = shared;
-                self.pages = if shared { self.pages + 1 } else { self.pages.saturating_sub(1) };
+                self.pages = if shared {
+                    self.pages + 1
+                } else {
+                    self.pages.saturating_sub(1)
+                };
                 true
             }
             _ => false,
@@ -93,14 +101,18 @@ impl<H: Hardware> Machine<'_, H> {
             return;
         }
         self.counters.event(Event::PatternChecked);
-        let Some((offset, found)) = self.hardware.first_difference(gpa, PAGE_SIZE, pattern(gpa)) else {
+        let Some((offset, found)) = self.hardware.first_difference(gpa, PAGE_SIZE, pattern(gpa))
+        else {
             return;
         };
         self.counters.event(Event::PatternBad);
         if self.counters.events(Event::PatternBad) <= MAX_RECORDS {
             self.record(
                 kind::PATTERN,
-                format_args!("gpa={gpa:#x} offset={offset:#x} found={found:#x} expected={:#x}", pattern(gpa)),
+                format_args!(
+                    "gpa={gpa:#x} offset={offset:#x} found={found:#x} expected={:#x}",
+                    pattern(gpa)
+                ),
             );
         }
     }

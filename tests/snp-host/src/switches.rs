@@ -38,7 +38,10 @@ mod tests {
     fn bits_are_where_the_runner_writes_them() {
         assert_eq!(Switches::new().with_small_pages_only(true).into_bits(), 1);
         assert_eq!(Switches::new().with_ram_starts_private(true).into_bits(), 2);
-        assert_eq!(Switches::new().with_implicit_conversion(true).into_bits(), 4);
+        assert_eq!(
+            Switches::new().with_implicit_conversion(true).into_bits(),
+            4
+        );
         assert_eq!(Switches::new().with_pass_through(true).into_bits(), 8);
         assert_eq!(Switches::new().with_trace(true).into_bits(), 16);
         assert_eq!(Switches::new().with_no_pattern(true).into_bits(), 32);

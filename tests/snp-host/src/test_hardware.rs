@@ -2,6 +2,7 @@
 //! A machine for the unit tests: sparse memory, recorded port accesses, no processor.
 
 use core::cell::{Cell, RefCell};
+use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
@@ -11,7 +12,7 @@ use crate::vcpu::Vcpu;
 /// Sparse memory that reads as zero, and what was written to ports.
 #[derive(Debug, Default)]
 pub struct TestHardware {
-    words: RefCell<BTreeMap<u64, u64>>,
+    pages: RefCell<BTreeMap<u64, Box<[u64; 512]>>>,
     /// Port writes: (port, bytes, value).
     pub port_writes: RefCell<Vec<(u16, u8, u32)>>,
     /// What the next port or device read yields.
@@ -22,7 +23,10 @@ impl TestHardware {
     /// Bytes written to `port`, as text.
     pub fn text(&self, port: u16) -> std::string::String {
         let writes = self.port_writes.borrow();
-        let bytes = writes.iter().filter(|write| write.0 == port).map(|write| write.2.to_le_bytes()[0]);
+        let bytes = writes
+            .iter()
+            .filter(|write| write.0 == port)
+            .map(|write| write.2.to_le_bytes()[0]);
         std::string::String::from_utf8_lossy(&bytes.collect::<Vec<_>>()).into_owned()
     }
 }
@@ -44,11 +48,15 @@ impl PhysicalMemory for TestHardware {
     }
 
     fn fill(&self, address: u64, length: u64, word: u64) {
-        let mut words = self.words.borrow_mut();
-        if word == 0 {
-            words.retain(|at, _| !(address..address + length).contains(at));
-        } else {
-            words.extend((address..address + length).step_by(8).map(|at| (at, word)));
+        assert!((address | length).is_multiple_of(64));
+        let mut pages = self.pages.borrow_mut();
+        for page in (address..address + length).step_by(4096) {
+            let content = pages
+                .entry(page / 4096)
+                .or_insert_with(|| Box::new([0; 512]));
+            let first = index(page);
+            let end = (address + length - page).div_ceil(8).min(512);
+            content[first..usize::try_from(end).unwrap()].fill(word);
         }
     }
 
@@ -61,17 +69,25 @@ impl PhysicalMemory for TestHardware {
 
     fn read_u64(&self, address: u64) -> u64 {
         assert!(address.is_multiple_of(8));
-        self.words.borrow().get(&address).copied().unwrap_or(0)
+        self.pages
+            .borrow()
+            .get(&(address / 4096))
+            .map_or(0, |page| page[index(address)])
     }
 
     fn write_u64(&self, address: u64, word: u64) {
         assert!(address.is_multiple_of(8));
-        if word == 0 {
-            self.words.borrow_mut().remove(&address);
-        } else {
-            self.words.borrow_mut().insert(address, word);
-        }
+        let mut pages = self.pages.borrow_mut();
+        let page = pages
+            .entry(address / 4096)
+            .or_insert_with(|| Box::new([0; 512]));
+        page[index(address)] = word;
     }
+}
+
+/// Number of the word in its page.
+fn index(address: u64) -> usize {
+    usize::try_from(address % 4096 / 8).unwrap()
 }
 
 impl Devices for TestHardware {

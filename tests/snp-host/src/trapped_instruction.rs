@@ -57,7 +57,11 @@ impl<H: Hardware> Machine<'_, H> {
                 // Every VMRUN flushes all translations of this CPU.
                 vcpu.advance(instruction.length());
                 let flush = instruction == Trapped::Invlpgb;
-                let counted = if flush { Instruction::Invlpgb } else { Instruction::Tlbsync };
+                let counted = if flush {
+                    Instruction::Invlpgb
+                } else {
+                    Instruction::Tlbsync
+                };
                 self.counters.instruction(vmpl, counted);
                 return Ok(());
             }
@@ -73,7 +77,11 @@ impl<H: Hardware> Machine<'_, H> {
     fn page_instruction(&mut self, cpu: &mut Cpu, instruction: Trapped) -> Flow {
         let vcpu = cpu.vcpu_mut();
         let long = vcpu.vmcb.save.efer & EFER_LMA != 0;
-        let linear = if long { vcpu.vmcb.save.rax } else { u64::from(low(vcpu.vmcb.save.rax)) };
+        let linear = if long {
+            vcpu.vmcb.save.rax
+        } else {
+            u64::from(low(vcpu.vmcb.save.rax))
+        };
         let at = match self.translate(vcpu, linear) {
             Ok(at) => at,
             Err(Unreachable::NotMapped) => {
@@ -84,7 +92,13 @@ impl<H: Hardware> Machine<'_, H> {
             Err(Unreachable::Forbidden) => return Err(self.died(cpu, "operand-not-translated")),
         };
         let Some(index) = self.plan.page_index(at.gpa).filter(|_| at.c_bit) else {
-            complete(vcpu, Completion { code: InstructionCode::FAIL_INPUT, carry: false });
+            complete(
+                vcpu,
+                Completion {
+                    code: InstructionCode::FAIL_INPUT,
+                    carry: false,
+                },
+            );
             return Ok(());
         };
         // A small operation on a large entry is a nested page fault, the host smashes and resumes.
@@ -118,30 +132,38 @@ impl<H: Hardware> Machine<'_, H> {
         index: usize,
     ) -> Outcome<(InstructionCode, bool)> {
         let (caller, rdx) = (vcpu.vmpl, vcpu.registers.rdx);
-        let size = if vcpu.registers.rcx & 1 != 0 { PageSize::Size2M } else { PageSize::Size4K };
+        let size = if vcpu.registers.rcx & 1 != 0 {
+            PageSize::Size2M
+        } else {
+            PageSize::Size4K
+        };
         let target = RmpAdjustTarget::from_bits(rdx);
         let outcome = match instruction {
             Trapped::Pvalidate => map(
                 self.rmp.pvalidate(index, size, rdx & 1 != 0, caller),
                 |result| (result.code, result.unchanged),
             ),
-            Trapped::RmpAdjust => {
-                map(self.rmp.rmpadjust(index, size, target, caller), |code| (code, false))
-            }
+            Trapped::RmpAdjust => map(self.rmp.rmpadjust(index, size, target, caller), |code| {
+                (code, false)
+            }),
             _ => {
                 let queried = Vmpl::try_from(target.vmpl()).unwrap_or(Vmpl::Vmpl0);
-                return map(self.rmp.rmpquery(index, queried, caller), |result| match result {
-                    Ok((view, size)) => {
-                        vcpu.registers.rdx = view.into_bits();
-                        vcpu.registers.rcx = u64::from(size == PageSize::Size2M);
-                        (InstructionCode::SUCCESS, false)
-                    }
-                    Err(code) => (code, false),
-                });
+                return map(
+                    self.rmp.rmpquery(index, queried, caller),
+                    |result| match result {
+                        Ok((view, size)) => {
+                            vcpu.registers.rdx = view.into_bits();
+                            vcpu.registers.rcx = u64::from(size == PageSize::Size2M);
+                            (InstructionCode::SUCCESS, false)
+                        }
+                        Err(code) => (code, false),
+                    },
+                );
             }
         };
         if let Outcome::Done((InstructionCode::SUCCESS, false)) = outcome {
-            self.nested.sync(&self.hardware, &self.rmp, index, size == PageSize::Size2M);
+            self.nested
+                .sync(&self.hardware, &self.rmp, index, size == PageSize::Size2M);
         }
         outcome
     }

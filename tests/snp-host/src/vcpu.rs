@@ -149,14 +149,22 @@ impl Vcpu {
         control.event_injection = vmsa.event_injection;
         control.interrupt_shadow = 0;
         // A restricted-injection guest takes no interrupt: they wait until another VMPL runs.
-        control.interrupt_control =
-            if self.features.restricted_injection() { VIRTUAL_INTERRUPT_MASKING } else { 0 };
+        control.interrupt_control = if self.features.restricted_injection() {
+            VIRTUAL_INTERRUPT_MASKING
+        } else {
+            0
+        };
     }
 
     /// Writes the state back to `vmsa` with `exit_code`, as hardware does at an exit.
     pub fn store(&self, vmsa: &mut Vmsa, exit_code: u64) {
         let vmpl = vmsa.vmpl;
-        let save = self.vmcb.save.as_bytes().get(..COMMON_SAVE_BYTES).unwrap_or_default();
+        let save = self
+            .vmcb
+            .save
+            .as_bytes()
+            .get(..COMMON_SAVE_BYTES)
+            .unwrap_or_default();
         if let Some(common) = vmsa.as_mut_bytes().get_mut(..COMMON_SAVE_BYTES) {
             common.copy_from_slice(save);
         }
@@ -221,7 +229,11 @@ impl Cpu {
     #[must_use]
     pub fn new(apic_id: u32, maps: &PermissionMaps, pass_through: bool) -> Self {
         let vcpus = Vmpl::ALL.map(|vmpl| Vcpu::new(vmpl, maps, pass_through));
-        Self { vcpus, current: Vmpl::Vmpl0, apic_id }
+        Self {
+            vcpus,
+            current: Vmpl::Vmpl0,
+            apic_id,
+        }
     }
 
     /// The vCPU that runs.
@@ -277,13 +289,21 @@ mod tests {
         vmsa.sev_features = 0x9;
         vcpu.load(&vmsa);
         assert!(vcpu.is_runnable() && vcpu.is_unpaged());
-        assert_eq!(vcpu.vmcb.control.interrupt_control, VIRTUAL_INTERRUPT_MASKING);
+        assert_eq!(
+            vcpu.vmcb.control.interrupt_control,
+            VIRTUAL_INTERRUPT_MASKING
+        );
         assert_eq!(vcpu.vmcb.save.tr.attributes, VmsaSegment::BUSY_TSS);
         vcpu.vmcb.save.rax = 2;
+        // A VMCB has no VMPL: what lies there after a run is not the guest's level.
+        vcpu.vmcb.save.reserved_0a0 = [0; 0x2B];
         let mut stored = Vmsa::new_zeroed();
         stored.vmpl = 2;
         vcpu.store(&mut stored, 0x403);
-        assert_eq!((stored.vmpl, stored.rip, stored.rax, stored.xcr0), (2, 0x1234, 2, 7));
+        assert_eq!(
+            (stored.vmpl, stored.rip, stored.rax, stored.xcr0),
+            (2, 0x1234, 2, 7)
+        );
         assert_eq!(stored.r8_to_r15, vmsa.r8_to_r15);
         assert_eq!(stored.exit_code, 0x403);
     }

@@ -126,7 +126,10 @@ pub mod event {
 /// The control area (table B-1).
 #[derive(Clone, Debug, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-#[expect(missing_docs, reason = "reserved gaps are named only to keep the layout")]
+#[expect(
+    missing_docs,
+    reason = "reserved gaps are named only to keep the layout"
+)]
 pub struct ControlArea {
     /// Intercepted control-register reads.
     pub intercept_cr_read: u16,

@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::counters::Event;
 use crate::hardware::Hardware;
 use crate::machine::Machine;
-use crate::vcpu::{Cpu, FloatState};
+use crate::vcpu::{Cpu, FloatState, Vcpu};
 
 /// AP-creation operations (GHCB specification, 4.1.9).
 const CREATE_ON_INIT: u16 = 0;
@@ -21,16 +21,16 @@ const CREATE: u16 = 1;
 const DESTROY: u16 = 2;
 
 impl<H: Hardware> Machine<'_, H> {
-    /// Host address of the VMSA page and its entry's index, unless it is no RAM.
-    fn vmsa_page(&self, page: GuestPhysicalAddress) -> Option<(u64, usize)> {
-        let index = self.plan.page_index(page.bits())?;
-        Some((self.plan.private_page(index), index))
+    fn read_vmsa(&self, index: usize) -> Vmsa {
+        let mut vmsa = Vmsa::new_zeroed();
+        self.hardware
+            .read(self.plan.private_page(index), vmsa.as_mut_bytes());
+        vmsa
     }
 
-    fn read_vmsa(&self, host: u64) -> Vmsa {
-        let mut vmsa = Vmsa::new_zeroed();
-        self.hardware.read(host, vmsa.as_mut_bytes());
-        vmsa
+    fn write_vmsa(&self, index: usize, vmsa: &Vmsa) {
+        self.hardware
+            .write(self.plan.private_page(index), vmsa.as_bytes());
     }
 
     /// Makes VMPL `target` run on this CPU next.
@@ -42,11 +42,13 @@ impl<H: Hardware> Machine<'_, H> {
         if target == cpu.current {
             return Ok(());
         }
-        let next = match cpu.at(target).vmsa.and_then(|page| self.vmsa_page(page)) {
-            Some((host, index)) => {
-                let vmsa = self.read_vmsa(host);
+        let vmsa_index = |vcpu: &Vcpu| vcpu.vmsa.and_then(|page| self.plan.page_index(page.bits()));
+        let (left, entered) = (vmsa_index(cpu.vcpu()), vmsa_index(cpu.at(target)));
+        let next = match entered {
+            Some(index) => {
+                let vmsa = self.read_vmsa(index);
                 run_vmpl::check(self.rmp.entry(index), vmsa.efer)?;
-                Some((host, vmsa))
+                Some((index, vmsa))
             }
             // VMPL 0 of the boot CPU has no VMSA page; its state is always here.
             None if target == Vmpl::Vmpl0 => None,
@@ -54,19 +56,21 @@ impl<H: Hardware> Machine<'_, H> {
         };
         let leaving = cpu.vcpu_mut();
         self.hardware.save_context(leaving);
-        if let Some((host, _)) = leaving.vmsa.and_then(|page| self.vmsa_page(page)) {
-            let mut vmsa = self.read_vmsa(host);
+        if let Some(index) = left {
+            let mut vmsa = self.read_vmsa(index);
             leaving.store(&mut vmsa, EXIT_CODE_VMGEXIT);
-            self.hardware.write(host, vmsa.as_bytes());
+            self.write_vmsa(index, &vmsa);
+            self.rmp.set_in_use(index, false);
         }
         self.nested.drop_aliases(&self.hardware, &self.rmp);
         cpu.current = target;
         let entering = cpu.vcpu_mut();
-        if let Some((host, mut vmsa)) = next {
+        if let Some((index, mut vmsa)) = next {
             entering.load(&vmsa);
-            // Hardware takes the event when it enters the guest.
+            // The event is taken when the guest is entered, once.
             vmsa.event_injection = 0;
-            self.hardware.write(host, vmsa.as_bytes());
+            self.write_vmsa(index, &vmsa);
+            self.rmp.set_in_use(index, true);
         }
         self.hardware.load_context(entering);
         self.counters.event(Event::VmplSwitch);
@@ -78,7 +82,13 @@ impl<H: Hardware> Machine<'_, H> {
     ///
     /// A VMSA must be a validated page with the VMSA bit, not 2 MiB aligned (erratum), for that
     /// VMPL, and its features those that the guest announces.
-    pub fn create_vcpu(&self, cpu: &mut Cpu, request: ApCreation, vmsa: u64, features: u64) -> bool {
+    pub fn create_vcpu(
+        &self,
+        cpu: &mut Cpu,
+        request: ApCreation,
+        vmsa: u64,
+        features: u64,
+    ) -> bool {
         let Ok(vmpl) = Vmpl::try_from(request.vmpl()) else {
             return false;
         };
@@ -97,12 +107,19 @@ impl<H: Hardware> Machine<'_, H> {
         if !page.is_aligned(PAGE_SIZE) || page.is_aligned(LARGE_PAGE_SIZE) {
             return false;
         }
-        let Some((host, index)) = self.vmsa_page(page) else {
+        let Some(index) = self.plan.page_index(page.bits()) else {
             return false;
         };
-        let content = self.read_vmsa(host);
-        let usable = self.rmp.entry(index).is_some_and(|entry| entry.validated && entry.vmsa);
-        if !usable || content.vmpl != vmpl.number() || content.sev_features != features || features & 1 == 0 {
+        let content = self.read_vmsa(index);
+        let usable = self
+            .rmp
+            .entry(index)
+            .is_some_and(|entry| entry.validated && entry.vmsa);
+        if !usable
+            || content.vmpl != vmpl.number()
+            || content.sev_features != features
+            || features & 1 == 0
+        {
             return false;
         }
         let vcpu = cpu.at_mut(vmpl);

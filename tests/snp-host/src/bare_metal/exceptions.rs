@@ -18,15 +18,15 @@ unsafe extern "C" {
     static exception_stubs: u8;
 }
 
-const VECTORS: u64 = 32;
+const VECTORS: usize = 32;
 const STUB_BYTES: u64 = 16;
 /// Present interrupt gate through the code segment of `boot.S`.
 const GATE: u64 = (0x8E00 << 32) | (8 << 16);
 /// Bytes of the table minus one.
 const LIMIT: u16 = 32 * 16 - 1;
 
-static DESCRIPTORS: [[AtomicU64; 2]; VECTORS as usize] =
-    [const { [AtomicU64::new(0), AtomicU64::new(0)] }; VECTORS as usize];
+static DESCRIPTORS: [[AtomicU64; 2]; VECTORS] =
+    [const { [AtomicU64::new(0), AtomicU64::new(0)] }; VECTORS];
 
 /// Installs the handlers. Without them any fault of the host would be a silent reset.
 pub fn install() {

@@ -1,0 +1,155 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+use snp::address::{PageSize, Vmpl};
+use snp_model::access::AccessKind;
+
+use super::bench::{Bench, CODE, DESCRIPTORS, FREE, HANDLER, STACK};
+use crate::counters::Event;
+use crate::guest_memory::Translation;
+use crate::memory_plan::DEVICE_BASE;
+use crate::record::ExitCode;
+use crate::switches::Switches;
+use crate::vmcb::{event, exit_code};
+
+const C: u64 = 1 << 51;
+/// EXITINFO1: a read, a fetch, a walk that writes.
+const READ: u64 = 1 << 32;
+const FETCH: u64 = READ | (1 << 4);
+const WALK: u64 = (1 << 33) | (1 << 1);
+
+/// Error code and interrupted RIP of the frame on top of the stack.
+fn frame(bench: &Bench) -> (u64, u64) {
+    let rsp = bench.cpu.vcpu().vmcb.save.rsp;
+    (bench.peek(rsp), bench.peek(rsp + 8))
+}
+
+#[test]
+fn a_page_that_is_not_validated_is_the_guests_affair() {
+    let mut bench = Bench::new();
+    let index = bench.index(FREE);
+    bench
+        .machine
+        .convert(index, PageSize::Size4K, false)
+        .unwrap();
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, READ, FREE | C), Ok(()));
+    assert_eq!(bench.rip(), HANDLER);
+    assert_eq!(frame(&bench), (0x404, CODE));
+    assert_eq!(bench.cpu.vcpu().vmcb.save.rsp, STACK + 0x1000 - 6 * 8);
+    assert_eq!(bench.machine.counters.events(Event::NotValidated), 1);
+}
+
+#[test]
+fn instructions_of_the_strict_machine_are_communication_exceptions() {
+    for code in [
+        exit_code::CPUID,
+        exit_code::IOIO,
+        exit_code::HLT,
+        exit_code::WBINVD,
+    ] {
+        let mut bench = Bench::new();
+        assert_eq!(bench.exit(code, 0, 0), Ok(()));
+        assert_eq!((bench.rip(), frame(&bench)), (HANDLER, (code, CODE)));
+    }
+    let mut bench = Bench::new();
+    assert_eq!(bench.exit(exit_code::VMRUN, 0, 0), Ok(()));
+    assert_eq!(
+        bench.cpu.vcpu().vmcb.control.event_injection,
+        event::INVALID_OPCODE
+    );
+}
+
+#[test]
+fn an_exception_nobody_can_take_ends_the_run() {
+    let mut bench = Bench::new();
+    bench.poke(DESCRIPTORS + 0x100 + 29 * 16, 0);
+    assert_eq!(bench.exit(exit_code::CPUID, 0, 0), Err(ExitCode::Died));
+    assert!(
+        bench
+            .records()
+            .contains("died what=undeliverable-vc vmpl=0\n")
+    );
+    let mut bench = Bench::new();
+    bench.cpu.vcpu_mut().vmcb.save.rsp = FREE + 0x1000;
+    assert_eq!(bench.exit(exit_code::CPUID, 0, 0), Err(ExitCode::Died));
+    let mut bench = Bench::new();
+    assert_eq!(bench.exit(exit_code::SHUTDOWN, 0, 0), Err(ExitCode::Died));
+}
+
+#[test]
+fn an_interrupted_user_program_loses_its_privilege_level() {
+    let mut bench = Bench::new();
+    let save = &mut bench.cpu.vcpu_mut().vmcb.save;
+    (save.cpl, save.ss.attributes, save.tr.base) = (3, 0xCF3, DESCRIPTORS + 0x800);
+    bench.poke(DESCRIPTORS + 0x800, (STACK + 0x800) << 32);
+    assert_eq!(bench.exit(exit_code::CPUID, 0, 0), Ok(()));
+    let save = &bench.cpu.vcpu().vmcb.save;
+    assert_eq!(
+        (save.cpl, save.ss.attributes & 0x60, save.ss.selector),
+        (0, 0, 0)
+    );
+    assert_eq!(save.rsp, STACK + 0x800 - 6 * 8);
+}
+
+#[test]
+fn a_wrong_c_bit_stops_the_machine_or_converts() {
+    let mut bench = Bench::new();
+    let stopped = bench.exit(exit_code::NESTED_FAULT, READ, FREE | C);
+    assert_eq!(stopped, Err(ExitCode::Violation));
+    let what = "violation what=private-access-to-shared-page gpa=0x500000 vmpl=0 rip=0x410000\n";
+    assert!(bench.records().contains(what), "{}", bench.records());
+    let stopped = bench.exit(exit_code::NESTED_FAULT, READ, CODE);
+    assert_eq!(stopped, Err(ExitCode::Violation));
+
+    let mut bench = Bench::with(Switches::new().with_implicit_conversion(true));
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, READ, FREE | C), Ok(()));
+    let index = bench.index(FREE);
+    assert!(bench.rmp().entry(index).unwrap().assigned);
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, READ, FREE), Ok(()));
+    assert!(!bench.rmp().entry(index).unwrap().assigned);
+    assert_eq!(bench.machine.counters.events(Event::ConvertImplicit), 2);
+}
+
+#[test]
+fn fetches_and_walks_are_private_without_c_bit() {
+    let mut bench = Bench::new();
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, FETCH, CODE), Ok(()));
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, WALK, STACK), Ok(()));
+    assert_eq!(bench.machine.counters.events(Event::Alias), 2);
+    assert_eq!(bench.rip(), CODE);
+    let fetched = bench.exit(exit_code::NESTED_FAULT, FETCH, FREE);
+    assert_eq!(fetched, Err(ExitCode::Violation));
+}
+
+#[test]
+fn a_lower_level_needs_permission() {
+    let mut bench = Bench::new();
+    bench.cpu.current = Vmpl::Vmpl2;
+    bench.cpu.at_mut(Vmpl::Vmpl2).vmcb = bench.cpu.at(Vmpl::Vmpl0).vmcb.clone();
+    let stopped = bench.exit(exit_code::NESTED_FAULT, READ, STACK | C);
+    assert_eq!(stopped, Err(ExitCode::Violation));
+    assert!(
+        bench
+            .records()
+            .contains("violation what=vmpl-permission gpa=0x412000 vmpl=2")
+    );
+    let at = Translation {
+        gpa: STACK,
+        c_bit: true,
+    };
+    let vcpu = bench.cpu.vcpu();
+    assert!(bench.machine.reach(vcpu, at, AccessKind::Read).is_err());
+}
+
+#[test]
+fn device_memory_is_an_exception_and_the_rest_does_not_exist() {
+    let mut bench = Bench::new();
+    assert_eq!(
+        bench.exit(exit_code::NESTED_FAULT, READ, DEVICE_BASE + 0x1000),
+        Ok(())
+    );
+    assert_eq!(frame(&bench).0, 0x400);
+    let stopped = bench.exit(exit_code::NESTED_FAULT, READ, 0x7000_0000);
+    assert_eq!(stopped, Err(ExitCode::Violation));
+    assert!(bench.machine.is_device(0xFFFF_F000, 4096));
+    assert!(!bench.machine.is_device(0xFFFF_F000, 4097));
+    assert!(!bench.machine.is_device(4 << 30, 8));
+}

@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The hypervisor's logic on sparse memory, without a processor: each test sets up an exit in the
+//! control block and looks at what becomes of the guest.
+
+mod bench;
+mod faults;
+mod instructions;
+mod launching;
+mod page_states;
+mod requests;
+mod vmpl_switches;
