@@ -1,5 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
+//!
+//! `mode=all|disk|selftest` chooses what runs, `protocol=NUMBER` under which number the service is
+//! looked for (hexadecimal with `0x`, else decimal).
+
+use protocol::DEFAULT_PROTOCOL_NUMBER;
 
 /// What to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,9 +48,45 @@ impl Mode {
     }
 }
 
+/// Everything the line says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CommandLine {
+    /// What to run.
+    pub mode: Mode,
+    /// Where to look for the service.
+    pub protocol: u32,
+}
+
+impl CommandLine {
+    /// Reads the line. `None` when a word it knows has a value it does not.
+    #[must_use]
+    pub fn parse(line: &[u8]) -> Option<Self> {
+        Some(Self {
+            mode: Mode::parse(line)?,
+            protocol: protocol_number(line)?,
+        })
+    }
+}
+
+/// Reads `protocol=NUMBER`; the last one given counts. `None` for what is no number.
+fn protocol_number(line: &[u8]) -> Option<u32> {
+    let mut number = DEFAULT_PROTOCOL_NUMBER;
+    for word in line.split(u8::is_ascii_whitespace) {
+        let Some(value) = word.strip_prefix(b"protocol=") else {
+            continue;
+        };
+        let text = core::str::from_utf8(value).ok()?;
+        number = match text.strip_prefix("0x") {
+            Some(digits) => u32::from_str_radix(digits, 16).ok()?,
+            None => text.parse().ok()?,
+        };
+    }
+    Some(number)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Mode;
+    use super::{DEFAULT_PROTOCOL_NUMBER, Mode, protocol_number};
 
     #[test]
     fn the_mode_is_one_of_three_words() {
@@ -56,5 +97,16 @@ mod tests {
         let self_test = Mode::parse(b"mode=disk mode=selftest").expect("known mode");
         assert!(self_test.self_test && !self_test.disk);
         assert_eq!(Mode::parse(b"mode=none"), None);
+    }
+
+    #[test]
+    fn the_number_is_the_last_one_given() {
+        assert_eq!(protocol_number(b"mode=all"), Some(DEFAULT_PROTOCOL_NUMBER));
+        assert_eq!(
+            protocol_number(b"protocol=1 protocol=0x40001234"),
+            Some(0x4000_1234)
+        );
+        assert_eq!(protocol_number(b"protocol=x"), None);
+        assert_eq!(protocol_number(b"protocol=0x1ffffffff"), None);
     }
 }

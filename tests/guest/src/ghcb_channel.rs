@@ -269,7 +269,7 @@ pub(crate) mod fake {
     /// The page and the host behind it.
     pub(crate) struct FakePage {
         bytes: RefCell<[u8; 4096]>,
-        host: RefCell<std::boxed::Box<Host>>,
+        host: RefCell<Box<Host>>,
     }
 
     impl core::fmt::Debug for FakePage {
@@ -283,7 +283,7 @@ pub(crate) mod fake {
         pub(crate) fn new(host: impl FnMut(&mut Ghcb) + 'static) -> Self {
             Self {
                 bytes: RefCell::new([0xee; 4096]),
-                host: RefCell::new(std::boxed::Box::new(host)),
+                host: RefCell::new(Box::new(host)),
             }
         }
     }

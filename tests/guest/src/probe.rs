@@ -10,7 +10,9 @@ use snp::svsm::CallRegisters;
 use test_guest::acceptance::{accept, rescind};
 use test_guest::arena::Range;
 use test_guest::record::Record;
-use test_guest::self_test::{Case, Facts, ListPage, Outcome, Prober, core_cases, pool_cases, run};
+use test_guest::self_test::{
+    Case, Facts, ListPage, Outcome, Prober, core_cases, lost_cases, pool_cases, run,
+};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use crate::machine::calling::{Acceptance, Svsm};
@@ -89,7 +91,14 @@ pub fn after_attach(
     if !Acceptance::change_by_msr(shared, PscOperation::Shared) {
         return Err("a page was not shared");
     }
-    for table in [pool_cases::ATTACHED, core_cases::ALL] {
+    // The map goes on calling these valid.
+    let lost = Range::new(facts.lost, facts.lost + lost_cases::PAGES * PAGE_SIZE);
+    for operation in [PscOperation::Shared, PscOperation::Private] {
+        if !Acceptance::change_by_msr(lost, operation) {
+            return Err("a page was not lost");
+        }
+    }
+    for table in [pool_cases::ATTACHED, core_cases::ALL, lost_cases::ALL] {
         all_ok &= send(svsm, &facts, private, table, report);
     }
     for page in pages {

@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn sizes_are_mixed_and_the_queue_can_hold_several_chunks() {
-        let requests: std::vec::Vec<_> = RequestPlan::new(64 << 20).collect();
+        let requests: Vec<_> = RequestPlan::new(64 << 20).collect();
         assert!(requests.iter().any(|request| request.bytes == 4096));
         let in_flight = requests
             .windows(MAX_DEPTH)

@@ -4,19 +4,19 @@
 use guest_shim::{ChunkRecords, Config, Pool};
 use paravisor::handover::Handover;
 use paravisor::layout::{HANDOVER_BASE, HANDOVER_END};
+use protocol::Request;
 use protocol::request::DescribeItem;
 use protocol::response::{Geometry, decode_answer};
-use protocol::{DEFAULT_PROTOCOL_NUMBER, Request};
 use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use snp::cpuid::CpuidPage;
 use snp::secrets::SecretsPage;
 use test_guest::acceptance::accept;
 use test_guest::arena::{Arena, Range};
 use test_guest::boot_facts::BootFacts;
-use test_guest::command_line::Mode;
+use test_guest::command_line::CommandLine;
 use test_guest::page_table::{Access, MapError, PageTables};
 use test_guest::record::Record;
-use test_guest::self_test::Facts;
+use test_guest::self_test::{Facts, lost_cases};
 use test_guest::stop::Stop;
 
 use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
@@ -44,24 +44,25 @@ struct Plan {
 /// Entered once, by the first instructions.
 pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     exceptions::install();
-    let (facts, mode) = boot_facts(handover).unwrap_or_else(|| terminate(Stop::Handover));
+    let (facts, line) = boot_facts(handover).unwrap_or_else(|| terminate(Stop::Handover));
+    let CommandLine { mode, protocol } = line;
     // SAFETY: The calling area lies in the hand-over area, which is private and nobody's object.
     let new_svsm = || unsafe { Svsm::new(facts.calling_area) };
     let (Some(svsm), Some(shims)) = (new_svsm(), new_svsm()) else {
         terminate(Stop::Handover)
     };
-    let window = find_window(&svsm).unwrap_or_else(|| terminate(Stop::Attach));
+    let window = find_window(&svsm, protocol).unwrap_or_else(|| terminate(Stop::Attach));
     let plan = plan_memory(&facts, window).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
     let mut arena = Arena::new(plan.early);
     switch_page_tables(&facts, window, &mut arena).unwrap_or_else(|_| terminate(Stop::Memory));
-    let (mut test, private) =
-        self_test_facts(&facts, window, &mut arena).unwrap_or_else(|| terminate(Stop::Memory));
+    let (mut test, private) = self_test_facts(&facts, protocol, window, &mut arena)
+        .unwrap_or_else(|| terminate(Stop::Memory));
 
     let early = mode
         .self_test
         .then(|| probe::before_attach(&svsm, &test, private));
-    let ghcb = attach(shims, window, &mut arena);
+    let ghcb = attach(shims, protocol, window, &mut arena);
     let attachment = greet(boot_tsc, &facts);
     (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
     test.granted_bytes = granted_bytes();
@@ -92,7 +93,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
 }
 
 /// Reads and checks what the paravisor handed over.
-fn boot_facts(address: u64) -> Option<(BootFacts, Mode)> {
+fn boot_facts(address: u64) -> Option<(BootFacts, CommandLine)> {
     let page = |address: u64| {
         let inside = (HANDOVER_BASE..HANDOVER_END).contains(&address);
         (inside && address.is_multiple_of(PAGE_SIZE)).then_some(address)
@@ -107,17 +108,17 @@ fn boot_facts(address: u64) -> Option<(BootFacts, Mode)> {
     };
     let facts = BootFacts::check(&handover, &secrets, &cpuid, memory::image().0).ok()?;
     page(facts.calling_area)?;
-    Some((facts, Mode::parse(handover.command_line())?))
+    Some((facts, CommandLine::parse(handover.command_line())?))
 }
 
 /// Asks the service where the window is. The shim checks the service's identity when it attaches;
 /// the page tables have to be there before.
-fn find_window(svsm: &Svsm) -> Option<Range> {
+fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
     let request = Request::Describe {
         window: 0,
         item: DescribeItem::Geometry,
     };
-    let answer = svsm.call(request.encode(DEFAULT_PROTOCOL_NUMBER))?;
+    let answer = svsm.call(request.encode(protocol))?;
     let geometry = Geometry::decode(decode_answer(&answer).ok()?).ok()?;
     Range::of_bytes(geometry.base.bits(), geometry.bytes)
 }
@@ -182,14 +183,16 @@ fn switch_page_tables(facts: &BootFacts, window: Range, arena: &mut Arena) -> Re
 /// Addresses for the self-test, and the private page that has to stay intact.
 fn self_test_facts(
     facts: &BootFacts,
+    protocol: u32,
     window: Range,
     arena: &mut Arena,
 ) -> Option<(Facts, ExchangePage)> {
     let mut page = || arena.take(PAGE_SIZE, PAGE_SIZE).map(|range| range.start);
     let (private, unvalidated, shared) = (page()?, page()?, page()?);
+    let lost = arena.take(lost_cases::PAGES * PAGE_SIZE, PAGE_SIZE)?.start;
     let private_large = arena.take(LARGE_PAGE_SIZE, LARGE_PAGE_SIZE)?.start;
     let test = Facts {
-        protocol: DEFAULT_PROTOCOL_NUMBER,
+        protocol,
         window,
         paravisor: facts.paravisor,
         list: exchange_page().address(),
@@ -197,6 +200,7 @@ fn self_test_facts(
         private_large,
         unvalidated,
         shared,
+        lost,
         calling_area: facts.calling_area,
         epoch: 0,
         granted: 0,
@@ -209,7 +213,7 @@ fn self_test_facts(
 }
 
 /// Attaches the shim and puts the GHCB into the first chunk it is granted.
-fn attach(svsm: Svsm, window: Range, arena: &mut Arena) -> RegisteredGhcb {
+fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> RegisteredGhcb {
     // SAFETY: Accepted RAM that our page tables map private for ever.
     let storage = unsafe { memory::leak_bytes(arena, ChunkRecords::storage_bytes(window.bytes())) };
     let records = storage.and_then(ChunkRecords::from_storage);
@@ -218,7 +222,11 @@ fn attach(svsm: Svsm, window: Range, arena: &mut Arena) -> RegisteredGhcb {
     };
     // SAFETY: Our page tables map the window shared, write-back, whole, and nowhere else.
     let kernel = unsafe { Kernel::new(svsm, window) };
-    let Ok(pool) = Pool::attach(kernel, records, Config::default()) else {
+    let config = Config {
+        protocol,
+        ..Config::default()
+    };
+    let Ok(pool) = Pool::attach(kernel, records, config) else {
         terminate(Stop::Attach)
     };
     let pool = POOL.call_once(|| pool);

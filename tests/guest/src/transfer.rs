@@ -175,7 +175,11 @@ mod tests {
                 return Ok(Some(999));
             }
             let youngest = self.in_flight.keys().next_back().copied();
-            Ok(if self.turn % 3 == 0 { None } else { youngest })
+            Ok(if self.turn.is_multiple_of(3) {
+                None
+            } else {
+                youngest
+            })
         }
         fn complete(&mut self, slot: usize, token: Token) -> Result<(), Self::Error> {
             let (expected, request) = self.in_flight.remove(&token).expect("in flight");

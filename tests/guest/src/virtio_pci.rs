@@ -333,3 +333,6 @@ impl<P: GhcbPage> Drop for VirtioPci<P> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -105,7 +105,7 @@ fn set_cap(prober: &mut impl Prober, facts: &Facts, cap: u64) -> bool {
 mod tests {
     use super::super::case::registers;
     use super::super::facts::example;
-    use super::super::{core_cases, pool_cases};
+    use super::super::{core_cases, lost_cases, pool_cases};
     use super::*;
     use std::collections::BTreeSet;
     use std::vec::Vec;
@@ -186,13 +186,18 @@ mod tests {
         let (facts, cases) = (fake.facts, fake.cases.clone());
         let mut failed = 0;
         run(fake, &facts, &cases, |outcome| {
-            failed += usize::from(!outcome.ok)
+            failed += usize::from(!outcome.ok);
         });
         failed
     }
 
-    fn tables() -> [&'static [Case]; 3] {
-        [pool_cases::DETACHED, pool_cases::ATTACHED, core_cases::ALL]
+    fn tables() -> [&'static [Case]; 4] {
+        [
+            pool_cases::DETACHED,
+            pool_cases::ATTACHED,
+            core_cases::ALL,
+            lost_cases::ALL,
+        ]
     }
 
     #[test]

@@ -167,6 +167,12 @@ pub const ALL: &[Case] = &[
     Case::refused("rescind-paravisor", ADDRESS, |f, l| {
         rescind(f, l, f.paravisor_page())
     }),
+    Case::refused("pvalidate-storage", ADDRESS, |f, l| {
+        validate(f, l, f.storage_page())
+    }),
+    Case::refused("rescind-storage", ADDRESS, |f, l| {
+        rescind(f, l, f.storage_page())
+    }),
     Case::refused("rescind-launch-vmsa", ADDRESS, |f, l| {
         rescind(f, l, Facts::LAUNCH_VMSA)
     }),
@@ -183,6 +189,7 @@ pub const ALL: &[Case] = &[
     Case::refused("remap-misaligned", PARAMETER, |f, _| remap(f.private + 8)),
     Case::refused("remap-window", ADDRESS, |f, _| remap(f.window.start)),
     Case::refused("remap-paravisor", ADDRESS, |f, _| remap(f.paravisor_page())),
+    Case::refused("remap-storage", ADDRESS, |f, _| remap(f.storage_page())),
     Case::refused("remap-unvalidated", ADDRESS, |f, _| remap(f.unvalidated)),
     Case::refused("remap-shared", ADDRESS, |f, _| remap(f.shared)),
     Case::refused("remap-device", ADDRESS, |_, _| remap(Facts::DEVICE)),

@@ -12,7 +12,7 @@ pub struct Facts {
     pub protocol: u32,
     /// The pool window.
     pub window: Range,
-    /// The paravisor's memory, its VMSA pages among it.
+    /// The paravisor's memory.
     pub paravisor: Range,
     /// A private page of the guest that holds the lists.
     pub list: u64,
@@ -24,6 +24,8 @@ pub struct Facts {
     pub unvalidated: u64,
     /// A page of the guest's RAM that is shared with the host.
     pub shared: u64,
+    /// The first of [`super::lost_cases::PAGES`] pages that the map calls valid and the host took.
+    pub lost: u64,
     /// The calling area in use.
     pub calling_area: u64,
     /// The current epoch; 0 before ATTACH.
@@ -52,6 +54,12 @@ impl Facts {
         self.window.end - LARGE_PAGE_SIZE
     }
 
+    /// A page of the service's storage, which lies right below the window.
+    #[must_use]
+    pub const fn storage_page(&self) -> u64 {
+        self.window.start - PAGE_SIZE
+    }
+
     /// A page of the paravisor that holds neither code nor data of general interest.
     #[must_use]
     pub const fn paravisor_page(&self) -> u64 {
@@ -71,6 +79,7 @@ pub(crate) fn example() -> Facts {
         private_large: 0x220_0000,
         unvalidated: 0x200_2000,
         shared: 0x200_3000,
+        lost: 0x201_0000,
         calling_area: 0x80_3000,
         epoch: 3,
         granted: 0x3000_0000,

@@ -2,7 +2,8 @@
 //! Every wrong call, the answer the documents promise, and the proof that nothing changed.
 //!
 //! * [`Facts`]: addresses of every kind a caller can get wrong
-//! * [`Case`]: a call and its expected answer; the tables are [`pool_cases`] and [`core_cases`]
+//! * [`Case`]: a call and its expected answer; the tables are [`pool_cases`],
+//!   [`core_cases`] and [`lost_cases`]
 //! * [`run`]: sends a table and compares code, registers, list, memory and the pool's usage
 //!
 //! The codes come from docs/PROTOCOL.md and from SVSM specification chapters 5 and 6.
@@ -11,6 +12,7 @@ mod case;
 mod check;
 pub mod core_cases;
 mod facts;
+pub mod lost_cases;
 pub mod pool_cases;
 
 pub use case::{Case, ListPage};

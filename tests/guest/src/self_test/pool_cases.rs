@@ -173,6 +173,7 @@ pub const ATTACHED: &[Case] = &[
     Case::refused("list-in-paravisor", ADDRESS, |f, _| {
         list(f, f.paravisor_page())
     }),
+    Case::refused("list-in-storage", ADDRESS, |f, _| list(f, f.storage_page())),
     Case::refused("list-unvalidated", ADDRESS, |f, _| list(f, f.unvalidated)),
     Case::refused("list-shared", ADDRESS, |f, _| list(f, f.shared)),
     Case::refused("list-device", ADDRESS, |f, _| list(f, Facts::DEVICE)),

@@ -42,6 +42,11 @@ impl Outcome {
         self.steady("conversions")
     }
 
+    /// Wrong calls the guest sent.
+    pub fn self_tests(&self) -> usize {
+        self.report["self_tests"].as_array().map_or(0, Vec::len)
+    }
+
     fn steady(&self, name: &str) -> u64 {
         self.report["steady_state"][name]
             .as_u64()
