@@ -6,8 +6,8 @@
 
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::operands::InstructionCode;
-use snp::psc::{MAX_ENTRIES, PscDescriptor, PscEntry, PscHeader, PscOperation};
-use svsm_swiotlb::host_reply::{MAX_FRUITLESS_EXITS, Reply, judge};
+use snp::psc::{PscDescriptor, PscEntry, PscOperation};
+use svsm_swiotlb::host_reply::{Shortfall, submit};
 use svsm_swiotlb::platform::{HostPages, PageInstructions};
 
 use crate::page_owner::{OwnError, PageOwner};
@@ -89,27 +89,14 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
         }
     }
 
-    /// Issues one batch again and again until the host reports all of it done.
+    /// Has the host do one batch.
     fn change(&self, descriptor: &mut PscDescriptor, end_entry: u16) -> Result<(), Reason> {
-        let mut submitted = PscHeader {
-            cur_entry: 0,
-            end_entry,
-            reserved: 0,
-        };
-        // Each exit makes progress or counts against the host, so this ends.
-        let mut exits = MAX_ENTRIES + MAX_FRUITLESS_EXITS;
-        while exits > 0 {
-            exits -= 1;
-            descriptor.header = submitted;
-            let exit = self.owner.machine().page_state_change(descriptor);
-            match judge(submitted, descriptor.header, exit) {
-                Reply::Complete => return Ok(()),
-                Reply::GoOn(entry) => submitted.cur_entry = entry,
-                Reply::Refused(_) => return Err(Reason::PscRefused),
-                Reply::Broken(_) => return Err(Reason::PscMisbehaved),
+        submit(self.owner.machine(), descriptor, end_entry, |_| {}).map_err(|shortfall| {
+            match shortfall {
+                Shortfall::Declined(..) => Reason::PscRefused,
+                Shortfall::Broken(_) => Reason::PscMisbehaved,
             }
-        }
-        Err(Reason::PscRefused)
+        })
     }
 }
 
@@ -162,6 +149,7 @@ mod tests {
         tests::{boot_block, map},
     };
     use crate::test_machine::{Step, TestMachine};
+    use svsm_swiotlb::host_reply::MAX_FRUITLESS_EXITS;
 
     const RANGE: PhysRange = PhysRange {
         start: 0x1ff_f000,
@@ -249,6 +237,17 @@ mod tests {
             .filter(|step| **step == Step::Psc(1))
             .count();
         assert_eq!(exits, 4);
+    }
+
+    #[test]
+    fn a_host_may_stall_at_each_entry_but_not_for_ever() {
+        let machine = TestMachine::default();
+        machine.psc_per_exit.set(Some(1));
+        machine.psc_stalls.set(MAX_FRUITLESS_EXITS - 1);
+        accept(&machine, true, true).unwrap();
+        let machine = TestMachine::default();
+        machine.psc_stalls.set(MAX_FRUITLESS_EXITS);
+        assert_eq!(accept(&machine, true, true), Err(Reason::PscRefused));
     }
 
     #[test]

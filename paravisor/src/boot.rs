@@ -42,6 +42,10 @@ use crate::serve::Server;
 
 /// APIC identifier of the boot vCPU.
 const BOOT_APIC_ID: u32 = 0;
+/// Number of vCPUs with a [`Server`]. It rises when VMPL0 is started on further processors, each with
+/// a `Processor` of its own (`machine::processor`) and a run loop; until then nobody would answer the
+/// calls of a vCPU that CREATE_VCPU makes.
+const SERVED_VCPUS: u32 = 1;
 
 /// The inputs, checked one by one.
 struct Inputs {
@@ -101,11 +105,12 @@ impl Inputs {
         })
     }
 
-    /// Number of vCPUs the guest may use. Without a flush that reaches other processors it is one: a
-    /// page could not be taken from the others.
+    /// Number of vCPUs the guest may use: those of the machine that have a [`Server`]. Without a flush
+    /// that reaches other processors it is one: a page could not be taken from the others. The boot
+    /// vCPU's APIC identifier is taken for good, so with one usable vCPU CREATE_VCPU never succeeds.
     fn usable_vcpus(&self) -> u32 {
         if tlb::reaches_all_processors() {
-            self.vcpu_count
+            self.vcpu_count.min(SERVED_VCPUS)
         } else {
             1
         }
@@ -216,8 +221,9 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
     let vcpus = VcpuTable::new();
     let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
     let vcpu = vcpus
-        .add(vmsa.page(), area, BOOT_APIC_ID)
-        .ok_or(Reason::VpCount)?;
+        .reserve(BOOT_APIC_ID)
+        .ok_or(Reason::VpCount)?
+        .fill(vmsa.page(), area);
     ghcb.create_vcpu(BOOT_APIC_ID, Vmpl::Vmpl2, vmsa.page(), features)?;
 
     let version = u32::from(PROTOCOL_VERSION);

@@ -5,6 +5,9 @@
 //! error code 0x404. In the few routines that touch pages on a guest's behalf (copying, zeroing,
 //! PVALIDATE, RMPADJUST) that is an answer; anywhere else it is the loss of our own memory and ends
 //! the VM. The routines list their instructions in the section `.fixup_table`.
+//!
+//! Only RIP decides, not the address that faulted. A routine that copies between a guest's page and
+//! ours therefore touches our side once more when it was resumed.
 
 /// Vector of #VC.
 pub const VECTOR_VC: u64 = 29;

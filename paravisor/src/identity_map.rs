@@ -119,14 +119,30 @@ impl<'a> IdentityMap<'a> {
     /// The entry that maps `address`, with the bytes it maps; `None` if nothing does.
     #[must_use]
     pub fn lookup(&self, address: u64) -> Option<(u64, u64)> {
+        let (entry, bytes) = self.walk(address)?;
+        (entry & PRESENT != 0).then_some((entry, bytes))
+    }
+
+    /// Whether any page of `range` is mapped. A walk that leaves our tables counts as one.
+    #[must_use]
+    pub fn maps_any(&self, range: PhysRange) -> bool {
+        let mut next = range.start;
+        while next < range.end {
+            match self.walk(next) {
+                Some((entry, bytes)) if entry & PRESENT == 0 => next = (next | (bytes - 1)) + 1,
+                _ => return true,
+            }
+        }
+        false
+    }
+
+    /// The entry at which the walk for `address` ends, present or not, with the bytes that it covers.
+    fn walk(&self, address: u64) -> Option<(u64, u64)> {
         let mut table = 0;
         for level in (0..=ROOT_LEVEL).rev() {
             let entry = *self.tables.get(table)?.0.get(index(address, level))?;
-            if entry & PRESENT == 0 {
-                return None;
-            }
-            if level == 0 || entry & PAGE_SIZE != 0 {
-                return Some((entry, *LEAF_BYTES.get(level)?));
+            if entry & PRESENT == 0 || level == 0 || entry & PAGE_SIZE != 0 {
+                return Some((entry, PAGE_BYTES << (9 * level)));
             }
             table = self.table_of(entry)?;
         }
@@ -226,6 +242,7 @@ mod tests {
             (0xc020_0000, None),
             (1 << 32, Some(1 << 30)),
             (3 << 31, None),
+            (1 << 46, None),
         ] {
             let found = map.lookup(address);
             assert_eq!(found.map(|(_, bytes)| bytes), bytes, "{address:#x}");
@@ -235,6 +252,29 @@ mod tests {
             }
         }
         assert_eq!(map.root(), BASE | C_BIT);
+    }
+
+    #[test]
+    fn one_mapped_page_of_a_range_is_found() {
+        let mut tables = [Table::EMPTY; 16];
+        let mut map = IdentityMap::new(&mut tables, BASE, C_BIT).unwrap();
+        map.map(range(0x4020_1000, 0x4020_2000), Access::Write)
+            .unwrap();
+        for (start, end, found) in [
+            (0, 1 << 40, true),
+            (0x4020_0000, 0x4040_0000, true),
+            (0x4020_1000, 0x4020_2000, true),
+            (0x4020_0000, 0x4020_1000, false),
+            (0x4020_2000, 1 << 40, false),
+            (0, 0x4020_1000, false),
+            (0x4020_1000, 0x4020_1000, false),
+        ] {
+            assert_eq!(
+                map.maps_any(range(start, end)),
+                found,
+                "{start:#x}..{end:#x}"
+            );
+        }
     }
 
     #[test]

@@ -17,8 +17,8 @@ pub struct ImageParts<'a> {
     pub rodata: PhysRange,
     /// Variables, the host pages among them.
     pub data: PhysRange,
-    /// Stacks; the page below is the guard page and stays unmapped.
-    pub stacks: PhysRange,
+    /// Stacks; the page below each is a guard page and stays unmapped.
+    pub stacks: [PhysRange; 2],
     /// Pages that are shared with the host.
     pub host_pages: &'a [PhysRange],
 }
@@ -37,8 +37,7 @@ pub fn build(
 ) -> Result<u64, Reason> {
     let mut map = IdentityMap::new(tables, base, c_bit).map_err(|_| Reason::MapTooLong)?;
     fill(&mut map, plan, image).map_err(|_| Reason::MapTooLong)?;
-    let mut window = plan.placement.window.pages();
-    if window.any(|(page, _)| map.lookup(page).is_some()) {
+    if map.maps_any(plan.placement.window) {
         return Err(Reason::WindowMapped);
     }
     Ok(map.root())
@@ -68,7 +67,9 @@ fn fill(
         )?;
         next = page.end;
     }
-    map.map(image.stacks, Access::Write)?;
+    for stack in image.stacks {
+        map.map(stack, Access::Write)?;
+    }
     let own = range(IMAGE_BASE, IMAGE_END);
     let rest = plan.tracked.without(&own).map_err(|_| MapError::NoTable)?;
     rest.as_slice()
@@ -104,7 +105,7 @@ mod tests {
             text: range(0, 0x2000),
             rodata: range(0x2000, 0x3000),
             data: range(0x3000, 0x6000),
-            stacks: range(0x7000, 0x9000),
+            stacks: [range(0x7000, 0x9000), range(0xa000, 0xb000)],
             host_pages: &[HOST_PAGE],
         }
     }
@@ -135,7 +136,9 @@ mod tests {
             (IMAGE_LOAD + 0x5000, data),
             (IMAGE_LOAD + 0x6000, None), // guard page
             (IMAGE_LOAD + 0x8000, data),
-            (IMAGE_LOAD + 0x9000, None),
+            (IMAGE_LOAD + 0x9000, None), // guard page
+            (IMAGE_LOAD + 0xa000, data),
+            (IMAGE_LOAD + 0xb000, None),
             (0x9_f000, data),
             (0xa_0000, None), // devices
             (0x80_0000, data),
@@ -152,13 +155,13 @@ mod tests {
         let mut tables = [Table::EMPTY; 16];
         let root = build(&mut tables, BASE, &plan, &parts(), C_BIT);
         assert_eq!(root, Ok(BASE | C_BIT));
-        // A plan that tracks part of the window is noticed.
+        // A plan that tracks a single page of the window is noticed.
         let window = plan.placement.window;
         plan.tracked = RangeList::new();
         plan.tracked
             .push(PhysRange {
-                start: window.end - (2 << 20),
-                end: window.end,
+                start: window.start + 0x1000,
+                end: window.start + 0x2000,
             })
             .unwrap();
         let mapped = build(&mut tables, BASE, &plan, &parts(), C_BIT);

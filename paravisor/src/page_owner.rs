@@ -5,7 +5,7 @@
 //! check in front of it (invariants W1, P1 and P2). Who calls holds the pages' state words, or runs
 //! before any guest does.
 
-use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{InstructionCode, RmpAdjustTarget, RmpPermissions};
 use svsm_swiotlb::platform::{Fault, PageInstructions};
 
@@ -86,7 +86,22 @@ impl<'a, M: PageInstructions> PageOwner<'a, M> {
     /// [`OwnError`].
     pub fn give(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), OwnError> {
         self.keep(page, size)?;
-        self.grant(page, size).map_err(|_| OwnError::Lost)
+        match self.grant(page, size) {
+            // The host split the RMP entry meanwhile, as it may at any time.
+            Err(OwnError::Unchanged(InstructionCode::FAIL_SIZEMISMATCH)) => {
+                self.grant_in_steps(page, size)
+            }
+            granted => granted,
+        }
+        .map_err(|_| OwnError::Lost)
+    }
+
+    /// [`Self::grant`], 4 KiB at a time.
+    fn grant_in_steps(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), OwnError> {
+        (0..size.pages()).try_for_each(|number| {
+            let part = GuestPhysicalAddress::new(page.bits() + number * PAGE_SIZE);
+            self.grant(part, PageSize::Size4K)
+        })
     }
 
     /// Validates a page and zeroes it, for our own use.

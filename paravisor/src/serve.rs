@@ -7,7 +7,8 @@
 use paravisor::dispatcher::Dispatcher;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::VcpuIndex;
-use svsm_swiotlb::page_state::PageState;
+use snp::svsm::{CallRegisters, ResultCode};
+use svsm_swiotlb::page_state::{HoldError, PageState};
 
 use crate::machine::Machine;
 use crate::machine::doorbell::Doorbell;
@@ -26,6 +27,17 @@ pub struct Server<'a> {
     pub vmsa: VmsaPage,
     /// The vCPU.
     pub vcpu: VcpuIndex,
+}
+
+/// Whether the guest set CALL_PENDING.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Pending {
+    /// It did; the byte is clear again.
+    Yes,
+    /// It did not, or its calling area is gone.
+    No,
+    /// Another vCPU has the page: it named it in a call of its own. CALL_PENDING stays as it is.
+    Unknown,
 }
 
 impl Server<'_> {
@@ -51,31 +63,42 @@ impl Server<'_> {
             Switch::Refused => return Err(Reason::RunVmpl),
         }
         // A return for another reason, or without a call, is the host's doing: ignored.
-        if self.vmsa.stopped_by_vmgexit() && self.take_pending() {
-            let answer = self.dispatcher.call(self.vcpu, &self.vmsa.call())?;
-            self.vmsa.answer(&answer);
+        if !self.vmsa.stopped_by_vmgexit() {
+            return Ok(());
         }
+        let call = self.vmsa.call();
+        let answer = match self.take_pending() {
+            Pending::Yes => self.dispatcher.call(self.vcpu, &call)?,
+            Pending::No => return Ok(()),
+            Pending::Unknown => CallRegisters {
+                rax: ResultCode::BUSY.to_rax(),
+                ..call
+            },
+        };
+        self.vmsa.answer(&answer);
         Ok(())
     }
 
     /// Whether the guest wants a call. A calling area that is gone is the guest's loss: it cannot call
     /// any more, and finds its CALL_PENDING unconsumed.
-    fn take_pending(&self) -> bool {
+    fn take_pending(&self) -> Pending {
         let core = &self.dispatcher.core;
         let Some(area) = core.vcpus.calling_area(self.vcpu) else {
-            return false;
+            return Pending::No;
         };
-        let Ok(page) = core.states.hold(area, &[PageState::CallingArea]) else {
-            return false;
+        let page = match core.states.hold(area, &[PageState::CallingArea]) {
+            Ok(page) => page,
+            Err(HoldError::Busy) => return Pending::Unknown,
+            Err(_) => return Pending::No,
         };
         match take_call_pending(area) {
             Ok(pending) => {
                 page.keep();
-                pending
+                if pending { Pending::Yes } else { Pending::No }
             }
             Err(_) => {
                 log::warn!("the calling area at {area} is gone");
-                false // dropping the guard quarantines the page
+                Pending::No // dropping the guard quarantines the page
             }
         }
     }

@@ -51,7 +51,8 @@ impl StartPages<'_> {
             SecretsPage::read_from_bytes(self.secrets).map_err(|_| Reason::SecretsPage)?;
         prepare_secrets(&mut secrets)?;
         put(SECRETS_COPY, secrets.as_bytes())?;
-        // The keys must not stay behind on the stack.
+        // No lower VMPL can read our stack: a precaution only, and copies that the compiler made on the
+        // way stay behind.
         secrets.as_mut_bytes().fill(0);
         core::hint::black_box(&secrets);
 

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
-use snp::psc::{PscDescriptor, PscOperation};
-use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, PageInstructions, PscExit};
+use snp::psc::{PscDescriptor, PscEntry, PscOperation};
+use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 
 /// An instruction, as the log shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,10 +48,19 @@ pub struct TestMachine {
     pub log: RefCell<Vec<Step>>,
     /// The RMP has 4 KiB entries only.
     pub small_rmp: Cell<bool>,
+    /// The host splits large RMP entries when a page is zeroed.
+    pub smash_on_zero: Cell<bool>,
+    /// RMPADJUST that gives a page back finds the vCPU running.
+    pub vmsa_in_use: Cell<bool>,
     /// Writes (zeroing included) to this page fault.
     pub faulting_write: Cell<Option<u64>>,
     /// The host stops after so many entries of each exit.
     pub psc_per_exit: Cell<Option<u16>>,
+    /// The host returns so many times without progress before each exit that makes some.
+    pub psc_stalls: Cell<usize>,
+    stalled: Cell<usize>,
+    /// The entries in the shared buffer.
+    psc_buffer: RefCell<Vec<PscEntry>>,
     /// The host reports this in SW_EXITINFO2.
     pub psc_error: Cell<u64>,
 }
@@ -135,6 +144,9 @@ impl PageInstructions for TestMachine {
         if self.mismatch(size) {
             return Ok(InstructionCode::FAIL_SIZEMISMATCH);
         }
+        if self.vmsa_in_use.get() && self.page(page.bits(), |page| page.vmsa) {
+            return Ok(InstructionCode::FAIL_INUSE);
+        }
         let mut fault = false;
         self.each(page.bits(), size, |page| {
             fault |= !page.valid;
@@ -160,6 +172,8 @@ impl PageInstructions for TestMachine {
             );
             page.bytes.fill(0);
         });
+        self.small_rmp
+            .set(self.small_rmp.get() || self.smash_on_zero.get());
         Ok(())
     }
 
@@ -196,7 +210,15 @@ impl GuestMemory for TestMachine {
 }
 
 impl HostPages for TestMachine {
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit {
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
+        if issue == Issue::First {
+            self.psc_buffer.replace(descriptor.entries.to_vec());
+        }
+        if self.stalled.get() < self.psc_stalls.get() {
+            self.stalled.set(self.stalled.get() + 1);
+            return PscExit::default();
+        }
+        self.stalled.set(0);
         let first = descriptor.header.cur_entry;
         let last = descriptor.header.end_entry;
         let stop = self
@@ -204,7 +226,7 @@ impl HostPages for TestMachine {
             .get()
             .map_or(last + 1, |count| (last + 1).min(first + count));
         self.step(Step::Psc(usize::from(stop - first)));
-        for entry in &descriptor.entries[usize::from(first)..usize::from(stop)] {
+        for entry in &self.psc_buffer.borrow()[usize::from(first)..usize::from(stop)] {
             assert_eq!(entry.operation(), PscOperation::Private as u8);
             self.each(entry.page().bits(), entry.size(), |page| {
                 page.assigned = true;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's vCPUs: which VMSA and which calling area belong together.
 //!
-//! Lock-free: a slot is claimed by a compare-and-swap of its VMSA word, and its calling area is
-//! changed only by the vCPU it belongs to, or while the VMSA page's state word is held.
+//! There is one slot per APIC identifier, so that no processor ever has two VMSAs: the TLB flush and
+//! the run loop rely on it. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word, and
+//! its calling area is changed only by the vCPU it belongs to, or while the VMSA page's state word is
+//! held.
 
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use snp::address::GuestPhysicalAddress;
 
@@ -12,20 +14,21 @@ use snp::address::GuestPhysicalAddress;
 pub const MAX_VCPUS: u32 = 64;
 /// A slot without a vCPU; page 0 is never a VMSA of ours.
 const FREE: u64 = 0;
+/// A slot whose vCPU is being made; no page address.
+const RESERVED: u64 = 1;
 
 /// A slot of the table.
 #[derive(Debug)]
 struct Slot {
     vmsa: AtomicU64,
     calling_area: AtomicU64,
-    apic_id: AtomicU32,
 }
 
-/// Index of a vCPU in the table.
+/// Index of a vCPU in the table: its APIC identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VcpuIndex(usize);
 
-/// All vCPUs of the guest.
+/// All vCPUs of the guest, by APIC identifier.
 #[derive(Debug)]
 pub struct VcpuTable {
     slots: [Slot; MAX_VCPUS as usize],
@@ -40,31 +43,21 @@ impl VcpuTable {
                 Slot {
                     vmsa: AtomicU64::new(FREE),
                     calling_area: AtomicU64::new(FREE),
-                    apic_id: AtomicU32::new(0),
                 }
             }; MAX_VCPUS as usize],
         }
     }
 
-    /// Adds a vCPU; `None` when the table is full.
-    pub fn add(
-        &self,
-        vmsa: GuestPhysicalAddress,
-        calling_area: GuestPhysicalAddress,
-        apic_id: u32,
-    ) -> Option<VcpuIndex> {
-        let claim = |slot: &Slot| {
-            let (new, order) = (vmsa.bits(), Ordering::AcqRel);
-            slot.vmsa
-                .compare_exchange(FREE, new, order, Ordering::Relaxed)
-                .is_ok()
-        };
-        let index = self.slots.iter().position(claim)?;
+    /// Claims the slot of an APIC identifier; `None` when it has a vCPU, or one is being made, or the
+    /// identifier is beyond the table.
+    #[must_use]
+    pub fn reserve(&self, apic_id: u32) -> Option<Reservation<'_>> {
+        let index = usize::try_from(apic_id).ok()?;
         let slot = self.slots.get(index)?;
-        slot.calling_area
-            .store(calling_area.bits(), Ordering::Release);
-        slot.apic_id.store(apic_id, Ordering::Release);
-        Some(VcpuIndex(index))
+        slot.vmsa
+            .compare_exchange(FREE, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
+            .ok()?;
+        Some(Reservation { slot, index })
     }
 
     /// Finds the vCPU that runs on `vmsa`.
@@ -98,6 +91,33 @@ impl VcpuTable {
     }
 }
 
+/// A claimed slot. Dropping it gives the slot back.
+#[derive(Debug)]
+pub struct Reservation<'a> {
+    slot: &'a Slot,
+    index: usize,
+}
+
+impl Reservation<'_> {
+    /// Makes the slot that of the vCPU which runs on `vmsa`.
+    pub fn fill(self, vmsa: GuestPhysicalAddress, calling_area: GuestPhysicalAddress) -> VcpuIndex {
+        let area = &self.slot.calling_area;
+        area.store(calling_area.bits(), Ordering::Release);
+        self.slot.vmsa.store(vmsa.bits(), Ordering::Release);
+        VcpuIndex(self.index)
+    }
+}
+
+impl Drop for Reservation<'_> {
+    fn drop(&mut self) {
+        // A slot that was filled is no longer marked, and stays.
+        let _ =
+            self.slot
+                .vmsa
+                .compare_exchange(RESERVED, FREE, Ordering::AcqRel, Ordering::Relaxed);
+    }
+}
+
 impl Default for VcpuTable {
     fn default() -> Self {
         Self::new()
@@ -106,17 +126,21 @@ impl Default for VcpuTable {
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestPhysicalAddress, MAX_VCPUS, VcpuTable};
+    use super::{GuestPhysicalAddress, MAX_VCPUS, VcpuIndex, VcpuTable};
 
     fn page(number: u64) -> GuestPhysicalAddress {
         GuestPhysicalAddress::new(number * 4096)
     }
 
+    fn add(table: &VcpuTable, vmsa: u64, area: u64, apic_id: u32) -> Option<VcpuIndex> {
+        Some(table.reserve(apic_id)?.fill(page(vmsa), page(area)))
+    }
+
     #[test]
     fn vcpus_come_and_go() {
         let table = VcpuTable::new();
-        let first = table.add(page(1), page(2), 0).unwrap();
-        let second = table.add(page(3), page(4), 1).unwrap();
+        let first = add(&table, 1, 2, 0).unwrap();
+        let second = add(&table, 3, 4, 1).unwrap();
         assert_ne!(first, second);
         assert_eq!(table.find(page(3)), Some(second));
         table.set_calling_area(second, page(5));
@@ -124,14 +148,17 @@ mod tests {
         assert_eq!(table.find(page(3)), None);
         assert_eq!(table.find(page(0)), None, "a free slot is nobody's");
         assert_eq!(table.calling_area(first), Some(page(2)));
+        assert_eq!(add(&table, 6, 7, 1), Some(second), "the slot is free again");
     }
 
     #[test]
-    fn a_full_table_takes_no_more() {
+    fn a_processor_has_at_most_one_vcpu() {
         let table = VcpuTable::new();
-        for number in 1..=u64::from(MAX_VCPUS) {
-            assert!(table.add(page(number), page(0), 0).is_some());
-        }
-        assert!(table.add(page(1000), page(0), 0).is_none());
+        let reserved = table.reserve(1).unwrap();
+        assert_eq!(add(&table, 3, 4, 1), None, "in the making");
+        drop(reserved);
+        assert!(add(&table, 3, 4, 1).is_some());
+        assert_eq!(add(&table, 5, 6, 1), None);
+        assert_eq!(add(&table, 5, 6, MAX_VCPUS), None, "beyond the table");
     }
 }

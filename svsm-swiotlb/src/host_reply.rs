@@ -10,18 +10,19 @@ use protocol::statistics::HostAnomaly;
 use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize};
 use snp::psc::{PscDescriptor, PscEntry, PscHeader, PscOperation};
 
-use crate::platform::{HostPages, PscExit};
+use crate::platform::{HostPages, Issue, PscExit};
 use crate::pool::TransitRun;
 use crate::statistics::Counters;
 
-/// VMGEXITs without progress that one batch puts up with. A host may return early, for an interrupt say, but one that
-/// returns for ever would keep the calling processor at VMPL0.
+/// VMGEXITs in a row that leave the cursor where it is, of which the last is one too many (clause P-9.2). A host may
+/// return early, for an interrupt say, but one that returns for ever would keep the calling processor at VMPL0.
+///
+/// The cursor counts entries; what a host did inside one is in the buffer's entries, which are not read. So the bound
+/// asks for a pace: 32 pages of 4 KiB per VMGEXIT finish a 2 MiB entry in 16.
 pub const MAX_FRUITLESS_EXITS: usize = 16;
 
 /// SW_EXITINFO1 when the host found the request malformed (GHCB specification, 4.1).
 const EXIT_STATUS_MALFORMED: u64 = 2;
-/// SW_EXITINFO1\[31:0\] carries the status.
-const EXIT_STATUS_MASK: u64 = 0xFFFF_FFFF;
 
 /// How a batch ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,10 +68,11 @@ pub fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
         return Reply::Broken(HostAnomaly::CursorBeyondEnd);
     }
     let complete = reply.cur_entry > submitted.end_entry;
-    let failed = match exit.sw_exit_info_1 & EXIT_STATUS_MASK {
+    let failed = match exit.sw_exit_info_1 {
         0 => exit.sw_exit_info_2 != 0,
         EXIT_STATUS_MALFORMED => true,
         // Status 1 asks for an exception: legal for other exits, senseless for a request that VMPL0 made itself.
+        // The upper half is no status at all, so a reply with one is not understood.
         _ => return Reply::Broken(HostAnomaly::UnknownExitStatus),
     };
     match (failed, complete) {
@@ -81,9 +83,60 @@ pub fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
     }
 }
 
-/// Asks the host to make every chunk of `run` shared or private: one entry per chunk, as many VMGEXITs as it takes.
+/// Why the host did not finish a descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shortfall {
+    /// It declined in good order: the entries before this one are done.
+    Declined(u16, HostAnomaly),
+    /// It broke this rule: the state of every entry is unknown.
+    Broken(HostAnomaly),
+}
+
+/// Issues the first `end_entry + 1` entries of `descriptor`, again and again until the host reports them done.
 ///
-/// Returns after at most one VMGEXIT per entry and [`MAX_FRUITLESS_EXITS`] more.
+/// `exited` runs after each VMGEXIT. There are at most [`MAX_FRUITLESS_EXITS`] of them per entry.
+///
+/// # Errors
+/// Where and why the host stopped for good.
+pub fn submit<P: HostPages>(
+    host: &P,
+    descriptor: &mut PscDescriptor,
+    end_entry: u16,
+    mut exited: impl FnMut(Issue),
+) -> Result<(), Shortfall> {
+    let mut submitted = PscHeader {
+        cur_entry: 0,
+        end_entry,
+        reserved: 0,
+    };
+    let mut issue = Issue::First;
+    let mut fruitless = 0_usize;
+    while fruitless < MAX_FRUITLESS_EXITS {
+        descriptor.header = submitted;
+        let exit = host.page_state_change(descriptor, issue);
+        exited(issue);
+        issue = Issue::Again;
+        match judge(submitted, descriptor.header, exit) {
+            Reply::Complete => return Ok(()),
+            Reply::GoOn(entry) if entry > submitted.cur_entry => {
+                submitted.cur_entry = entry;
+                fruitless = 0;
+            }
+            Reply::GoOn(_) => fruitless = fruitless.saturating_add(1),
+            Reply::Refused(entry) => {
+                return Err(Shortfall::Declined(entry, HostAnomaly::Refused));
+            }
+            Reply::Broken(anomaly) => return Err(Shortfall::Broken(anomaly)),
+        }
+    }
+    Err(Shortfall::Declined(
+        submitted.cur_entry,
+        HostAnomaly::NoProgress,
+    ))
+}
+
+/// Asks the host to make every chunk of `run` shared or private: one entry per chunk, as many VMGEXITs as [`submit`]
+/// allows.
 pub fn change_batch<P: HostPages>(
     host: &P,
     counters: &Counters,
@@ -95,50 +148,23 @@ pub fn change_batch<P: HostPages>(
         // An empty run or one beyond a batch cannot be reserved; asking the host for nothing is refused.
         return BatchEnd::Refused { done: 0 };
     };
-    let mut submitted = PscHeader {
-        cur_entry: 0,
-        end_entry,
-        reserved: 0,
-    };
-    let mut fruitless = 0_usize;
-    while fruitless < MAX_FRUITLESS_EXITS {
-        descriptor.header = submitted;
-        let exit = host.page_state_change(&mut descriptor);
-        counters.psc_exit(submitted.cur_entry != 0 || fruitless != 0);
-        match judge(submitted, descriptor.header, exit) {
-            Reply::Complete => {
-                counters.psc_entries(operation, run.chunks());
-                return BatchEnd::Complete;
-            }
-            Reply::GoOn(entry) if entry > submitted.cur_entry => submitted.cur_entry = entry,
-            Reply::GoOn(_) => fruitless = fruitless.saturating_add(1),
-            Reply::Refused(entry) => {
-                return refused(counters, operation, entry, HostAnomaly::Refused);
-            }
-            Reply::Broken(anomaly) => {
-                counters.host_anomaly(anomaly);
-                return BatchEnd::Misbehaved;
-            }
+    let exited = |issue| counters.psc_exit(issue == Issue::Again);
+    match submit(host, &mut descriptor, end_entry, exited) {
+        Ok(()) => {
+            counters.psc_entries(operation, run.chunks());
+            BatchEnd::Complete
+        }
+        Err(Shortfall::Declined(entry, anomaly)) => {
+            let done = usize::from(entry);
+            counters.psc_entries(operation, done);
+            counters.host_anomaly(anomaly);
+            BatchEnd::Refused { done }
+        }
+        Err(Shortfall::Broken(anomaly)) => {
+            counters.host_anomaly(anomaly);
+            BatchEnd::Misbehaved
         }
     }
-    refused(
-        counters,
-        operation,
-        submitted.cur_entry,
-        HostAnomaly::NoProgress,
-    )
-}
-
-fn refused(
-    counters: &Counters,
-    operation: PscOperation,
-    entry: u16,
-    anomaly: HostAnomaly,
-) -> BatchEnd {
-    let done = usize::from(entry);
-    counters.psc_entries(operation, done);
-    counters.host_anomaly(anomaly);
-    BatchEnd::Refused { done }
 }
 
 /// Writes one 2 MiB entry per chunk; the index of the last one, unless there is none or too many.

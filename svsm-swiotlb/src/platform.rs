@@ -23,14 +23,26 @@ pub struct PscExit {
     pub sw_exit_info_2: u64,
 }
 
+/// Whether the host sees a descriptor for the first time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Issue {
+    /// A new descriptor.
+    First,
+    /// The descriptor of this processor's last page-state change, which the host left unfinished.
+    Again,
+}
+
 /// Page-state changes on the host's side (GHCB specification 4.1.6, NAE event 0x8000_0010).
 pub trait HostPages {
     /// Exactly one VMGEXIT: copies `descriptor` into the GHCB's shared buffer, exits, and copies the header, and only
     /// the header, back once.
     ///
+    /// [`Issue::Again`] copies the header alone: the entries in the buffer are the host's by then. It keeps in them
+    /// how many pages of a large entry are done, and would begin that entry anew if they were written again.
+    ///
     /// The entries are never read back: the host could have altered them, and the caller decides by its own. The
     /// implementation checks nothing of the reply and does not loop.
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit;
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit;
 }
 
 /// Copies to and from private pages of the guest.

@@ -16,7 +16,7 @@ use snp::psc::{PscDescriptor, PscEntry, PscHeader};
 use snp::svsm::CallRegisters;
 
 use crate::page_state::{PageState, PageStates, RamRange, RamRanges};
-use crate::platform::{Fault, GuestMemory, HostPages, PscExit};
+use crate::platform::{Fault, GuestMemory, HostPages, Issue, PscExit};
 use crate::pool::{ChunkRecords, Pool, Window};
 use crate::{Configuration, Service};
 
@@ -47,6 +47,8 @@ pub struct TestPlatform {
     script: Mutex<VecDeque<Manner>>,
     /// What was submitted: header and the entries it covers.
     pub exits: Mutex<Vec<(PscHeader, Vec<PscEntry>)>>,
+    /// How it was submitted, one element per element of `exits`.
+    pub issues: Mutex<Vec<Issue>>,
     memory: Mutex<Vec<u8>>,
     pub faulty_pages: Mutex<BTreeSet<u64>>,
     /// Addresses read, to see what is fetched twice.
@@ -98,13 +100,14 @@ impl TestPlatform {
 }
 
 impl HostPages for TestPlatform {
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit {
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
         if let Some(gate) = &self.gate {
             gate();
         }
         let header = descriptor.header;
         let entries = descriptor.entries[..=usize::from(header.end_entry)].to_vec();
         self.exits.lock().unwrap().push((header, entries));
+        self.issues.lock().unwrap().push(issue);
         let manner = self
             .script
             .lock()

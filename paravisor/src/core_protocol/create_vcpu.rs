@@ -5,7 +5,7 @@ use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
 use snp::svsm::{CallRegisters, ResultCode};
 use snp::vmsa::Vmsa;
-use svsm_swiotlb::page_state::PageState;
+use svsm_swiotlb::page_state::{HeldPages, PageState};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -13,7 +13,7 @@ use super::{CallResult, CoreProtocol, Refusal, lost, require_page};
 use crate::guest_vmsa::acceptable;
 
 impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
-    /// RCX: VMSA page, RDX: calling area, R8: APIC identifier.
+    /// RCX: VMSA page, RDX: calling area, R8: APIC identifier, which must have no vCPU yet.
     pub(super) fn create_vcpu(&self, registers: &CallRegisters) -> CallResult {
         let vmsa = GuestPhysicalAddress::new(registers.rcx);
         let area = GuestPhysicalAddress::new(registers.rdx);
@@ -35,41 +35,44 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             }
         };
         // Hosts refuse to run a VMSA at a multiple of 2 MiB (erratum).
-        let made = match vmsa.is_aligned(LARGE_PAGE_SIZE) {
-            true => Ok(false),
-            false => self.make_vmsa(vmsa),
+        if vmsa.is_aligned(LARGE_PAGE_SIZE) {
+            return unchanged([vmsa_page, area_page], ResultCode::INVALID_PARAMETER);
+        }
+        // A second VMSA would let the host run the guest on a processor that VMPL0 believes stopped.
+        let Some(slot) = self.vcpus.reserve(apic_id) else {
+            return unchanged([vmsa_page, area_page], ResultCode::INVALID_REQUEST);
         };
-        match made {
+        match self.seal(vmsa) {
             Ok(true) => {}
-            Ok(false) => {
-                vmsa_page.keep();
-                area_page.keep();
-                return Err(ResultCode::INVALID_PARAMETER.into());
-            }
+            Ok(false) => return unchanged([vmsa_page, area_page], ResultCode::INVALID_PARAMETER),
             Err(refusal) => {
                 area_page.keep();
                 return Err(refusal); // quarantines the VMSA page
             }
         }
         if let Err(refusal) = self.clear_calling_area(area) {
-            self.unmake_vmsa(vmsa)?;
+            self.owner
+                .grant(vmsa, PageSize::Size4K)
+                .map_err(|_| lost())?;
             vmsa_page.keep();
             return Err(refusal); // quarantines the calling area
         }
-        if self.vcpus.add(vmsa, area, apic_id).is_none() {
-            self.unmake_vmsa(vmsa)?;
-            vmsa_page.keep();
+        // Last, because nothing after it can fail: a VMSA is either in the table or does not exist.
+        // The guest may go on reading it: Linux takes SEV_FEATURES from there.
+        let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
+        if self.owner.adjust(vmsa, PageSize::Size4K, target).is_err() {
             area_page.keep();
-            return Err(ResultCode::INVALID_REQUEST.into());
+            return Err(lost()); // quarantines the VMSA page
         }
+        slot.fill(vmsa, area);
         vmsa_page.change_to(PageState::Vmsa);
         area_page.change_to(PageState::CallingArea);
         Ok(())
     }
 
-    /// Takes the page away from the guest, looks at it, and makes it a VMSA. `false`: its contents
-    /// are not acceptable and it is the guest's again.
-    fn make_vmsa(&self, page: GuestPhysicalAddress) -> Result<bool, Refusal> {
+    /// Takes the page away from the guest and looks at it. `false`: its contents are no acceptable
+    /// VMSA and it is the guest's again.
+    fn seal(&self, page: GuestPhysicalAddress) -> Result<bool, Refusal> {
         // Revoked and flushed before it is read: no vCPU can change it between check and use.
         self.owner
             .revoke(page, PageSize::Size4K)
@@ -80,22 +83,18 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             .machine()
             .read(page, vmsa.as_mut_bytes())
             .map_err(|_| lost())?;
-        if !acceptable(&vmsa, self.guest_features) {
-            self.owner
-                .grant(page, PageSize::Size4K)
-                .map_err(|_| lost())?;
-            return Ok(false);
+        if acceptable(&vmsa, self.guest_features) {
+            return Ok(true);
         }
-        // The guest may go on reading it: Linux takes SEV_FEATURES from there.
-        let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
         self.owner
-            .adjust(page, PageSize::Size4K, target)
+            .grant(page, PageSize::Size4K)
             .map_err(|_| lost())?;
-        Ok(true)
+        Ok(false)
     }
+}
 
-    /// Makes a VMSA an ordinary page of the guest again.
-    fn unmake_vmsa(&self, page: GuestPhysicalAddress) -> CallResult {
-        self.owner.grant(page, PageSize::Size4K).map_err(|_| lost())
-    }
+/// Refuses; the pages are what they were.
+fn unchanged(pages: [HeldPages<'_>; 2], code: ResultCode) -> CallResult {
+    pages.into_iter().for_each(HeldPages::keep);
+    Err(code.into())
 }

@@ -13,6 +13,7 @@ mod delete_vcpu;
 mod pvalidate;
 mod query_protocol;
 mod remap_ca;
+mod rescinded;
 #[cfg(test)]
 mod tests;
 
@@ -59,7 +60,7 @@ pub struct CoreProtocol<'a, M> {
     pub vcpus: &'a VcpuTable,
     /// SEV_FEATURES of the guest's VMSAs.
     pub guest_features: u64,
-    /// Number of vCPUs of the machine; APIC identifiers are below it.
+    /// Number of vCPUs the guest may use; APIC identifiers are below it.
     pub vcpu_count: u32,
     /// The other protocols, for QUERY_PROTOCOL.
     pub protocols: &'a [VersionRange],
@@ -73,9 +74,9 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     pub fn call(&self, vcpu: VcpuIndex, registers: &mut CallRegisters) -> Result<(), Reason> {
         let result = match CallId::from_rax(registers.rax).call {
             call::REMAP_CA => self.remap_ca(vcpu, registers),
-            call::PVALIDATE => self.pvalidate(registers),
+            call::PVALIDATE => self.pvalidate(vcpu, registers),
             call::CREATE_VCPU => self.create_vcpu(registers),
-            call::DELETE_VCPU => self.delete_vcpu(registers),
+            call::DELETE_VCPU => self.delete_vcpu(vcpu, registers),
             call::QUERY_PROTOCOL => {
                 self.query_protocol(registers);
                 Ok(())

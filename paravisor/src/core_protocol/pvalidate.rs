@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! PVALIDATE: validates and rescinds a list of pages.
 //!
-//! The list is fetched once and judged by that copy; only the cursor `next` is written back. A call
-//! stops at the first entry that fails, or with INCOMPLETE when its work units are spent.
+//! The list is fetched once and judged by that copy; only the cursor `next` is written back, and only
+//! by a call that got to work. A call stops at the first entry that fails, or with INCOMPLETE when its
+//! work units are spent.
 
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::svsm::{CallRegisters, ListHeader, PvalidateListEntry, ResultCode, core_protocol as call};
@@ -10,8 +11,10 @@ use svsm_swiotlb::page_state::{HoldError, PageState};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::rescinded::Rescinded;
 use super::{CallResult, CoreProtocol, Refusal, WORK_UNITS, lost, refusal};
 use crate::page_owner::OwnError;
+use crate::vcpu_table::VcpuIndex;
 
 /// Entries of a list that fills its page.
 const MAX_ENTRIES: usize = 511;
@@ -26,24 +29,34 @@ const SIZE_MISMATCH: ResultCode = ResultCode::protocol_error(6);
 
 /// A list, fetched.
 struct List {
+    /// The page it lies in, whose word is taken.
+    page: GuestPhysicalAddress,
     header: ListHeader,
     entries: [u64; MAX_ENTRIES],
 }
 
-impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
+impl<'a, M: PageInstructions + GuestMemory> CoreProtocol<'a, M> {
     /// RCX: the list.
-    pub(super) fn pvalidate(&self, registers: &CallRegisters) -> CallResult {
+    pub(super) fn pvalidate(&self, vcpu: VcpuIndex, registers: &CallRegisters) -> CallResult {
         let list = GuestPhysicalAddress::new(registers.rcx);
         if !list.is_aligned(ALIGNMENT) {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
-        let list_page = self.hold(list, &[PageState::Valid, PageState::CallingArea])?;
+        // Not in the calling area of another vCPU: its word must be free when that vCPU calls.
+        let own_area = self.vcpus.calling_area(vcpu) == Some(list.page_base());
+        let allowed = match own_area {
+            true => PageState::CallingArea,
+            false => PageState::Valid,
+        };
+        let list_page = self.hold(list, &[allowed])?;
         let Ok(mut fetched) = self.fetch(list) else {
             return Err(lost()); // quarantines the page
         };
-        let result = self
-            .check(list, &fetched)
-            .and_then(|()| self.work(&mut fetched));
+        if let Err(refusal) = self.check(list, &fetched) {
+            list_page.keep();
+            return Err(refusal);
+        }
+        let result = self.work(&mut fetched);
         let next = GuestPhysicalAddress::new(list.bits() + NEXT_OFFSET);
         let written = self
             .owner
@@ -59,6 +72,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     /// Copies the list into our memory, each byte once.
     fn fetch(&self, list: GuestPhysicalAddress) -> Result<List, svsm_swiotlb::platform::Fault> {
         let mut fetched = List {
+            page: list.page_base(),
             header: ListHeader::new_zeroed(),
             entries: [0; MAX_ENTRIES],
         };
@@ -88,10 +102,10 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         Ok(())
     }
 
-    /// Goes through the entries from `next` on and moves it. One flush covers all rescinds.
+    /// Goes through the entries from `next` on and moves it. One flush covers many rescinds.
     fn work(&self, list: &mut List) -> CallResult {
         let mut units = WORK_UNITS;
-        let mut rescinded = false;
+        let mut rescinded = Rescinded::new();
         let mut result = Ok(());
         while list.header.next < list.header.entries {
             let bits = list
@@ -107,24 +121,35 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
                     break;
                 }
             }
-            if let Err(refusal) = self.entry(&entry, &mut rescinded) {
+            if let Err(refusal) = self.entry(list.page, &entry, &mut rescinded) {
                 result = Err(refusal);
                 break;
             }
             list.header.next += 1;
         }
-        if rescinded {
-            self.owner.machine().flush();
-        }
+        rescinded.settle(self.owner.machine());
         result
     }
 
-    /// One entry; sets `rescinded` when it took a page or tried to.
-    fn entry(&self, entry: &PvalidateListEntry, rescinded: &mut bool) -> CallResult {
+    /// One entry of a list in `list_page`; pages that it takes go into `rescinded`.
+    fn entry(
+        &self,
+        list_page: GuestPhysicalAddress,
+        entry: &PvalidateListEntry,
+        rescinded: &mut Rescinded<'a>,
+    ) -> CallResult {
         let page = entry.page();
         let size = entry.size().ok_or(ResultCode::INVALID_PARAMETER)?;
         if entry.reserved() != 0 || !page.is_aligned(size.bytes()) {
             return Err(ResultCode::INVALID_PARAMETER.into());
+        }
+        // The word is ours, so BUSY would be the answer for ever.
+        if list_page.bits().wrapping_sub(page.bits()) < size.bytes() {
+            return Err(ResultCode::INVALID_ADDRESS.into());
+        }
+        let machine = self.owner.machine();
+        if entry.validate() {
+            rescinded.settle(machine); // a list may rescind a page and validate it again
         }
         let (from, to) = match entry.validate() {
             true => (PageState::Invalid, PageState::Valid),
@@ -139,12 +164,13 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         let done = match entry.validate() {
             true => self.owner.give(page, size),
             false => {
-                *rescinded = true;
+                rescinded.require_flush();
                 self.owner.take(page, size)
             }
         };
         match done {
-            Ok(()) => held.change_to(to),
+            Ok(()) if entry.validate() => held.change_to(to),
+            Ok(()) => rescinded.add(held, machine),
             Err(error) => {
                 // Otherwise the guard is dropped: a page whose state is unknown is quarantined (P3).
                 if matches!(error, OwnError::Unchanged(_) | OwnError::Forbidden) {
@@ -165,20 +191,23 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         wanted: PageState,
     ) -> CallResult {
         let mut all_wanted = true;
+        // Each word is read once; they were not all in the state to start from a moment ago.
         for number in 0..size.pages() {
             let address = GuestPhysicalAddress::new(page.bits() + number * PAGE_SIZE);
             match self.states.state(address) {
-                Some(PageState::Valid | PageState::Invalid) => {
-                    all_wanted &= self.states.state(address) == Some(wanted);
+                Some(state @ (PageState::Valid | PageState::Invalid)) => {
+                    all_wanted &= state == wanted;
                 }
                 Some(PageState::Busy) => return Err(ResultCode::BUSY.into()),
                 _ => return Err(ResultCode::INVALID_ADDRESS.into()),
             }
         }
-        match (all_wanted, entry.ignore_no_change()) {
-            (true, true) => Ok(()),
-            (true, false) => Err(NO_CHANGE.into()),
-            (false, _) => Err(SIZE_MISMATCH.into()),
+        match (all_wanted, entry.ignore_no_change(), size) {
+            (true, true, _) => Ok(()),
+            (true, false, _) => Err(NO_CHANGE.into()),
+            // Another vCPU has just changed it back.
+            (false, _, PageSize::Size4K) => Err(ResultCode::BUSY.into()),
+            (false, _, PageSize::Size2M) => Err(SIZE_MISMATCH.into()),
         }
     }
 }

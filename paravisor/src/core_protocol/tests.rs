@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The core protocol on the test machine, call by call.
 
+mod vcpus;
+
 use core::sync::atomic::AtomicU8;
 
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallId, CallRegisters, PvalidateListEntry, ResultCode, core_protocol as call};
-use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
 use svsm_swiotlb::platform::PageInstructions;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::IntoBytes;
 
 use super::{CoreProtocol, VersionRange, WORK_UNITS};
 use crate::boot_plan::{
@@ -18,6 +19,7 @@ use crate::boot_plan::{
 use crate::layout::{BOOT_CALLING_AREA, LAUNCH_VMSA};
 use crate::page_account::{TrackedRam, record};
 use crate::page_owner::PageOwner;
+use crate::range_list::PhysRange;
 use crate::termination::Reason;
 use crate::test_machine::{Step, TestMachine};
 use crate::vcpu_table::{VcpuIndex, VcpuTable};
@@ -26,8 +28,6 @@ use crate::vcpu_table::{VcpuIndex, VcpuTable};
 const LIST: u64 = 0x200_0000;
 const PAGE: u64 = 0x210_1000;
 const LARGE: u64 = 0x240_0000;
-/// Start of the window in the map of the tests.
-const WINDOW: u64 = 0x1_7c00_0000;
 const PARAVISOR: u64 = 0x41_0000;
 const DEVICE: u64 = 0xfec0_0000;
 
@@ -38,6 +38,7 @@ const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
 
 struct World<'a> {
     machine: &'a TestMachine,
+    window: PhysRange,
     states: &'a PageStates<'a>,
     core: CoreProtocol<'a, TestMachine>,
     vcpu: VcpuIndex,
@@ -64,8 +65,9 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
     let vcpus = VcpuTable::new();
     let gpa = GuestPhysicalAddress::new;
     let vcpu = vcpus
-        .add(gpa(0x43_0000), gpa(BOOT_CALLING_AREA), 0)
-        .unwrap();
+        .reserve(0)
+        .unwrap()
+        .fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
     let core = CoreProtocol {
         owner: PageOwner::new(&plan, machine),
         states: &states,
@@ -80,6 +82,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
     };
     test(&World {
         machine,
+        window: plan.placement.window,
         states: &states,
         core,
         vcpu,
@@ -222,8 +225,8 @@ fn p3_a_page_that_vanished_is_quarantined() {
 fn w1_window_paravisor_and_other_addresses_are_refused() {
     world(|world| {
         for gpa in [
-            WINDOW,
-            WINDOW + 0x3fff_f000,
+            world.window.start,
+            world.window.end - 0x1000,
             PARAVISOR,
             DEVICE,
             LAUNCH_VMSA,
@@ -248,7 +251,7 @@ fn w1_window_paravisor_and_other_addresses_are_refused() {
             assert_eq!(world.call(call::CREATE_VCPU, PAGE, gpa, 0), ADDRESS);
             assert_eq!(world.call(call::DELETE_VCPU, gpa, 0, 0), ADDRESS);
         }
-        for list in [WINDOW, PARAVISOR, DEVICE] {
+        for list in [world.window.start, PARAVISOR, DEVICE] {
             assert_eq!(world.call(call::PVALIDATE, list, 0, 0), ADDRESS);
         }
         assert_eq!(world.machine.steps(), []);
@@ -282,10 +285,49 @@ fn malformed_lists_and_entries_have_their_codes() {
         assert_eq!(world.pvalidate(0, &[misaligned]), (PARAMETER, 0));
         let reserved = small(PAGE, false).with_reserved(1);
         assert_eq!(world.pvalidate(0, &[reserved]), (PARAMETER, 0));
-        assert_eq!(
-            world.pvalidate(0, &[small(LIST, false)]),
-            (ResultCode::BUSY, 0)
-        );
+        for names_itself in [small(LIST, false), entry(LIST, PageSize::Size2M, false)] {
+            assert_eq!(world.pvalidate(0, &[names_itself]), (ADDRESS, 0));
+        }
+    });
+}
+
+#[test]
+fn a_refused_list_is_not_written() {
+    world(|world| {
+        world.machine.faulting_write.set(Some(LIST));
+        assert_eq!(world.pvalidate(1, &[small(PAGE, false)]), (PARAMETER, 1));
+        assert_eq!(world.state(LIST), Some(PageState::Valid));
+    });
+}
+
+#[test]
+fn p2_a_page_is_free_only_after_the_flush() {
+    world(|world| {
+        let twice = [small(PAGE, false), small(PAGE, false)];
+        assert_eq!(world.pvalidate(0, &twice), (ResultCode::BUSY, 1));
+        assert_eq!(world.state(PAGE), Some(PageState::Invalid));
+        world.machine.steps();
+        let back = [small(PAGE + 0x1000, false), small(PAGE + 0x1000, true)];
+        assert_eq!(world.pvalidate(0, &back), (SUCCESS, 2));
+        let steps = world.machine.steps();
+        let step = |wanted| steps.iter().position(|step| *step == wanted);
+        let validated = Step::Pvalidate(PAGE + 0x1000, PageSize::Size4K, true);
+        assert!(step(Step::Flush) < step(validated), "{steps:?}");
+        assert!(step(validated).is_some());
+    });
+}
+
+#[test]
+fn a_long_list_of_rescinds_flushes_by_batches() {
+    world(|world| {
+        let pages = (0..200).map(|page| LARGE + page * 4096);
+        let list: Vec<_> = pages.clone().map(|page| small(page, false)).collect();
+        assert_eq!(world.pvalidate(0, &list), (SUCCESS, 200));
+        let flushes = world.machine.steps().into_iter();
+        assert_eq!(flushes.filter(|step| *step == Step::Flush).count(), 4);
+        for page in pages {
+            assert_eq!(world.state(page), Some(PageState::Invalid), "{page:#x}");
+        }
     });
 }
 
@@ -294,7 +336,7 @@ fn a_list_stops_at_the_entry_that_fails() {
     world(|world| {
         let list = [
             small(PAGE, false),
-            small(WINDOW, true),
+            small(world.window.start, true),
             small(PAGE + 0x1000, false),
         ];
         assert_eq!(world.pvalidate(0, &list), (ADDRESS, 1));
@@ -334,6 +376,22 @@ fn large_entries_follow_the_size_of_the_rmp_and_the_states() {
             world.pvalidate(0, &[large(false), large(true)]),
             (SUCCESS, 2)
         );
+    });
+}
+
+#[test]
+fn a_large_page_is_given_though_the_host_splits_it_meanwhile() {
+    world(|world| {
+        let large = |validate| entry(LARGE, PageSize::Size2M, validate);
+        assert_eq!(world.pvalidate(0, &[large(false)]).0, SUCCESS);
+        world.machine.smash_on_zero.set(true);
+        assert_eq!(world.pvalidate(0, &[large(true)]), (SUCCESS, 1));
+        for page in [LARGE, LARGE + 511 * 4096] {
+            assert_eq!(world.state(page), Some(PageState::Valid));
+            world
+                .machine
+                .page(page, |page| assert_eq!(page.permissions[2], 0xf));
+        }
     });
 }
 
@@ -394,70 +452,6 @@ fn p5_a_held_word_answers_busy() {
         assert_eq!(world.call(call::CREATE_VCPU, PAGE + 0x1000, PAGE, 0), busy);
         assert_eq!(world.state(PAGE + 0x1000), Some(PageState::Valid));
         held.keep();
-    });
-}
-
-/// Writes an acceptable VMSA into PAGE.
-fn put_vmsa(world: &World<'_>, change: impl FnOnce(&mut Vmsa)) {
-    let mut vmsa = Vmsa::new_zeroed();
-    (vmsa.vmpl, vmsa.efer, vmsa.sev_features) = (2, EFER_SVME, 1);
-    change(&mut vmsa);
-    world.put(PAGE, vmsa.as_bytes());
-}
-
-#[test]
-fn a_vcpu_is_created_and_deleted() {
-    world(|world| {
-        put_vmsa(world, |_| ());
-        let area = PAGE + 0x1000;
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
-        let want = [
-            Step::Rmpadjust(PAGE, PageSize::Size4K, 1),
-            Step::Rmpadjust(PAGE, PageSize::Size4K, 2),
-            Step::Rmpadjust(PAGE, PageSize::Size4K, 3),
-            Step::Flush,
-            Step::Rmpadjust(PAGE, PageSize::Size4K, 0x1_0102),
-        ];
-        assert_eq!(world.machine.steps(), want);
-        assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
-        assert_eq!(world.state(area), Some(PageState::CallingArea));
-        assert_eq!(world.pvalidate(0, &[small(PAGE, false)]), (ADDRESS, 0));
-        assert_eq!(world.call(call::REMAP_CA, PAGE, 0, 0), ADDRESS);
-
-        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
-        assert_eq!(world.state(PAGE), Some(PageState::Valid));
-        assert_eq!(world.state(area), Some(PageState::Valid));
-        world.machine.page(PAGE, |page| {
-            assert_eq!((page.vmsa, page.permissions[2]), (false, 0xf));
-            assert_eq!(page.bytes[0xd1] & 0x10, 0, "SVME");
-        });
-        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), ADDRESS);
-    });
-}
-
-#[test]
-fn an_unacceptable_vmsa_stays_the_guests() {
-    world(|world| {
-        let create = |vmsa, area, apic_id| world.call(call::CREATE_VCPU, vmsa, area, apic_id);
-        for change in [
-            (|vmsa: &mut Vmsa| vmsa.vmpl = 0) as fn(&mut Vmsa),
-            |vmsa| vmsa.efer = 0,
-            |vmsa| vmsa.sev_features = 9,
-        ] {
-            put_vmsa(world, change);
-            assert_eq!(create(PAGE, PAGE + 0x1000, 1), PARAMETER);
-            assert_eq!(world.state(PAGE), Some(PageState::Valid));
-            assert_eq!(world.state(PAGE + 0x1000), Some(PageState::Valid));
-            world
-                .machine
-                .page(PAGE, |page| assert_eq!(page.permissions[2], 0xf));
-        }
-        put_vmsa(world, |_| ());
-        assert_eq!(create(PAGE, PAGE, 1), PARAMETER, "both in one page");
-        assert_eq!(create(PAGE, PAGE + 0x1000, 2), PARAMETER, "no such vCPU");
-        assert_eq!(create(PAGE, PAGE + 0x1000, 1 << 32), PARAMETER);
-        assert_eq!(create(PAGE + 8, PAGE + 0x1000, 1), PARAMETER);
-        assert_eq!(create(LARGE, PAGE, 1), PARAMETER, "2 MiB aligned");
     });
 }
 

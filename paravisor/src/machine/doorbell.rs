@@ -39,8 +39,8 @@ impl<'a> Doorbell<'a> {
     /// # Errors
     /// [`Reason::DoorbellEvent`] for a machine check: memory may be damaged.
     pub fn acknowledge(&self) -> Result<(), Reason> {
-        let flags: u8 = self.page.read(FLAGS);
-        self.page.write(0, 0_u16);
+        // In one step, or an event that comes between the two would be lost.
+        let [_vector, flags] = self.page.exchange(0, 0).to_le_bytes();
         if flags & MACHINE_CHECK == 0 {
             Ok(())
         } else {

@@ -179,7 +179,9 @@ pub fn install() {
     }
 }
 
-/// Called by the stubs.
+/// Called by the stubs. A double fault or a lost page of ours ends the VM before anything else is
+/// touched: log, variables and GHCB may be on the very page that is gone, and the report would fault
+/// again without end.
 extern "C" fn exception(frame: &mut Frame) {
     let Frame {
         vector,
@@ -187,16 +189,21 @@ extern "C" fn exception(frame: &mut Frame) {
         rip,
         ..
     } = *frame;
+    if vector == DOUBLE_FAULT {
+        msr_exit::terminate(vector.to_le_bytes()[0]);
+    }
     if let Some(target) = landing(symbols::fixup_table(), vector, error_code, rip) {
         frame.rip = target;
         return;
     }
+    if (vector, error_code) == (VECTOR_VC, NOT_VALIDATED) {
+        msr_exit::terminate(Reason::NotValidated.code());
+    }
     if !ENDING.swap(true, Ordering::Relaxed) {
         log::error!("exception {vector}, error code {error_code:#x}, at {rip:#x}");
     }
-    msr_exit::terminate(match (vector, error_code) {
-        (VECTOR_VC, NOT_VALIDATED) => Reason::NotValidated.code(),
-        (VECTOR_VC, _) => Reason::UnexpectedVc.code(),
+    msr_exit::terminate(match vector {
+        VECTOR_VC => Reason::UnexpectedVc.code(),
         _ => vector.to_le_bytes()[0],
     });
 }

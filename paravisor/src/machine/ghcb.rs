@@ -8,7 +8,7 @@ use snp::ghcb::{
 };
 use snp::instructions::{vmgexit, write_ghcb_msr};
 use snp::psc::{PscDescriptor, PscHeader};
-use svsm_swiotlb::platform::{HostPages, PscExit};
+use svsm_swiotlb::platform::{HostPages, Issue, PscExit};
 
 use super::host_page::HostPage;
 use super::{Machine, msr_exit, processor};
@@ -105,7 +105,7 @@ impl<'a> Ghcb<'a> {
     }
 
     /// One page-state change; see [`HostPages`].
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit {
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
         let PscHeader {
             cur_entry,
             end_entry,
@@ -113,9 +113,12 @@ impl<'a> Ghcb<'a> {
         } = descriptor.header;
         let packed = u64::from(cur_entry) | u64::from(end_entry) << 16 | u64::from(reserved) << 32;
         self.page.write(offset::SHARED_BUFFER, packed);
-        let entries = descriptor.entries.iter().take(usize::from(end_entry) + 1);
-        for (index, entry) in entries.enumerate() {
-            self.page.write(PSC_ENTRIES + 8 * index, entry.into_bits());
+        // Nothing but a page-state change uses the buffer, so an unfinished list is still in it.
+        if issue == Issue::First {
+            let entries = descriptor.entries.iter().take(usize::from(end_entry) + 1);
+            for (index, entry) in entries.enumerate() {
+                self.page.write(PSC_ENTRIES + 8 * index, entry.into_bits());
+            }
         }
         let (sw_exit_info_1, sw_exit_info_2) = self.exit(&Exit {
             code: exit_code::PAGE_STATE_CHANGE,
@@ -180,7 +183,7 @@ fn done(info_1: u64, info_2: u64) -> Result<(), ()> {
 }
 
 impl HostPages for Machine {
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit {
-        Ghcb::new(&processor::current().ghcb).page_state_change(descriptor)
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
+        Ghcb::new(&processor::current().ghcb).page_state_change(descriptor, issue)
     }
 }

@@ -40,27 +40,39 @@ unsafe fn copy(from: u64, to: u64, count: usize) -> Result<(), Fault> {
     if rest == 0 { Ok(()) } else { Err(Fault) }
 }
 
+/// Touches the pages of a buffer after a fault, which does not say which side was lost. If it was ours,
+/// this faults where nothing fixes it up and the VM ends, instead of the guest losing a good page. The
+/// buffer is no longer than a page, so it lies in those of its first and last byte.
+fn touch(bytes: &[u8]) {
+    for byte in [bytes.first(), bytes.last()].into_iter().flatten() {
+        // SAFETY: A reference is valid for reads.
+        unsafe { core::ptr::from_ref(byte).read_volatile() };
+    }
+}
+
 impl GuestMemory for Machine {
     fn read(&self, from: GuestPhysicalAddress, bytes: &mut [u8]) -> Result<(), Fault> {
         // SAFETY: `bytes` is ours and as long as the count; the trait's contract covers the source.
-        unsafe {
+        let done = unsafe {
             copy(
                 from.bits(),
                 bytes.as_mut_ptr().expose_provenance() as u64,
                 bytes.len(),
             )
-        }
+        };
+        done.inspect_err(|_| touch(bytes))
     }
 
     fn write(&self, to: GuestPhysicalAddress, bytes: &[u8]) -> Result<(), Fault> {
         // SAFETY: As above with the sides exchanged.
-        unsafe {
+        let done = unsafe {
             copy(
                 bytes.as_ptr().expose_provenance() as u64,
                 to.bits(),
                 bytes.len(),
             )
-        }
+        };
+        done.inspect_err(|_| touch(bytes))
     }
 }
 

@@ -98,6 +98,19 @@ impl HostPage {
         unsafe { self.pointer::<T>(offset).write_volatile(value) }
     }
 
+    /// Writes a value and gives the one before, in one step that the host cannot get between. `offset`
+    /// is aligned for it and inside the page.
+    pub fn exchange(&self, offset: usize, value: u16) -> u16 {
+        let field = self.pointer::<u16>(offset);
+        let old: u16;
+        // SAFETY: As for `write`; an instruction and no atomic, which would be a reference.
+        unsafe {
+            asm!("xchg word ptr [{}], {:x}", in(reg) field, inout(reg) value => old,
+                options(nostack, preserves_flags));
+        }
+        old
+    }
+
     /// Address of a field; a misplaced offset is a bug of ours and ends the VM.
     fn pointer<T>(&self, offset: usize) -> *mut T {
         let fits = offset

@@ -16,6 +16,8 @@ unsafe extern "C" {
     static __data_start: u8;
     static __data_end: u8;
     static __stack_bottom: u8;
+    static __stack_top: u8;
+    static __fault_stack_bottom: u8;
     static __fault_stack_top: u8;
 }
 
@@ -44,14 +46,17 @@ pub fn data() -> PhysRange {
     between!(__data_start, __data_end)
 }
 
-/// Both stacks; the guard page lies below them.
-pub fn stacks() -> PhysRange {
-    between!(__stack_bottom, __fault_stack_top)
+/// The ordinary stack and the one for double faults; below each lies a guard page.
+pub fn stacks() -> [PhysRange; 2] {
+    [
+        between!(__stack_bottom, __stack_top),
+        between!(__fault_stack_bottom, __fault_stack_top),
+    ]
 }
 
 /// First address above the stack for double faults.
 pub fn fault_stack_top() -> u64 {
-    stacks().end
+    addr_of!(__fault_stack_top).addr() as u64
 }
 
 /// The table of survivable faults.

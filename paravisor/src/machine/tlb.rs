@@ -2,8 +2,10 @@
 //! Making sure that no lower VMPL uses an old translation.
 //!
 //! INVLPGB reaches all processors and all levels of the guest, TLBSYNC waits for it. Where the CPUID
-//! page does not offer it, boot allows one vCPU only, which is at VMPL0 now: its next entry into the
-//! guest flushes, because a VMSA with PCPU_ID = 0 cannot rely on the TLB.
+//! page does not offer it, the guest gets one vCPU only: boot counts one as usable, and the table of
+//! vCPUs has one place per APIC identifier, so CREATE_VCPU cannot add another. That vCPU is at VMPL0
+//! now, and its next entry into the guest flushes, because a VMSA with PCPU_ID = 0 cannot rely on the
+//! TLB.
 //!
 //! Source: APM volume 3 (INVLPGB, TLBSYNC), APM volume 2, 15.36.17 (PCPU_ID).
 

@@ -6,6 +6,7 @@
 //! call and sets it when the answer is written (SVSM specification, section 5).
 
 use core::mem::offset_of;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use paravisor::termination::Reason;
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
@@ -48,14 +49,20 @@ impl VmsaPage {
     /// Lets the host run the vCPU, with a TLB that knows nothing older (PCPU_ID).
     pub fn allow_running(&self) {
         self.write(offset_of!(Vmsa, pcpu_id), 0);
-        let efer = self.read(offset_of!(Vmsa, efer));
-        self.write(offset_of!(Vmsa, efer), efer | EFER_SVME);
+        self.efer().fetch_or(EFER_SVME, Ordering::AcqRel);
     }
 
     /// Keeps the host from running it.
     pub fn forbid_running(&self) {
-        let efer = self.read(offset_of!(Vmsa, efer));
-        self.write(offset_of!(Vmsa, efer), efer & !EFER_SVME);
+        self.efer().fetch_and(!EFER_SVME, Ordering::AcqRel);
+    }
+
+    /// EFER, for changes in one step: until SVME is clear the host may run the guest, and the processor
+    /// then stores a new value.
+    fn efer(&self) -> &AtomicU64 {
+        // SAFETY: An aligned field of a page that is mapped, private and ours for good. All accesses to
+        // this field are atomic; the processor's are no accesses of Rust.
+        unsafe { AtomicU64::from_ptr(self.field(offset_of!(Vmsa, efer))) }
     }
 
     /// Whether the guest stopped because it executed VMGEXIT.

@@ -5,7 +5,7 @@ use protocol::statistics::HostAnomaly;
 use snp::psc::{PscHeader, PscOperation, error};
 
 use super::{MAX_FRUITLESS_EXITS, Reply, judge};
-use crate::platform::PscExit;
+use crate::platform::{Issue, PscExit};
 use crate::test_platform::{CHUNK, Guest, Manner, TestPlatform, WINDOW_BASE, service, service_on};
 
 const fn header(cur_entry: u16, end_entry: u16) -> PscHeader {
@@ -40,7 +40,22 @@ fn p4_judgement_table() {
             Reply::Refused(3),
         ),
         (header(3, 9), exit(2, 5), Reply::Refused(3)),
-        (header(3, 9), exit(0xFFFF_FFFF_0000_0000, 0), Reply::GoOn(3)),
+        // The whole of SW_EXITINFO1 is the status: upper bits make it one that nobody defined.
+        (
+            header(3, 9),
+            exit(0xFFFF_FFFF_0000_0000, 0),
+            Reply::Broken(HostAnomaly::UnknownExitStatus),
+        ),
+        (
+            header(10, 9),
+            exit(1 << 32, 0),
+            Reply::Broken(HostAnomaly::UnknownExitStatus),
+        ),
+        (
+            header(3, 9),
+            exit(1 << 63 | 2, 0),
+            Reply::Broken(HostAnomaly::UnknownExitStatus),
+        ),
         (
             header(2, 9),
             OK,
@@ -127,6 +142,12 @@ fn p4_an_unfinished_descriptor_is_submitted_again_from_its_cursor() {
     let exits = platform.exits.lock().unwrap();
     let cursors: std::vec::Vec<u16> = exits.iter().map(|(header, _)| header.cur_entry).collect();
     assert_eq!(cursors, [0, 1, 1, 3]);
+    // The entries are written once; after that they hold what the host did inside them.
+    let issues = platform.issues.lock().unwrap();
+    assert_eq!(
+        *issues,
+        [Issue::First, Issue::Again, Issue::Again, Issue::Again]
+    );
     let statistics = service.statistics();
     assert_eq!((statistics.psc_exits, statistics.psc_reissues), (4, 3));
     assert_eq!(statistics.psc_entries_shared, 4);
@@ -178,6 +199,18 @@ fn c1_the_slowest_host_that_makes_progress_is_followed_to_the_end() {
     let granted = service.guest_grow(epoch, 1, 300).unwrap();
     assert_eq!(granted.rdx, 253 * CHUNK);
     assert_eq!(platform.exit_count(), 253);
+}
+
+#[test]
+fn c1_each_move_of_the_cursor_earns_the_host_its_patience_again() {
+    let slowest = std::iter::repeat_n(Manner::Early(0), MAX_FRUITLESS_EXITS - 1);
+    let entry: std::vec::Vec<Manner> = slowest.chain([Manner::Early(1)]).collect();
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    platform.script(&entry.repeat(3));
+    let granted = service.guest_grow(epoch, 4, 4).unwrap();
+    assert_eq!(granted.rdx, 4 * CHUNK);
+    assert_eq!(platform.exit_count(), 3 * MAX_FRUITLESS_EXITS + 1);
 }
 
 #[test]

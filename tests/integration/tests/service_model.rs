@@ -47,6 +47,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => Just(HostManner::Refuse),
         2 => (1_u16..5).prop_map(HostManner::StopAfter),
         2 => (0_u16..5).prop_map(HostManner::FailAfter),
+        1 => (32_u16..1200).prop_map(HostManner::StopInside),
         1 => Just(HostManner::Lie),
         1 => Just(HostManner::NoProgress),
         1 => prop_oneof![

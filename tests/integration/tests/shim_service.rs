@@ -304,6 +304,7 @@ fn a_hostile_host_costs_memory_and_never_data() {
     let manners = [
         HostManner::Refuse,
         HostManner::StopAfter(1),
+        HostManner::StopInside(100),
         HostManner::FailAfter(1),
         HostManner::NoProgress,
         HostManner::CursorBackwards,

@@ -44,7 +44,9 @@ pub use igvm_input::IgvmInput;
 pub use launch_plan::{LaunchPage, LaunchPlan, PageKind, Parameters};
 pub use pool_story::PoolStory;
 pub use run::{DiskDigests, Outcome, run};
-pub use run_options::{HostManner, PscManner, RamState, RmpPages, RunOptions};
+pub use run_options::{
+    HostManner, HvEvents, PscManner, RamState, RmpPages, RunOptions, VmplSwitches,
+};
 pub use steady_state::SteadyState;
 pub use transcript::{Counters, Snapshot, Transcript};
 pub use verdict::run_and_report;

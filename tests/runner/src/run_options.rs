@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::{Args, ValueEnum, value_parser};
 use igvm_builder::parse_size;
 use snp_host::switches::Switches;
 
@@ -64,6 +64,30 @@ pub enum PscManner {
     NoProgress,
 }
 
+/// When the host signals a #HV event to VMPL 0, which must take it before it runs the guest
+/// (`snp_host::doorbell_event`). The order is the numbering of the launch switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum HvEvents {
+    /// Never.
+    Never,
+    /// Once.
+    Once,
+    /// Again and again, at a different point of the entry each time.
+    Ring,
+}
+
+/// Which VMPL switches the host skips, claiming success (`snp_host::switch_manner`). The order is
+/// the numbering of the launch switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum VmplSwitches {
+    /// None.
+    Honest,
+    /// Calls of the guest: they are never served.
+    Swallow,
+    /// Entries of the guest: VMPL 0 goes on without it having run.
+    Spurious,
+}
+
 /// How to boot an image and what to expect of it.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
@@ -106,6 +130,18 @@ pub struct RunOptions {
     /// Entries that the manners `stop` and `fail` complete first
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub psc_count: u8,
+    /// When the host signals a #HV event to VMPL0, which must take it before it runs the guest
+    #[arg(long, value_enum, default_value = "never")]
+    pub hv: HvEvents,
+    /// Entries of the guest before `once`, and between any two events of `ring`
+    #[arg(long, value_name = "COUNT", default_value_t = 16, value_parser = value_parser!(u8).range(1..))]
+    pub hv_count: u8,
+    /// Which VMPL switches the host skips, claiming success
+    #[arg(long, value_enum, default_value = "honest")]
+    pub switch: VmplSwitches,
+    /// Honest switches of that direction before each one that is skipped
+    #[arg(long, value_name = "COUNT", default_value_t = 16)]
+    pub switch_count: u8,
     /// Let CPUID, I/O and MSR accesses of the guest through instead of raising #VC
     #[arg(long)]
     pub pass_through: bool,
@@ -144,6 +180,7 @@ impl RunOptions {
             PscManner::Stop | PscManner::Fail => u16::from(self.psc_count),
             _ => 0,
         };
+        let turns = |misbehaves: bool, count| if misbehaves { count } else { 0 };
         Switches::new()
             .with_small_pages_only(self.rmp == RmpPages::Small)
             .with_ram_starts_private(self.ram_state == RamState::Private)
@@ -152,5 +189,12 @@ impl RunOptions {
             .with_trace(self.trace)
             .with_no_pattern(self.no_pattern)
             .with_page_state_manner(self.psc_manner as u16 | count << 8)
+            .with_doorbell_manner(self.hv as u8)
+            .with_doorbell_turns(turns(self.hv != HvEvents::Never, self.hv_count))
+            .with_switch_manner_code(self.switch as u8)
+            .with_switch_turns(turns(
+                self.switch != VmplSwitches::Honest,
+                self.switch_count,
+            ))
     }
 }

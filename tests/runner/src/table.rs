@@ -144,7 +144,14 @@ fn write_counters(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
         ("exits by VMPL and cause", &["exit."]),
         (
             "other events",
-            &["vc404", "alias", "vmpl-switch", "pattern."],
+            &[
+                "vc404",
+                "alias",
+                "vmpl-switch",
+                "switch.",
+                "hv.",
+                "pattern.",
+            ],
         ),
     ] {
         let names: BTreeSet<_> = whole

@@ -137,6 +137,14 @@ causes! {
         Alias = "alias",
         /// Switches between VMPLs.
         VmplSwitch = "vmpl-switch",
+        /// RUN_VMPL(0) of a guest that was resumed without VMPL 0 having run.
+        SwitchSwallowed = "switch.swallowed",
+        /// RUN_VMPL of VMPL 0 that returned without the guest having run.
+        SwitchSpurious = "switch.spurious",
+        /// Events shown in the #HV doorbell page.
+        HvSignalled = "hv.signalled",
+        /// #HV exceptions raised for them.
+        HvInjected = "hv.injected",
         /// Pages whose pattern was compared.
         PatternChecked = "pattern.checked",
         /// Pages whose pattern was damaged.

@@ -131,7 +131,9 @@ impl<H: Hardware> Machine<'_, H> {
         let read = match (low(vcpu.registers.rcx), write) {
             (msr::GHCB, true) => {
                 vcpu.ghcb_msr = written;
-                None
+                vcpu.advance(TWO_BYTES);
+                self.doorbell_after_request(cpu);
+                return Ok(());
             }
             (msr::GHCB, false) => Some(vcpu.ghcb_msr),
             (msr::SEV_STATUS, false) => Some(SevStatus::of_features(vcpu.features).into_bits()),

@@ -260,7 +260,8 @@ impl<H: Hardware> Machine<'_, H> {
         }
     }
 
-    /// Page-state change: the descriptor lies in the GHCB's buffer; only its header goes back.
+    /// Page-state change: the descriptor lies in the GHCB's buffer. Its header goes back, and how
+    /// far each entry is done.
     fn page_state_change(&mut self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
         let header_bytes = size_of::<PscHeader>() as u64;
         let Some(buffer) = request.buffer(header_bytes) else {
@@ -284,14 +285,12 @@ impl<H: Hardware> Machine<'_, H> {
         self.hardware
             .read(buffer + header_bytes, used.as_mut_bytes());
         let mut run = ConversionRun::default();
-        let reply = psc::process(
-            header,
-            self.manner,
-            |index| entries.get(index).copied().unwrap_or_default(),
-            |page, size, operation| self.change_page_state(cpu, &mut run, page, size, operation),
-        );
+        let reply = psc::process(header, self.manner, used, |page, size, operation| {
+            self.change_page_state(cpu, &mut run, page, size, operation)
+        });
         self.report_conversions(cpu, &mut run);
         self.hardware.write(buffer, reply.header.as_bytes());
+        self.hardware.write(buffer + header_bytes, used.as_bytes());
         GhcbReply {
             info_2: reply.exit_info_2,
             ..GhcbReply::default()
@@ -299,7 +298,7 @@ impl<H: Hardware> Machine<'_, H> {
     }
 }
 
-/// #HV doorbell: registered and never rung, because a restricted-injection guest gets no event.
+/// #HV doorbell: registered; [`crate::doorbell_event`] rings it where the launch asks for that.
 fn set_doorbell(cpu: &mut Cpu, request: &GhcbRequest) -> GhcbReply {
     let vcpu = cpu.vcpu_mut();
     let page = GuestPhysicalAddress::new(request.info_2);

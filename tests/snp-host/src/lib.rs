@@ -13,8 +13,10 @@
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`vmpl_switch`], [`cpuid_policy`] |
+//! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //!
-//! What it does not model: #HV is never raised, debug registers are shared between VMPLs, user and
+//! What it does not model: #HV is raised before a switch of VMPL
+//! 0 only, and only where the launch asks for it, debug registers are shared between VMPLs, user and
 //! supervisor execute permissions are one, and a fetch or walk without C-bit opens its page to C=0
 //! data accesses of the same VMPL until the VMPL changes.
 
@@ -27,6 +29,7 @@ extern crate std;
 pub mod counters;
 pub mod cpuid_policy;
 pub mod decode;
+pub mod doorbell_event;
 pub mod exception_frame;
 pub mod exits;
 pub mod ghcb_exit;
@@ -43,7 +46,9 @@ pub mod page_conversion;
 pub mod permission_maps;
 pub mod port_access;
 pub mod record;
+pub mod recurrence;
 pub mod shared_view;
+pub mod switch_manner;
 pub mod switches;
 #[cfg(test)]
 mod test_hardware;

@@ -7,16 +7,18 @@ use snp_model::psc::HostManner;
 use snp_model::rmp::{Rmp, RmpEntry};
 
 use crate::counters::{Counters, Event};
+use crate::doorbell_event::DoorbellEvents;
 use crate::hardware::Hardware;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
 use crate::record::{self, ExitCode, kind};
 use crate::shared_view::SharedView;
+use crate::switch_manner::SwitchManner;
 use crate::switches::Switches;
 use crate::vcpu::Cpu;
 
 /// Result of handling an exit; an error stops the machine.
-pub type Flow = Result<(), ExitCode>;
+pub type Flow<T = ()> = Result<T, ExitCode>;
 
 /// Words of the guest's stack that a report shows.
 const STACK_WORDS: u64 = 32;
@@ -32,6 +34,10 @@ pub struct Machine<'a, H> {
     pub switches: Switches,
     /// How page-state changes are treated.
     pub manner: HostManner,
+    /// Which switches between VMPLs are skipped.
+    pub switch_manner: SwitchManner,
+    /// Events for the #HV doorbell.
+    pub doorbell: DoorbellEvents,
     /// Reverse map, by page number of the plan.
     pub rmp: Rmp<'a>,
     /// Which pages are shared on request, and the patterns of the others.
@@ -45,7 +51,7 @@ pub struct Machine<'a, H> {
 impl<'a, H: Hardware> Machine<'a, H> {
     /// A machine whose pages all belong to the hypervisor. `entries` and `shared` have one element
     /// per page, all default; nested tables are built at `nested_base`. `None` when a slice has
-    /// the wrong length or the manner is unknown.
+    /// the wrong length or a manner is unknown.
     pub fn new(
         hardware: H,
         plan: MemoryPlan,
@@ -59,6 +65,8 @@ impl<'a, H: Hardware> Machine<'a, H> {
             return None;
         }
         let manner = HostManner::from_bits(switches.page_state_manner())?;
+        let switch_manner = switches.switch_manner()?;
+        let doorbell = DoorbellEvents::new(switches.doorbell_events()?);
         let nested = NestedTables::build(&hardware, plan, nested_base, switches.pass_through());
         let shared_view = SharedView::new(shared, !switches.no_pattern());
         let rmp = Rmp::new(entries);
@@ -68,6 +76,8 @@ impl<'a, H: Hardware> Machine<'a, H> {
             plan,
             switches,
             manner,
+            switch_manner,
+            doorbell,
             rmp,
             shared_view,
             nested,

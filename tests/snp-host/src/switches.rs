@@ -3,6 +3,9 @@
 
 use bitfield_struct::bitfield;
 
+use crate::recurrence::Recurrence;
+use crate::switch_manner::SwitchManner;
+
 /// Switches of the launch header; all zero is the strict machine.
 #[bitfield(u64)]
 #[derive(PartialEq, Eq)]
@@ -26,8 +29,48 @@ pub struct Switches {
     /// How the host treats page-state changes ([`snp_model::psc::HostManner::from_bits`]): the
     /// manner in bits 15:8, its count in bits 23:16.
     pub page_state_manner: u16,
-    #[bits(40)]
-    __: u64,
+    /// When VMPL 0 gets #HV events, counted in entries of lower VMPLs: 0 never, 1 once behind
+    /// `doorbell_turns` entries, 2 with that many between any two.
+    #[bits(2)]
+    pub doorbell_manner: u8,
+    /// Which VMPL switches are skipped, `switch_turns` honest ones before each: 0 none, 1 those to
+    /// VMPL 0, 2 those from it.
+    #[bits(2)]
+    pub switch_manner_code: u8,
+    #[bits(4)]
+    __: u8,
+    /// For `doorbell_manner`.
+    pub doorbell_turns: u8,
+    /// For `switch_manner_code`.
+    pub switch_turns: u8,
+    #[bits(16)]
+    __: u16,
+}
+
+impl Switches {
+    /// When VMPL 0 gets events; `None` when the manner is unknown.
+    #[must_use]
+    pub const fn doorbell_events(self) -> Option<Recurrence> {
+        let turns = self.doorbell_turns();
+        match self.doorbell_manner() {
+            0 => Some(Recurrence::Never),
+            1 => Some(Recurrence::Once { left: turns }),
+            2 => Some(Recurrence::every(turns)),
+            _ => None,
+        }
+    }
+
+    /// Which switches are skipped; `None` when the manner is unknown.
+    #[must_use]
+    pub const fn switch_manner(self) -> Option<SwitchManner> {
+        let when = Recurrence::every(self.switch_turns());
+        match self.switch_manner_code() {
+            0 => Some(SwitchManner::Honest),
+            1 => Some(SwitchManner::Swallow(when)),
+            2 => Some(SwitchManner::Spurious(when)),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]
@@ -46,5 +89,19 @@ mod tests {
         assert_eq!(Switches::new().with_trace(true).into_bits(), 16);
         assert_eq!(Switches::new().with_no_pattern(true).into_bits(), 32);
         assert_eq!(Switches::new().with_page_state_manner(2).into_bits(), 0x200);
+        let manners = Switches::new()
+            .with_doorbell_manner(2)
+            .with_doorbell_turns(5)
+            .with_switch_manner_code(1)
+            .with_switch_turns(7);
+        assert_eq!(manners.into_bits(), 0x0705_0600_0000);
+        assert_eq!(manners.doorbell_events(), Some(Recurrence::every(5)));
+        let swallow = SwitchManner::Swallow(Recurrence::every(7));
+        assert_eq!(manners.switch_manner(), Some(swallow));
+        let unknown = Switches::new()
+            .with_doorbell_manner(3)
+            .with_switch_manner_code(3);
+        assert_eq!(unknown.doorbell_events(), None);
+        assert_eq!(unknown.switch_manner(), None);
     }
 }

@@ -50,6 +50,10 @@ impl<H: Hardware> Machine<'_, H> {
         }
         let counted = match instruction {
             Trapped::Vmgexit => {
+                if self.doorbell_before_exit(cpu)? {
+                    return Ok(());
+                }
+                let vcpu = cpu.vcpu_mut();
                 vcpu.advance(instruction.length());
                 return self.vmgexit(cpu);
             }

@@ -119,6 +119,8 @@ pub mod event {
     pub const INVALID_OPCODE: u64 = VALID | EXCEPTION | 6;
     /// #GP with error code 0.
     pub const GENERAL_PROTECTION: u64 = VALID | EXCEPTION | ERROR_CODE | 13;
+    /// #HV, which has no error code.
+    pub const HV: u64 = VALID | EXCEPTION | 28;
     /// #PF; the caller adds the error code.
     pub const PAGE_FAULT: u64 = VALID | EXCEPTION | ERROR_CODE | 14;
 }

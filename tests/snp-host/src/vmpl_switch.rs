@@ -33,13 +33,18 @@ impl<H: Hardware> Machine<'_, H> {
             .write(self.plan.private_page(index), vmsa.as_bytes());
     }
 
-    /// Makes VMPL `target` run on this CPU next.
+    /// Makes VMPL `target` run on this CPU next, unless the host skips it
+    /// ([`crate::switch_manner`]).
     ///
     /// # Errors
     /// The [`Refusal`] that the caller's answer carries; nothing has changed then.
     pub fn switch_vmpl(&mut self, cpu: &mut Cpu, target: u8) -> Result<(), Refusal> {
         let target = Vmpl::try_from(target).map_err(|_| Refusal::NoVmsa)?;
         if target == cpu.current {
+            return Ok(());
+        }
+        if let Some(event) = self.switch_manner.skips(cpu.current, target) {
+            self.counters.event(event);
             return Ok(());
         }
         let vmsa_index = |vcpu: &Vcpu| vcpu.vmsa.and_then(|page| self.plan.page_index(page.bits()));

@@ -4,7 +4,7 @@
 //! The honest host checks what KVM checks. The others do what a guest must survive; the manner is
 //! the first thing a test chooses.
 
-use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize};
+use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE, PageSize};
 use snp::psc::{MAX_ENTRIES, PscEntry, PscHeader, PscOperation, error};
 
 /// What kind of host this is.
@@ -32,6 +32,9 @@ pub enum HostManner {
     ReservedBits,
     /// Returns early, for ever, without doing anything.
     NoProgress,
+    /// Changes this many pages of 4 KiB in each exit, then returns early without an error, if need be inside a
+    /// 2 MiB entry: legal. `current_page` of the entry in the shared buffer says where it goes on.
+    StopInside(u16),
 }
 
 impl HostManner {
@@ -50,6 +53,7 @@ impl HostManner {
             7 => Self::EnlargeEnd,
             8 => Self::ReservedBits,
             9 => Self::NoProgress,
+            10 => Self::StopInside(count.max(1)),
             _ => return None,
         })
     }
@@ -68,11 +72,14 @@ pub struct PscReply {
     pub exit_info_2: u64,
 }
 
-/// Works through a descriptor: `entry` reads one, `apply` changes a page.
+/// Works through a descriptor: `entries` are those in the shared buffer, `apply` changes a page.
+///
+/// As on KVM, `current_page` of an entry counts its pages that are done: an entry is entered there and what is left of
+/// it is done in 4 KiB pages. Whoever holds the shared buffer keeps the entries for the next exit.
 pub fn process(
     header: PscHeader,
     manner: HostManner,
-    mut entry: impl FnMut(usize) -> PscEntry,
+    entries: &mut [PscEntry],
     mut apply: impl FnMut(GuestPhysicalAddress, PageSize, PscOperation) -> Result<(), HostError>,
 ) -> PscReply {
     let PscHeader {
@@ -100,16 +107,39 @@ pub fn process(
         HostManner::CursorBackwards if end > 0 => (1, false),
         _ => (u16::MAX, false),
     };
+    let mut pages_left = match manner {
+        HostManner::StopInside(pages) => u64::from(pages),
+        _ => u64::MAX,
+    };
     let mut current = first;
     while current <= end {
         if current - first >= allowance {
             return reply(current, if failing { error::GENERIC } else { 0 });
         }
-        let Some((page, size, operation)) = check(entry(usize::from(current))) else {
+        let Some(entry) = entries.get_mut(usize::from(current)) else {
+            return reply(current, error::INVALID_HEADER);
+        };
+        let Some((page, size, operation)) = check(*entry) else {
             return reply(current, error::INVALID_ENTRY);
         };
-        if apply(page, size, operation).is_err() {
+        let done = u64::from(entry.current_page());
+        let stop = size.pages().min(done.saturating_add(pages_left));
+        let result = if done == 0 && stop == size.pages() {
+            apply(page, size, operation)
+        } else {
+            (done..stop).try_for_each(|number| {
+                let page = page.checked_add(number * PAGE_SIZE).ok_or(HostError)?;
+                apply(page, PageSize::Size4K, operation)
+            })
+        };
+        if result.is_err() {
             return reply(current, error::GENERIC);
+        }
+        pages_left -= stop - done;
+        // At most 512, as `check` has seen to.
+        entry.set_current_page(u16::try_from(stop).unwrap_or(u16::MAX));
+        if stop < size.pages() {
+            return reply(current, 0);
         }
         current += 1;
     }
@@ -154,15 +184,10 @@ mod tests {
             reserved: 0,
         };
         let mut changed = 0;
-        let reply = process(
-            header,
-            manner,
-            |index| entries[index],
-            |_, _, _| {
-                changed += 1;
-                Ok(())
-            },
-        );
+        let reply = process(header, manner, &mut entries.to_vec(), |_, _, _| {
+            changed += 1;
+            Ok(())
+        });
         (reply, changed)
     }
 
@@ -261,7 +286,8 @@ mod tests {
                 reserved,
             };
             let entry = entries(1)[0];
-            let reply = process(header, HostManner::Honest, |_| entry, |_, _, _| Ok(()));
+            let mut list = [entry; MAX_ENTRIES];
+            let reply = process(header, HostManner::Honest, &mut list, |_, _, _| Ok(()));
             reply.exit_info_2 == error::INVALID_HEADER
         };
         assert!(refused(253, 0), "beyond the buffer");
@@ -270,9 +296,51 @@ mod tests {
     }
 
     #[test]
-    fn every_number_up_to_nine_is_a_manner() {
-        assert!((0..=9).all(|bits| HostManner::from_bits(bits).is_some()));
-        assert_eq!(HostManner::from_bits(10), None);
+    fn a_stop_inside_an_entry_is_resumed_at_its_page() {
+        let mut list = entries(2);
+        let mut header = PscHeader {
+            cur_entry: 0,
+            end_entry: 1,
+            reserved: 0,
+        };
+        let mut changed = Vec::new();
+        let mut cursors = Vec::new();
+        for _ in 0..4 {
+            let reply = process(
+                header,
+                HostManner::StopInside(300),
+                &mut list,
+                |page, size, _| {
+                    assert_eq!(size, PageSize::Size4K);
+                    changed.push(page.frame());
+                    Ok(())
+                },
+            );
+            assert_eq!(reply.exit_info_2, 0);
+            header = reply.header;
+            cursors.push((
+                header.cur_entry,
+                list[0].current_page(),
+                list[1].current_page(),
+            ));
+        }
+        assert_eq!(
+            cursors,
+            [(0, 300, 0), (1, 512, 88), (1, 512, 388), (2, 512, 512)]
+        );
+        assert!(changed.into_iter().eq(0..1024), "each page once");
+    }
+
+    #[test]
+    fn a_whole_entry_is_changed_at_its_size() {
+        let (reply, changed) = run(HostManner::StopInside(512), 0, &entries(2));
+        assert_eq!((reply.header.cur_entry, changed), (1, 1));
+    }
+
+    #[test]
+    fn every_number_up_to_ten_is_a_manner() {
+        assert!((0..=10).all(|bits| HostManner::from_bits(bits).is_some()));
+        assert_eq!(HostManner::from_bits(11), None);
         assert_eq!(
             HostManner::from_bits(0x0302),
             Some(HostManner::StopAfter(3))

@@ -226,6 +226,17 @@ mod tests {
         }
     }
 
+    /// Cases whose registers are in order.
+    const BEYOND_REGISTERS: &[&str] = &[
+        "set-limits-above-window",
+        "set-limits-absent-window",
+        "grow-absent-window",
+        "list-crossing-at-end",
+        "list-crossing",
+        "list-empty",
+        "describe-absent-window",
+    ];
+
     /// The service refuses by its own decoder whatever is wrong in every state.
     #[test]
     fn the_decoder_agrees_with_the_table() {
@@ -234,8 +245,18 @@ mod tests {
             if registers(example().protocol, 0, [0; 3]).rax >> 32 != call.rax >> 32 {
                 continue;
             }
-            if let Err(code) = Request::decode(&call) {
-                assert_eq!(code, case.expected, "{}", case.name);
+            let by_registers = matches!(
+                case.expected,
+                ResultCode::INVALID_PARAMETER | ResultCode::UNSUPPORTED_CALL
+            );
+            match Request::decode(&call) {
+                Err(code) => assert_eq!(code, case.expected, "{}", case.name),
+                // What is wrong is in memory, or depends on the windows there are.
+                Ok(_) => assert!(
+                    !by_registers || BEYOND_REGISTERS.contains(&case.name),
+                    "{} passes the decoder",
+                    case.name
+                ),
             }
         }
     }

@@ -2,7 +2,7 @@
 //! Wrong calls of the core protocol (SVSM specification, chapter 6), the window's addresses first
 //! among them: no page of it may ever be validated or become a VMSA.
 
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
+use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE, PageSize};
 use snp::svsm::{
     CallRegisters, PvalidateListEntry, PvalidateListHeader, ResultCode, core_protocol,
 };
@@ -87,6 +87,9 @@ pub const ALL: &[Case] = &[
     }),
     Case::refused("core-withdraw", UNSUPPORTED_CALL, |f, _| {
         call(core_protocol::WITHDRAW_MEM, [f.list, 0, 0])
+    }),
+    Case::refused("core-configure-vtom", UNSUPPORTED_CALL, |_, _| {
+        call(core_protocol::CONFIGURE_VTOM, [1, 0, 0])
     }),
     // QUERY_PROTOCOL answers SUCCESS with an empty range.
     Case::refused("query-unknown-protocol", ResultCode::SUCCESS, |_, _| {
@@ -182,6 +185,23 @@ pub const ALL: &[Case] = &[
     Case::refused("pvalidate-beyond", ADDRESS, |f, l| {
         validate(f, l, Facts::BEYOND)
     }),
+    Case::refused("rescind-unvalidated", NO_CHANGE, |f, l| {
+        rescind(f, l, f.unvalidated)
+    }),
+    Case::refused("pvalidate-last-page", ADDRESS, |f, l| {
+        validate(f, l, PAGE_SIZE.wrapping_neg())
+    }),
+    Case::refused("pvalidate-last-large-page", ADDRESS, |f, l| {
+        let page = LARGE_PAGE_SIZE.wrapping_neg();
+        pvalidate_one(f, l, entry(page, PageSize::Size2M, true))
+    }),
+    Case::refused("pvalidate-entry-size-3", PARAMETER, |f, l| {
+        pvalidate_one(
+            f,
+            l,
+            entry(f.private, PageSize::Size4K, false).with_size_code(3),
+        )
+    }),
     Case::refused("rescind-calling-area", ADDRESS, |f, l| {
         rescind(f, l, f.calling_area)
     }),
@@ -230,9 +250,29 @@ pub const ALL: &[Case] = &[
     Case::refused("create-large-aligned-vmsa", PARAMETER, |f, _| {
         create(f.private_large, f.private, 0)
     }),
-    // The list page as a VMSA: its contents are no state that a vCPU could be started with.
-    Case::refused("create-vmsa-contents", PARAMETER, |f, _| {
+    // The boot vCPU has the processor already, whatever the page holds.
+    Case::refused("create-second-vcpu", ResultCode::INVALID_REQUEST, |f, _| {
         create(f.list, f.private, 0)
+    }),
+    Case::refused("create-area-unvalidated", ADDRESS, |f, _| {
+        create(f.private, f.unvalidated, 0)
+    }),
+    Case::refused("create-area-shared", ADDRESS, |f, _| {
+        create(f.private, f.shared, 0)
+    }),
+    Case::refused("create-vmsa-is-calling-area", ADDRESS, |f, _| {
+        create(f.calling_area, f.private, 0)
+    }),
+    Case::refused("create-area-is-calling-area", ADDRESS, |f, _| {
+        create(f.private, f.calling_area, 0)
+    }),
+    Case::refused("delete-unvalidated", ADDRESS, |f, _| delete(f.unvalidated)),
+    Case::refused("delete-shared", ADDRESS, |f, _| delete(f.shared)),
+    Case::refused("delete-calling-area", ADDRESS, |f, _| {
+        delete(f.calling_area)
+    }),
+    Case::refused("delete-launch-vmsa", ADDRESS, |_, _| {
+        delete(Facts::LAUNCH_VMSA)
     }),
     Case::refused("delete-window", ADDRESS, |f, _| delete(f.window.start)),
     Case::refused("delete-not-a-vmsa", ADDRESS, |f, _| delete(f.private)),

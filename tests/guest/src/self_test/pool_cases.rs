@@ -276,6 +276,12 @@ pub const ATTACHED: &[Case] = &[
     Case::refused("statistics-device", ADDRESS, |f, _| {
         statistics(f, Facts::DEVICE)
     }),
+    Case::refused("statistics-launch-vmsa", ADDRESS, |f, _| {
+        statistics(f, Facts::LAUNCH_VMSA)
+    }),
+    Case::refused("statistics-beyond", ADDRESS, |f, _| {
+        statistics(f, Facts::BEYOND)
+    }),
     // SET_LIMITS.
     Case::refused("set-limits-absent-window", PARAMETER, |f, _| {
         set_limits(f, 1, CHUNK_BYTES)

@@ -69,6 +69,39 @@ mod machines {
     }
 
     #[test]
+    fn a_host_that_rings_the_doorbell_between_check_and_entry() {
+        // The host stops the machine when the guest runs before VMPL0 has taken the event.
+        let bench = Bench::new();
+        let outcome = bench.run(&["--hv", "ring", "--hv-count", "1"]);
+        assert_success(&outcome);
+        let (signalled, injected) = (
+            outcome.counter("hv.signalled"),
+            outcome.counter("hv.injected"),
+        );
+        // Every third event shows in the page only.
+        assert!(signalled > 100, "{signalled}");
+        assert!(
+            (signalled * 2 / 3).abs_diff(injected) <= 1,
+            "{signalled}, {injected}"
+        );
+        let outcome = bench.run(&["--hv", "once"]);
+        assert_success(&outcome);
+        assert_eq!(outcome.counter("hv.injected"), 1);
+    }
+
+    #[test]
+    fn a_host_that_returns_without_having_run_the_guest() {
+        // A call that were replayed would change answers, counts or digests.
+        let bench = Bench::new();
+        let outcome = bench.run(&["--switch", "spurious", "--switch-count", "1"]);
+        assert_success(&outcome);
+        let spurious = outcome.counter("switch.spurious");
+        // Every other entry; switches are counted in both directions.
+        assert!(spurious > 100, "{spurious}");
+        assert!(spurious.abs_diff(outcome.counter("vmpl-switch") / 2) <= 1);
+    }
+
+    #[test]
     fn another_protocol_number() {
         let told = [
             "--protocol",
@@ -148,6 +181,31 @@ mod hostile_hosts {
     #[test]
     fn one_that_never_makes_progress() {
         ends_with("no-progress", "PscRefused");
+    }
+
+    #[test]
+    fn one_that_swallows_a_call() {
+        let bench = Bench::packed(&["--cmdline", "mode=disk"]);
+        // Calls served before: the first one, one of the attach, of the growth, of the give-back.
+        for (served, reasons) in [("0", 4..=4), ("5", 4..=4), ("8", 7..=7), ("11", 7..=10)] {
+            let options = [
+                "--switch",
+                "swallow",
+                "--switch-count",
+                served,
+                "--timeout",
+                "120",
+            ];
+            let outcome = bench.run(&options);
+            assert_eq!(outcome.counter("switch.swallowed"), 1, "{}", outcome.text);
+            assert_ne!(outcome.code, 0, "{}", outcome.text);
+            assert_eq!(outcome.report["success"], false);
+            // The guest itself notices, and ends the VM by a code of its own.
+            let ending = &outcome.report["termination"];
+            assert_eq!(ending["set"], 0xb, "{}", outcome.text);
+            let reason = ending["reason"].as_u64().expect("a reason");
+            assert!(reasons.contains(&reason), "{served}: {reason}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! control block and looks at what becomes of the guest.
 
 mod bench;
+mod doorbell_events;
 mod faults;
 mod instructions;
 mod launching;

@@ -7,7 +7,10 @@ use snp::vmsa::{EFER_SVME, Vmsa};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::bench::{Bench, CODE, FREE};
+use crate::counters::Event;
 use crate::hardware::PhysicalMemory;
+use crate::recurrence::Recurrence;
+use crate::switch_manner::SwitchManner;
 use crate::vmcb::exit_code;
 
 const VMSA: u64 = FREE + 0x1000;
@@ -134,4 +137,36 @@ fn a_level_that_may_not_run_does_not() {
     assert_eq!(bench.run_vmpl(Vmpl::Vmpl2), response::run_vmpl(3));
     assert_eq!(bench.request((9 << 32) | 0x16), response::run_vmpl(1));
     assert_eq!(bench.cpu.current, Vmpl::Vmpl0);
+}
+
+#[test]
+fn a_swallowed_call_is_answered_and_never_served() {
+    let mut bench = Bench::new();
+    bench.make_vmsa();
+    assert!(bench.create(CREATE, VMSA, FEATURES));
+    bench.machine.switch_manner = SwitchManner::Swallow(Recurrence::every(1));
+    for served in [true, false] {
+        assert_eq!(bench.run_vmpl(Vmpl::Vmpl2), response::run_vmpl(0));
+        assert_eq!(bench.cpu.current, Vmpl::Vmpl2, "switches from VMPL 0 work");
+        assert_eq!(bench.machine.switch_vmpl(&mut bench.cpu, 0), Ok(()));
+        assert_eq!(bench.cpu.current == Vmpl::Vmpl0, served);
+    }
+    assert_eq!(bench.machine.switch_vmpl(&mut bench.cpu, 0), Ok(()));
+    assert_eq!(bench.cpu.current, Vmpl::Vmpl0, "the next one is served");
+    let counters = &bench.machine.counters;
+    assert_eq!(counters.events(Event::SwitchSwallowed), 1);
+}
+
+#[test]
+fn a_spurious_return_comes_back_without_the_guest() {
+    let mut bench = Bench::new();
+    bench.make_vmsa();
+    assert!(bench.create(CREATE, VMSA, FEATURES));
+    bench.machine.switch_manner = SwitchManner::Spurious(Recurrence::every(0));
+    assert_eq!(bench.run_vmpl(Vmpl::Vmpl2), response::run_vmpl(0));
+    assert_eq!(bench.cpu.current, Vmpl::Vmpl0);
+    assert_eq!(bench.peek(VMSA + 0x3E0), 7, "nothing was loaded");
+    let counters = &bench.machine.counters;
+    assert_eq!(counters.events(Event::SwitchSpurious), 1);
+    assert_eq!(counters.events(Event::VmplSwitch), 0);
 }

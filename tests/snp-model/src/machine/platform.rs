@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service's platform traits, as VMPL 0 sees this machine.
 
+use std::boxed::Box;
+use std::thread;
+
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::{PscDescriptor, error};
-use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, PageInstructions, PscExit};
+use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 
 use super::state::{Machine, State};
 use crate::psc::process;
 use crate::rmp::Outcome;
 
 impl HostPages for Machine {
-    fn page_state_change(&self, descriptor: &mut PscDescriptor) -> PscExit {
+    fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
         let mut state = self.state();
         state.counters.psc_exits += 1;
         if state.fails_now() {
@@ -20,14 +23,23 @@ impl HostPages for Machine {
                 sw_exit_info_2: error::GENERIC,
             };
         }
+        let processor = thread::current().id();
+        // The buffer is shared memory: what the host wrote into the entries is there the next time.
+        let mut buffer = match issue {
+            Issue::First => Box::new(descriptor.entries),
+            Issue::Again => state
+                .psc_buffers
+                .remove(&processor)
+                .expect("a descriptor was issued before it is issued again"),
+        };
         let manner = state.manner;
-        let entries = &descriptor.entries;
         let reply = process(
             descriptor.header,
             manner,
-            |index| entries[index],
+            &mut *buffer,
             |page, size, operation| state.change(page, size, operation),
         );
+        state.psc_buffers.insert(processor, buffer);
         descriptor.header = reply.header;
         PscExit {
             sw_exit_info_1: 0,
@@ -138,7 +150,7 @@ mod tests {
         let mut descriptor = PscDescriptor::new();
         descriptor.header = PscHeader::default();
         descriptor.entries[0] = PscEntry::request(PAGE, PageSize::Size2M, operation);
-        machine.page_state_change(&mut descriptor);
+        machine.page_state_change(&mut descriptor, Issue::First);
         descriptor
     }
 

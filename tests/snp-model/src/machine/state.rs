@@ -4,11 +4,12 @@
 use std::boxed::Box;
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::ThreadId;
 use std::vec;
 use std::vec::Vec;
 
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
-use snp::psc::PscOperation;
+use snp::psc::{MAX_ENTRIES, PscEntry, PscOperation};
 
 use crate::layout::{Layout, Range};
 use crate::psc::{HostError, HostManner};
@@ -43,6 +44,8 @@ pub(super) struct State {
     pub private: HashMap<usize, Page>,
     pub shared: HashMap<usize, Page>,
     pub manner: HostManner,
+    /// The entries in the shared buffer of each processor's GHCB; a thread plays a processor.
+    pub psc_buffers: HashMap<ThreadId, Box<[PscEntry; MAX_ENTRIES]>>,
     pub counters: Counters,
     /// Platform calls left until one fails; `None` is never.
     pub fail_in: Option<u64>,
@@ -139,6 +142,7 @@ impl Machine {
                 private: HashMap::new(),
                 shared: HashMap::new(),
                 manner: HostManner::Honest,
+                psc_buffers: HashMap::new(),
                 counters: Counters::default(),
                 fail_in: None,
             }),

@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! CREATE_VCPU and DELETE_VCPU.
+
+use snp::address::{GuestPhysicalAddress, PageSize};
+use snp::svsm::{CallRegisters, ResultCode, core_protocol as call};
+use snp::vmsa::{EFER_SVME, Vmsa};
+use svsm_swiotlb::page_state::PageState;
+use zerocopy::{FromZeros, IntoBytes};
+
+use super::{ADDRESS, LARGE, LIST, PAGE, PARAMETER, SUCCESS, Step, World, small, world};
+
+/// Writes an acceptable VMSA into PAGE.
+fn put_vmsa(world: &World<'_>, change: impl FnOnce(&mut Vmsa)) {
+    let mut vmsa = Vmsa::new_zeroed();
+    (vmsa.vmpl, vmsa.efer, vmsa.sev_features) = (2, EFER_SVME, 1);
+    change(&mut vmsa);
+    world.put(PAGE, vmsa.as_bytes());
+}
+
+#[test]
+fn a_vcpu_is_created_and_deleted() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        let want = [
+            Step::Rmpadjust(PAGE, PageSize::Size4K, 1),
+            Step::Rmpadjust(PAGE, PageSize::Size4K, 2),
+            Step::Rmpadjust(PAGE, PageSize::Size4K, 3),
+            Step::Flush,
+            Step::Rmpadjust(PAGE, PageSize::Size4K, 0x1_0102),
+        ];
+        assert_eq!(world.machine.steps(), want);
+        assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
+        assert_eq!(world.state(area), Some(PageState::CallingArea));
+        assert_eq!(world.pvalidate(0, &[small(PAGE, false)]), (ADDRESS, 0));
+        assert_eq!(world.call(call::REMAP_CA, PAGE, 0, 0), ADDRESS);
+
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+        assert_eq!(world.state(area), Some(PageState::Valid));
+        world.machine.page(PAGE, |page| {
+            assert_eq!((page.vmsa, page.permissions[2]), (false, 0xf));
+            assert_eq!(page.bytes[0xd1] & 0x10, 0, "SVME");
+        });
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), ADDRESS);
+    });
+}
+
+#[test]
+fn a_processor_gets_no_second_vcpu() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        let create = |vmsa, area, apic_id| world.call(call::CREATE_VCPU, vmsa, area, apic_id);
+        assert_eq!(create(PAGE, area, 0), ResultCode::INVALID_REQUEST, "boot");
+        assert_eq!(world.machine.steps(), [], "nothing was touched");
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+        assert_eq!(world.state(area), Some(PageState::Valid));
+        // An attempt that fails leaves the identifier free, a vCPU takes it until it is deleted.
+        world.machine.faulting_write.set(Some(area));
+        assert_eq!(create(PAGE, area, 1), ADDRESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+        assert_eq!(world.state(area), Some(PageState::Quarantined));
+        world.machine.faulting_write.set(None);
+        assert_eq!(create(PAGE, LIST, 1), SUCCESS);
+        assert_eq!(
+            create(LARGE + 0x1000, LARGE, 1),
+            ResultCode::INVALID_REQUEST
+        );
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
+        put_vmsa(world, |_| ());
+        assert_eq!(create(PAGE, LIST, 1), SUCCESS);
+    });
+}
+
+#[test]
+fn a_vcpu_that_cannot_be_deleted_stays_what_it_is() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        let delete = |code| {
+            assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), code);
+            assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
+            world.machine.page(PAGE, |page| {
+                assert_eq!(page.bytes[0xd1] & 0x10, 0x10, "SVME");
+            });
+        };
+        world.machine.vmsa_in_use.set(true);
+        delete(ResultCode::protocol_error(3));
+        world.machine.vmsa_in_use.set(false);
+        let gpa = GuestPhysicalAddress::new(area);
+        let held = world.states.hold(gpa, &[PageState::CallingArea]).unwrap();
+        delete(ResultCode::BUSY);
+        held.keep();
+        let caller = world.core.vcpus.find(GuestPhysicalAddress::new(PAGE));
+        let rax = u64::from(call::DELETE_VCPU);
+        let mut registers = CallRegisters {
+            rax,
+            rcx: PAGE,
+            rdx: 0,
+            r8: 0,
+        };
+        world.core.call(caller.unwrap(), &mut registers).unwrap();
+        let refused = ResultCode::INVALID_REQUEST.to_rax();
+        assert_eq!(registers.rax, refused, "a vCPU deletes itself");
+        assert_eq!(world.call(call::PVALIDATE, area, 0, 0), ADDRESS, "a list");
+        assert_eq!(world.state(area), Some(PageState::CallingArea));
+    });
+}
+
+#[test]
+fn a_vcpu_whose_vmsa_is_gone_leaves_nothing_behind() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        world.machine.page(PAGE, |page| page.valid = false);
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), ADDRESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Quarantined));
+        assert_eq!(world.state(area), Some(PageState::Valid));
+        assert!(world.core.vcpus.reserve(1).is_some());
+    });
+}
+
+#[test]
+fn an_unacceptable_vmsa_stays_the_guests() {
+    world(|world| {
+        let create = |vmsa, area, apic_id| world.call(call::CREATE_VCPU, vmsa, area, apic_id);
+        for change in [
+            (|vmsa: &mut Vmsa| vmsa.vmpl = 0) as fn(&mut Vmsa),
+            |vmsa| vmsa.efer = 0,
+            |vmsa| vmsa.sev_features = 9,
+        ] {
+            put_vmsa(world, change);
+            assert_eq!(create(PAGE, PAGE + 0x1000, 1), PARAMETER);
+            assert_eq!(world.state(PAGE), Some(PageState::Valid));
+            assert_eq!(world.state(PAGE + 0x1000), Some(PageState::Valid));
+            world
+                .machine
+                .page(PAGE, |page| assert_eq!(page.permissions[2], 0xf));
+        }
+        put_vmsa(world, |_| ());
+        assert_eq!(create(PAGE, PAGE, 1), PARAMETER, "both in one page");
+        assert_eq!(create(PAGE, PAGE + 0x1000, 2), PARAMETER, "no such vCPU");
+        assert_eq!(create(PAGE, PAGE + 0x1000, 1 << 32), PARAMETER);
+        assert_eq!(create(PAGE + 8, PAGE + 0x1000, 1), PARAMETER);
+        assert_eq!(create(LARGE, PAGE, 1), PARAMETER, "2 MiB aligned");
+    });
+}
