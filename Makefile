@@ -45,6 +45,7 @@ setup-qemu: setup ## The same, and QEMU (installed through apt where that is all
 images: setup ## Build the bare-metal binaries and the tools that pack and run them
 	@for bin in $(IMAGE_BINS); do $(BARE_BUILD) -p $$bin --bin $$bin || exit; done
 	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins
+	@$(CARGO) build --release --quiet -p snp-host --example self_check
 
 igvm: images ## Pack paravisor.igvm; prints its size and SNP launch digest
 	@mkdir -p $(IMAGES)

@@ -54,6 +54,13 @@ impl Outcome {
     }
 }
 
+/// The folder with the built images.
+pub fn built() -> PathBuf {
+    std::env::var_os("SVSM_SWIOTLB_IMAGES")
+        .expect("SVSM_SWIOTLB_IMAGES names the folder with the built images: run `make test-qemu`")
+        .into()
+}
+
 fn text_of(output: &Output) -> String {
     let (out, err) = (&output.stdout, &output.stderr);
     format!(
@@ -71,12 +78,9 @@ impl Bench {
 
     /// The image with these options of the builder.
     pub fn packed(options: &[&str]) -> Self {
-        let built = std::env::var_os("SVSM_SWIOTLB_IMAGES").expect(
-            "SVSM_SWIOTLB_IMAGES names the folder with the built images: run `make test-qemu`",
-        );
         let bench = Self {
             folder: TempDir::new().expect("a temporary folder"),
-            built: built.into(),
+            built: built(),
         };
         let images = bench.built.join("x86_64-unknown-none/release");
         let mut command = Command::new(bench.built.join("release/igvm-builder"));

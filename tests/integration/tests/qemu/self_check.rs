@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The emulated SNP machine by itself: `tests/snp-host/examples/self_check.rs` writes a guest that
+//! goes through the machine's rules, without paravisor and runner. What the other tests conclude
+//! from violations and patterns rests on these.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+/// Where the host looks for the launch image (`snp_host::memory_plan::LAUNCH_BASE`).
+const LAUNCH_BASE: &str = "0x7a000000";
+/// The machine: QEMU memory that has room for a guest of [`GUEST_MIB`].
+const MACHINE: &[&str] = &[
+    "-machine",
+    "q35",
+    "-m",
+    "3072M",
+    "-accel",
+    "tcg",
+    "-cpu",
+    "EPYC-Milan,+la57,phys-bits=52",
+    "-nodefaults",
+    "-no-reboot",
+    "-vga",
+    "none",
+    "-display",
+    "none",
+    "-monitor",
+    "none",
+    "-device",
+    "isa-debug-exit,iobase=0xf4,iosize=4",
+];
+const GUEST_MIB: &str = "64";
+/// Most seconds; it takes about one.
+const TIMEOUT: &str = "60";
+
+/// Runs the guest with these switches and this wrong access at its end (0: none). Returns the
+/// code of the machine's `exit` record and all records.
+fn run(switches: &str, hostile: &str) -> (i32, String) {
+    let built = super::bench::built();
+    let folder = TempDir::new().expect("a temporary folder");
+    let file = |name: &str| {
+        let path = folder.path().join(name);
+        path.into_os_string().into_string().expect("a plain path")
+    };
+    let (launch, records) = (file("launch.bin"), file("records.log"));
+    let written = Command::new(built.join("release/examples/self_check"))
+        .args([&launch, GUEST_MIB, switches, hostile])
+        .status()
+        .expect("`make images` builds the example");
+    assert!(written.success());
+    let host = built.join("x86_64-unknown-none/release/snp-host");
+    let loader = format!("loader,file={launch},addr={LAUNCH_BASE},force-raw=on");
+    let status = Command::new("timeout")
+        .args([TIMEOUT, "qemu-system-x86_64"])
+        .args(MACHINE)
+        .arg("-kernel")
+        .arg(&host)
+        .args(["-device", &loader, "-debugcon", &format!("file:{records}")])
+        .status()
+        .expect("QEMU starts");
+    let records = std::fs::read_to_string(Path::new(&records)).expect("records");
+    // `isa-debug-exit` makes the status odd; a timeout or QEMU's own errors are no such status.
+    let code = match status.code() {
+        Some(code) if code % 2 == 1 && records.contains("\nexit code=") => code / 2,
+        other => panic!("QEMU ended with {other:?}:\n{records}"),
+    };
+    (code, records)
+}
+
+#[test]
+fn every_step_holds() {
+    // Strict, RAM private from the start, implicit conversion. Not with 4 KiB entries: step 12 is a
+    // 2 MiB PVALIDATE that must succeed.
+    for switches in ["0", "2", "4"] {
+        let (code, records) = run(switches, "0");
+        // The reason is the number of the step that failed.
+        assert!(records.contains("set=0xb reason=0x0"), "{records}");
+        assert_eq!(code, 0, "{records}");
+    }
+}
+
+#[test]
+fn wrong_accesses_stop_the_machine() {
+    let wrong = [
+        (
+            "1",
+            "what=private-access-to-shared-page gpa=0x700000 vmpl=0",
+        ),
+        (
+            "2",
+            "what=shared-access-to-private-page gpa=0x500000 vmpl=0",
+        ),
+        ("3", "what=vmpl-permission gpa=0x500000 vmpl=2"),
+    ];
+    for (hostile, report) in wrong {
+        let (code, records) = run("0", hostile);
+        assert_eq!(code, 3, "{records}");
+        assert!(records.contains(report), "{records}");
+    }
+}
+
+#[test]
+fn a_stray_write_is_found_by_its_pattern() {
+    let (code, records) = run("0", "4");
+    assert_eq!(code, 5, "{records}");
+    assert!(
+        records.contains("pattern gpa=0xc00000 offset=0x0 found=0x5"),
+        "{records}"
+    );
+}
