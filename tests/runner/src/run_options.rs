@@ -62,6 +62,8 @@ pub enum PscManner {
     ReservedBits,
     /// Does nothing, for ever.
     NoProgress,
+    /// Stops early inside an entry, without an error.
+    StopInside,
 }
 
 /// When the host signals a #HV event to VMPL 0, which must take it before it runs the guest
@@ -127,7 +129,7 @@ pub struct RunOptions {
     /// How the host answers page-state changes
     #[arg(long, value_enum, default_value = "honest")]
     pub psc_manner: PscManner,
-    /// Entries that the manners `stop` and `fail` complete first
+    /// Entries that the manners `stop` and `fail` complete first, 4 KiB pages that `stop-inside` does
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub psc_count: u8,
     /// When the host signals a #HV event to VMPL0, which must take it before it runs the guest
@@ -177,7 +179,7 @@ impl RunOptions {
     #[must_use]
     pub fn switches(&self) -> Switches {
         let count = match self.psc_manner {
-            PscManner::Stop | PscManner::Fail => u16::from(self.psc_count),
+            PscManner::Stop | PscManner::Fail | PscManner::StopInside => u16::from(self.psc_count),
             _ => 0,
         };
         let turns = |misbehaves: bool, count| if misbehaves { count } else { 0 };

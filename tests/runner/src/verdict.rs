@@ -36,7 +36,9 @@ pub fn run_and_report(options: &RunOptions) -> Result<(), Failure> {
         }
     }
     if let Some(death) = death {
-        return Err(Failure::Died(format!("{death}{}", last_words(&outcome))));
+        // The cause comes last, where a terminal shows it.
+        eprint!("{}", last_words(&outcome));
+        return Err(Failure::Died(death));
     }
     let broken: Vec<_> = checks
         .iter()

@@ -63,6 +63,16 @@ mod machines {
     }
 
     #[test]
+    fn a_host_that_returns_early_inside_an_entry() {
+        let stop_inside = ["--psc-manner", "stop-inside", "--psc-count", "64"];
+        let outcome = Bench::new().run(&stop_inside);
+        assert_success(&outcome);
+        // 64 of 512 pages an exit, so every chunk takes eight.
+        let pages = outcome.counter("convert.shared.4k");
+        assert!(pages > 4 * 512 && outcome.counter("vmgexit.0.psc") >= pages / 64);
+    }
+
+    #[test]
     fn a_host_without_restricted_injection() {
         let outcome = Bench::packed(&["--restricted-injection", "off"]).run(&[]);
         assert_success(&outcome);
@@ -125,7 +135,7 @@ mod wrong_guests {
             let outcome = bench.run(&["--rmp", rmp]);
             assert_eq!(outcome.code, 0, "{}", outcome.text);
             assert!(
-                outcome.self_tests() >= 124,
+                outcome.self_tests() >= 143,
                 "{} cases",
                 outcome.self_tests()
             );
