@@ -6,7 +6,7 @@ use core::fmt;
 use protocol::identity::{Features, Identity, SharedAddressing};
 use snp::svsm::ResultCode;
 
-use crate::allocator::{Allocator, ChunkRecords};
+use crate::allocator::{Central, Metadata, Shared};
 use crate::client::{CallError, Client};
 use crate::geometry::{CHUNK_BYTES, Window};
 use crate::growth::Growth;
@@ -21,6 +21,8 @@ use crate::statistics::Counters;
 pub struct Config {
     /// Number of the protocol.
     pub protocol: u32,
+    /// CPUs that use the pool, at least 1: each gets a cache of its own in the metadata.
+    pub cpus: usize,
     /// Granted at attach, so that the first mappings find memory.
     pub initial_bytes: u64,
     /// Never given back by [`Pool::maintain`].
@@ -33,6 +35,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             protocol: protocol::DEFAULT_PROTOCOL_NUMBER,
+            cpus: 1,
             initial_bytes: CHUNK_BYTES,
             minimum_bytes: CHUNK_BYTES,
             growth_limit_bytes: 32 << 20,
@@ -108,7 +111,9 @@ impl From<CallError> for AttachError {
 impl<'a, P: Platform> Pool<'a, P> {
     /// Finds the service, checks its identity, learns the window and attaches.
     ///
-    /// `records` covers the window from its start, one element per chunk; what it does not cover is never used.
+    /// `metadata` is private memory that the pool keeps its books in; its contents do not matter. It covers the window
+    /// from its start; what it does not cover is never used. [`metadata_bytes`](crate::metadata_bytes) says how much
+    /// covers all of it.
     /// Everything that can be checked is checked before ATTACH, which ends the attachment of an earlier kernel.
     /// A first growth that is refused is no error here: [`Pool::pressure`] tells, and later mappings ask again.
     ///
@@ -116,7 +121,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     /// See [`AttachError`].
     pub fn attach(
         platform: P,
-        records: &'a mut [ChunkRecords],
+        metadata: &'a mut [u8],
         config: Config,
     ) -> Result<Self, AttachError> {
         let mut client = Client::new(config.protocol);
@@ -134,9 +139,8 @@ impl<'a, P: Platform> Pool<'a, P> {
         let base = platform
             .translate(window.base(), window.bytes())
             .ok_or(AttachError::NotMapped)?;
-        if records.is_empty() {
-            return Err(AttachError::NoRecords);
-        }
+        let metadata = Metadata::carve(metadata, window.chunks(), config.cpus)
+            .ok_or(AttachError::NoRecords)?;
         let attached = client.attach(&platform)?;
         let usage = client.usage(&platform)?;
 
@@ -145,8 +149,9 @@ impl<'a, P: Platform> Pool<'a, P> {
             .growth_limit_bytes
             .max(CHUNK_BYTES)
             .next_multiple_of(CHUNK_BYTES);
+        let shared = Shared::new(&metadata);
         let state = State {
-            allocator: Allocator::new(window, records),
+            central: Central::new(metadata),
             growth: Growth::new(growth_limit, service_limit),
             counters: Counters::new(usage.cap),
         };
@@ -165,6 +170,7 @@ impl<'a, P: Platform> Pool<'a, P> {
                 features: identity.features,
                 cap_bytes: usage.cap,
             },
+            shared,
             state: InterruptLock::new(state),
         };
         pool.grow_initially();

@@ -1,24 +1,26 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The window and its two units: chunks, which the service grants, and slots, which the shim hands out.
+//! The window and its units: chunks, which the service grants; units, which extents and slabs are made of; granules, the
+//! least that is handed out.
 //!
 //! The window is one contiguous range that never moves and never grows beyond its reserved size. That is what makes
 //! "is this address ours" one compare and "which record belongs to it" one shift, however much of it is granted.
 
 /// Unit of granting and giving back: 2 MiB.
 pub const CHUNK_BYTES: u64 = 2 << 20;
-/// Unit of allocation inside a chunk, and what one record stands for: 2 KiB.
-pub const SLOT_BYTES: u64 = 2 << 10;
-/// Slots of one chunk.
-pub const SLOTS_PER_CHUNK: usize = to_index(CHUNK_BYTES / SLOT_BYTES);
-/// The largest window: its length still fits the 38 bits of a record.
+/// What one record of the private metadata stands for: 2 KiB.
+pub const UNIT_BYTES: u64 = 2 << 10;
+/// The smallest slot: 64 bytes, a cache line.
+pub const SMALLEST_SLOT_BYTES: u64 = 64;
+/// The largest window. Its units have numbers of 26 bits, its granules of 31.
 pub const MAX_WINDOW_BYTES: u64 = 128 << 30;
 
-pub(crate) const SLOT_SHIFT: u32 = SLOT_BYTES.trailing_zeros();
-pub(crate) const CHUNK_SLOT_SHIFT: u32 = SLOTS_PER_CHUNK.trailing_zeros();
+pub(crate) const UNIT_SHIFT: u32 = UNIT_BYTES.trailing_zeros();
+/// Units of one chunk.
+pub(crate) const UNITS_PER_CHUNK: u32 = 1 << (CHUNK_BYTES.trailing_zeros() - UNIT_SHIFT);
 
 const _: () = assert!(
     usize::BITS == 64,
-    "slot numbers and lengths are 64 bits wide"
+    "unit numbers and lengths are 64 bits wide"
 );
 
 /// A range of guest physical addresses that only the pool uses.
@@ -43,11 +45,13 @@ impl Window {
     }
 
     /// First address.
+    #[inline]
     pub const fn base(&self) -> u64 {
         self.base
     }
 
     /// Size in bytes.
+    #[inline]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
@@ -58,6 +62,7 @@ impl Window {
     }
 
     /// Offset of an address, if it lies in the window.
+    #[inline]
     pub const fn offset_of(&self, address: u64) -> Option<u64> {
         match address.checked_sub(self.base) {
             Some(offset) if offset < self.bytes => Some(offset),
@@ -65,27 +70,15 @@ impl Window {
         }
     }
 
-    /// The slot an address lies in.
-    pub(crate) const fn slot_of(&self, address: u64) -> Option<usize> {
-        match self.offset_of(address) {
-            Some(offset) => Some(to_index(offset >> SLOT_SHIFT)),
-            None => None,
-        }
-    }
-
-    /// First address of a slot.
-    pub(crate) const fn slot_address(&self, slot: usize) -> u64 {
-        self.base + ((slot as u64) << SLOT_SHIFT)
-    }
-
     /// First address of a chunk.
     pub(crate) const fn chunk_address(&self, chunk: usize) -> u64 {
         self.base + chunk as u64 * CHUNK_BYTES
     }
 
-    /// The slot number counted from address 0, so that alignment can be tested on it.
-    pub(crate) const fn absolute_slot(&self, slot: usize) -> u64 {
-        (self.base >> SLOT_SHIFT) + slot as u64
+    /// Whether every byte lies at or below an address.
+    #[inline]
+    pub(crate) const fn ends_at_or_below(&self, highest_address: u64) -> bool {
+        self.base + (self.bytes - 1) <= highest_address
     }
 }
 
@@ -96,6 +89,20 @@ impl Window {
 )]
 pub(crate) const fn to_index(value: u64) -> usize {
     value as usize
+}
+
+/// The unit in which a byte of the window lies, by the byte's offset.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "unit numbers of the largest window have 26 bits"
+)]
+pub(crate) const fn unit_of(offset: u64) -> u32 {
+    (offset >> UNIT_SHIFT) as u32
+}
+
+/// Offset of a unit's first byte in the window.
+pub(crate) const fn unit_offset(unit: u32) -> u64 {
+    (unit as u64) << UNIT_SHIFT
 }
 
 #[cfg(test)]
@@ -117,15 +124,17 @@ mod tests {
     }
 
     #[test]
-    fn addresses_outside_have_no_slot() {
+    fn addresses_outside_have_no_offset() {
         let window = Window::new(0x4000_0000, 2 * CHUNK_BYTES).unwrap();
-        assert_eq!(window.slot_of(0x3fff_ffff), None);
-        assert_eq!(window.slot_of(0x4000_0000), Some(0));
+        assert_eq!(window.offset_of(0x3fff_ffff), None);
+        assert_eq!(window.offset_of(0x4000_0000), Some(0));
+        let last = 0x4000_0000 + 2 * CHUNK_BYTES - 1;
         assert_eq!(
-            window.slot_of(0x4000_0000 + 2 * CHUNK_BYTES - 1),
-            Some(2 * SLOTS_PER_CHUNK - 1)
+            window.offset_of(last).map(unit_of),
+            Some(2 * UNITS_PER_CHUNK - 1)
         );
-        assert_eq!(window.slot_of(0x4000_0000 + 2 * CHUNK_BYTES), None);
-        assert_eq!(window.slot_address(3), 0x4000_1800);
+        assert_eq!(window.offset_of(last + 1), None);
+        assert!(window.ends_at_or_below(last) && !window.ends_at_or_below(last - 1));
+        assert_eq!(unit_offset(3), 0x1800);
     }
 }

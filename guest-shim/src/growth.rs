@@ -50,20 +50,25 @@ impl Growth {
         }
     }
 
-    /// What to ask the service for so that a request for `needed` bytes can be met. `contiguous` if they help only in
-    /// one run.
+    /// Whether a request that needs `needed` bytes more may be put to the service now. Counts the failures in between.
     ///
     /// # Errors
     /// The cause of the last refusal, while it is too early to ask again.
-    pub fn begin(&mut self, needed: u64, contiguous: bool) -> Result<Wish, MapError> {
+    pub fn admit(&mut self, needed: u64) -> Result<(), MapError> {
         let least = needed.min(self.service_limit);
-        if let Some(refusal) = &mut self.refusal
-            && least >= refusal.least
-            && refusal.remaining > 0
-        {
-            refusal.remaining -= 1;
-            return Err(refusal.cause);
+        match &mut self.refusal {
+            Some(refusal) if least >= refusal.least && refusal.remaining > 0 => {
+                refusal.remaining -= 1;
+                Err(refusal.cause)
+            }
+            _ => Ok(()),
         }
+    }
+
+    /// What to ask the service for so that a request for `needed` bytes, which was admitted, can be met. `contiguous` if
+    /// they help only in one run.
+    pub fn begin(&mut self, needed: u64, contiguous: bool) -> Wish {
+        let least = needed.min(self.service_limit);
         // Another CPU is growing the pool for everybody: take no more than this request needs.
         let wanted = if self.in_flight > 0 {
             least
@@ -71,12 +76,12 @@ impl Growth {
             self.next.min(self.limit)
         };
         self.in_flight += 1;
-        Ok(Wish {
+        Wish {
             least,
             most: wanted.max(least).min(self.service_limit),
             // A run longer than one call grants is put together from several calls, if they turn out adjacent.
             contiguous: contiguous && least > CHUNK_BYTES && needed <= self.service_limit,
-        })
+        }
     }
 
     /// What to ask for at attach: all of it at once, in as many runs as there are.
@@ -143,44 +148,44 @@ mod tests {
         let mut growth = Growth::new(32 * MIB, 506 * MIB);
         let mut sizes = [0; 7];
         for size in &mut sizes {
-            *size = growth.begin(CHUNK_BYTES, true).unwrap().most / MIB;
+            *size = growth.begin(CHUNK_BYTES, true).most / MIB;
             growth.succeeded();
         }
         assert_eq!(sizes, [2, 4, 8, 16, 32, 32, 32]);
         growth.gave_back();
-        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 2 * MIB);
+        assert_eq!(growth.begin(CHUNK_BYTES, true).most, 2 * MIB);
     }
 
     #[test]
     fn a_second_cpu_asks_only_for_what_it_needs() {
         let mut growth = Growth::new(32 * MIB, 506 * MIB);
-        growth.begin(CHUNK_BYTES, true).unwrap();
+        growth.begin(CHUNK_BYTES, true);
         growth.succeeded();
-        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 4 * MIB);
-        assert_eq!(growth.begin(CHUNK_BYTES, true).unwrap().most, 2 * MIB);
+        assert_eq!(growth.begin(CHUNK_BYTES, true).most, 4 * MIB);
+        assert_eq!(growth.begin(CHUNK_BYTES, true).most, 2 * MIB);
     }
 
     #[test]
     fn the_wait_after_refusals_doubles_and_smaller_requests_may_still_ask() {
         let mut growth = Growth::new(32 * MIB, 506 * MIB);
         for wait in [1, 2, 4, 8] {
-            let wish = growth.begin(8 * MIB, true).unwrap();
+            assert_eq!(growth.admit(8 * MIB), Ok(()));
+            let wish = growth.begin(8 * MIB, true);
             assert!(wish.contiguous);
             growth.failed(&wish, MapError::NoContiguousRun);
-            assert!(growth.begin(2 * MIB, true).is_ok());
-            growth.in_flight = 0;
+            assert_eq!(growth.admit(2 * MIB), Ok(()));
             for _ in 0..wait {
-                assert_eq!(growth.begin(8 * MIB, true), Err(MapError::NoContiguousRun));
+                assert_eq!(growth.admit(8 * MIB), Err(MapError::NoContiguousRun));
             }
         }
         growth.allow_attempt();
-        assert!(growth.begin(8 * MIB, true).is_ok());
+        assert_eq!(growth.admit(8 * MIB), Ok(()));
     }
 
     #[test]
     fn a_run_beyond_one_call_is_asked_for_in_pieces() {
         let mut growth = Growth::new(32 * MIB, 506 * MIB);
-        let wish = growth.begin(800 * MIB, true).unwrap();
+        let wish = growth.begin(800 * MIB, true);
         assert_eq!(
             wish,
             Wish {

@@ -6,7 +6,9 @@
 extern crate std;
 
 mod allocator;
+mod atomic;
 mod attach;
+mod claim;
 mod client;
 mod constraints;
 mod error;
@@ -18,6 +20,7 @@ mod map;
 mod platform;
 mod pool;
 mod reservation;
+mod room;
 mod shared_buffer;
 mod shared_memory;
 mod statistics;
@@ -32,11 +35,11 @@ pub mod virtio;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::ChunkRecords;
+pub use allocator::{metadata_bytes, metadata_bytes_with_small};
 pub use attach::{AttachError, Attachment, Config};
 pub use constraints::{Constraints, CopyIn, Direction};
 pub use error::{MapError, UnmapError};
-pub use geometry::{CHUNK_BYTES, MAX_WINDOW_BYTES, SLOT_BYTES, SLOTS_PER_CHUNK, Window};
+pub use geometry::{CHUNK_BYTES, MAX_WINDOW_BYTES, SMALLEST_SLOT_BYTES, UNIT_BYTES, Window};
 pub use maintenance::GivenBack;
 pub use map::Mapping;
 pub use platform::{CallFailed, Platform};

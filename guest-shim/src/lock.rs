@@ -1,27 +1,58 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The lock of the pool's private state.
+//! The lock of the central store.
 //!
 //! Taken with interrupts off, so that a map from an interrupt handler never waits for the map it interrupted. Never held
-//! across an SVSM call or a copy: a closure that returns is all there is between lock and unlock.
+//! across an SVSM call or a copy: a closure that returns is all there is between lock and unlock. Tickets make the wait
+//! bounded: a CPU waits for those that came before it and for nobody else.
+//!
+//! The caches of the CPUs have no such lock; see [`crate::allocator`].
 
-use spin::mutex::SpinMutex;
+use core::cell::UnsafeCell;
+use core::fmt;
 
+use crate::atomic::{AtomicU32, Ordering, spin_hint};
 use crate::platform::Platform;
 
-/// A spin lock that keeps interrupts off while it is held.
-#[derive(Debug)]
-pub(crate) struct InterruptLock<T>(SpinMutex<T>);
+/// A fair spin lock that keeps interrupts off while it is held.
+pub(crate) struct InterruptLock<T> {
+    next: AtomicU32,
+    serving: AtomicU32,
+    value: UnsafeCell<T>,
+}
+
+// SAFETY: The ticket protocol lets one context at a time reach the value.
+unsafe impl<T: Send> Sync for InterruptLock<T> {}
 
 impl<T> InterruptLock<T> {
-    pub const fn new(value: T) -> Self {
-        Self(SpinMutex::new(value))
+    /// An open lock.
+    pub fn new(value: T) -> Self {
+        Self {
+            next: AtomicU32::new(0),
+            serving: AtomicU32::new(0),
+            value: UnsafeCell::new(value),
+        }
     }
 
-    /// Runs `body` with the lock held.
+    /// Runs `body` with the lock held. `body` must not take the lock again.
     pub fn with<P: Platform, R>(&self, platform: &P, body: impl FnOnce(&mut T) -> R) -> R {
         let saved = platform.interrupts_save();
-        let result = body(&mut self.0.lock());
+        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
+        // Acquire: what the holder before wrote is seen.
+        while self.serving.load(Ordering::Acquire) != ticket {
+            spin_hint();
+        }
+        // SAFETY: Only the context whose ticket is served comes here, and no other ticket is served until the store
+        // below. No interrupt handler can come in between on this CPU, by the platform's contract.
+        let result = body(unsafe { &mut *self.value.get() });
+        self.serving
+            .store(ticket.wrapping_add(1), Ordering::Release);
         platform.interrupts_restore(saved);
         result
+    }
+}
+
+impl<T> fmt::Debug for InterruptLock<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InterruptLock").finish_non_exhaustive()
     }
 }

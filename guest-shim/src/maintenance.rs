@@ -7,7 +7,7 @@
 use crate::allocator::Run;
 use crate::client::CallError;
 use crate::error::MapError;
-use crate::geometry::CHUNK_BYTES;
+use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK};
 use crate::platform::Platform;
 use crate::pool::{Pool, State};
 use protocol::response::Released;
@@ -27,20 +27,20 @@ pub struct GivenBack {
 impl<P: Platform> Pool<'_, P> {
     /// Gives back empty chunks that the load of the recent past did not need.
     ///
-    /// Kept are the chunks in use, as many as were in use at the same time since the last call, and half of what the
-    /// last call kept: a burst that comes back soon finds its memory, one that does not is forgotten after a few calls.
+    /// Kept are the chunks in use, as many as what was in use at the same time since the last call would fill, and half of
+    /// what the last call kept: a burst that comes back soon finds its memory, one that does not is forgotten after a few calls.
     /// Never less than [`Config::minimum_bytes`](crate::Config).
     pub fn maintain(&self) -> GivenBack {
         let minimum = self.config.minimum_bytes.div_ceil(CHUNK_BYTES);
         let minimum = usize::try_from(minimum).unwrap_or(usize::MAX);
+        self.empty_caches();
         let surplus = self.with_state(|state| {
             state.growth.allow_attempt();
-            let occupancy = state.allocator.occupancy();
-            let retained = occupancy
-                .peak_occupied_chunks
-                .max(state.counters.retained_chunks / 2);
+            let occupancy = state.central.occupancy();
+            let needed = occupancy.peak_units.div_ceil(UNITS_PER_CHUNK) as usize;
+            let retained = needed.max(state.counters.retained_chunks / 2);
             state.counters.retained_chunks = retained;
-            state.allocator.restart_peak();
+            state.central.restart_peak();
             occupancy
                 .granted_chunks
                 .saturating_sub(retained.max(minimum))
@@ -51,10 +51,11 @@ impl<P: Platform> Pool<'_, P> {
     /// Gives back every empty chunk, for a kernel that stops using the pool. What is still mapped stays granted and
     /// usable, and the pool grows again when it is used again.
     pub fn give_back(&self) -> GivenBack {
+        self.empty_caches();
         let granted = self.with_state(|state| {
             state.counters.retained_chunks = 0;
-            state.allocator.restart_peak();
-            state.allocator.occupancy().granted_chunks
+            state.central.restart_peak();
+            state.central.occupancy().granted_chunks
         });
         self.release_empty(granted)
     }
@@ -63,7 +64,7 @@ impl<P: Platform> Pool<'_, P> {
     fn release_empty(&self, mut surplus: usize) -> GivenBack {
         let mut given = GivenBack::default();
         while surplus > 0 {
-            let Some(run) = self.with_state(|state| state.allocator.withdraw(surplus)) else {
+            let Some(run) = self.with_state(|state| state.central.withdraw(surplus)) else {
                 break;
             };
             surplus -= run.chunks.len();
@@ -71,7 +72,13 @@ impl<P: Platform> Pool<'_, P> {
             let answer = self
                 .client
                 .release(&self.platform, address, run.bytes(), run.grant);
-            match self.with_state(|state| state.settle(&run, answer)) {
+            let settled = self.with_state(|state| {
+                let settled = state.settle(&run, answer);
+                self.shared
+                    .note_size(state.central.occupancy().granted_chunks);
+                settled
+            });
+            match settled {
                 Ok(released) => {
                     given.released_bytes += released.bytes;
                     given.acknowledged_bytes += released.acknowledged;
@@ -102,8 +109,8 @@ impl State<'_> {
         match answer {
             Ok(released) if released.bytes <= run.bytes() && released.bytes % CHUNK_BYTES == 0 => {
                 let (gone, kept) = run.split_at(released.bytes);
-                self.allocator.forget(&gone);
-                self.allocator.restore(&kept);
+                self.central.forget(&gone);
+                self.central.restore(&kept);
                 self.growth.gave_back();
                 self.counters.released += released.bytes;
                 self.counters.acknowledged += released.acknowledged;
@@ -111,16 +118,16 @@ impl State<'_> {
             }
             // Nothing happened: the chunks are still ours.
             Err(error @ (CallError::NotRun | CallError::Refused(ResultCode::BUSY))) => {
-                self.allocator.restore(run);
+                self.central.restore(run);
                 Err(error.into())
             }
             // Whose they are is open. Using them could mean using what is no longer shared.
             Ok(_) => {
-                self.allocator.lose(run);
+                self.central.lose(run);
                 Err(MapError::ServiceFault)
             }
             Err(error) => {
-                self.allocator.lose(run);
+                self.central.lose(run);
                 Err(error.into())
             }
         }

@@ -4,7 +4,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use crate::allocator::Allocator;
+use crate::allocator::{Central, Placement, Room, Shared, Taken};
 use crate::attach::{Attachment, Config};
 use crate::client::Client;
 use crate::error::MapError;
@@ -15,12 +15,37 @@ use crate::platform::Platform;
 use crate::shared_memory::WindowView;
 use crate::statistics::Counters;
 
-/// Everything that changes, behind the one lock.
+/// What the lock protects.
 #[derive(Debug)]
 pub(crate) struct State<'a> {
-    pub allocator: Allocator<'a>,
+    pub central: Central<'a>,
     pub growth: Growth,
     pub counters: Counters,
+}
+
+impl State<'_> {
+    /// Takes room back.
+    pub fn put(&mut self, shared: &Shared<'_>, taken: &Taken) {
+        match *taken {
+            Taken::Slot(_, slot) => self.central.put_slot(slot),
+            Taken::Extent(extent) => self.central.put_extent(extent),
+        }
+        shared.note_return();
+        shared.note_blocks(self.central.is_out_of_blocks());
+    }
+
+    /// Takes what a request needs, if there is room for it.
+    pub fn take(&mut self, placement: &Placement) -> Option<Taken> {
+        let taken = match placement.room {
+            Room::Slot(_) => {
+                let (class, slot) = self.central.take_slot(placement)?;
+                Taken::Slot(class, slot)
+            }
+            Room::Extent { .. } => Taken::Extent(self.central.take_extent(placement, 0)?),
+        };
+        self.counters.served();
+        Some(taken)
+    }
 }
 
 /// An attachment to the service and the memory it has granted.
@@ -33,6 +58,7 @@ pub struct Pool<'a, P: Platform> {
     pub(crate) view: WindowView,
     pub(crate) config: Config,
     pub(crate) attachment: Attachment,
+    pub(crate) shared: Shared<'a>,
     pub(crate) state: InterruptLock<State<'a>>,
 }
 
@@ -73,12 +99,21 @@ impl<'a, P: Platform> Pool<'a, P> {
         Ok(set.previous_cap)
     }
 
+    #[inline]
     pub(crate) fn with_state<R>(&self, body: impl FnOnce(&mut State<'a>) -> R) -> R {
         self.state.with(&self.platform, body)
     }
 
+    /// Remembers why a request failed.
+    #[cold]
+    pub(crate) fn note_failure(&self, cause: MapError) -> MapError {
+        self.with_state(|state| state.counters.failed(cause));
+        cause
+    }
+
     /// The pointer to pool memory the allocator has handed out. An address outside the window, which no caller passes,
     /// gives the window's first byte.
+    #[inline]
     pub(crate) fn pointer(&self, address: u64) -> NonNull<u8> {
         let offset = to_index(self.window.offset_of(address).unwrap_or(0));
         // SAFETY: `offset_of` returns offsets inside the window only.

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory set aside in advance, for callers that cannot be told "no" later.
 
-use crate::allocator::{Placement, ReservationId};
+use crate::allocator::{CacheCounters, Placement, ReservationId};
 use crate::constraints::Constraints;
 use crate::error::MapError;
 use crate::platform::Platform;
@@ -64,16 +64,15 @@ impl<P: Platform> Pool<'_, P> {
         max_length: usize,
         align: u64,
     ) -> Result<Reservation, MapError> {
+        if count == 0 || max_length == 0 || !align.is_power_of_two() {
+            return Err(MapError::InvalidRequest);
+        }
         // Room for the low bits of any buffer address.
-        let slack = usize::try_from(align.saturating_sub(1)).unwrap_or(usize::MAX);
-        let length = if max_length == 0 {
-            0
-        } else {
-            max_length.saturating_add(slack)
-        };
+        let slack = Placement::slack(align);
+        let length = max_length.saturating_add(slack);
         let placement = Placement::new(&self.window, 0, length, &Constraints::aligned(align))?;
         let id = self
-            .with_state(|state| state.allocator.begin_reservation(&placement))
+            .with_state(|state| state.central.begin_reservation(&placement))
             .ok_or(MapError::RecordsExhausted)?;
         let reservation = Reservation {
             id,
@@ -82,13 +81,16 @@ impl<P: Platform> Pool<'_, P> {
             max_length,
             alignment: align,
         };
-        for _ in 0..count {
-            let extended = self.obtain(&placement, |state| {
-                state.allocator.extend_reservation(id, &placement)
+        while self.with_state(|state| state.central.reserved_total(id)) < count {
+            let extended = self.obtain_with(&placement, |state| {
+                state.central.extend_reservation(id, &placement)
             });
-            if let Err(cause) = extended {
-                self.drain(id);
-                return Err(cause);
+            match extended {
+                Ok(bytes) => self.count(|counters| CacheCounters::add(&counters.used, bytes)),
+                Err(cause) => {
+                    self.drain(id);
+                    return Err(cause);
+                }
             }
         }
         Ok(reservation)
@@ -100,9 +102,7 @@ impl<P: Platform> Pool<'_, P> {
     /// The reservation itself, unchanged, while mappings use its extents or it belongs to another pool.
     pub fn cancel_reservation(&self, reservation: Reservation) -> Result<(), Reservation> {
         let all_idle = reservation.owner == owner(self)
-            && self.with_state(|state| {
-                state.allocator.idle_in_reservation(reservation.id) == reservation.count
-            });
+            && self.with_state(|state| state.central.idle_reservation(reservation.id));
         if !all_idle {
             return Err(reservation);
         }
@@ -113,8 +113,10 @@ impl<P: Platform> Pool<'_, P> {
 
     /// One extent per lock, so that a large reservation does not keep interrupts off.
     fn drain(&self, id: ReservationId) {
-        while self.with_state(|state| state.allocator.shrink_reservation(id)) {}
-        self.with_state(|state| state.allocator.end_reservation(id));
+        while let Some(bytes) = self.with_state(|state| state.central.shrink_reservation(id)) {
+            self.count(|counters| CacheCounters::add(&counters.used, bytes.wrapping_neg()));
+        }
+        self.with_state(|state| state.central.end_reservation(id));
     }
 }
 

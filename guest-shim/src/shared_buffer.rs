@@ -3,8 +3,9 @@
 
 use core::ptr::NonNull;
 
-use crate::allocator::{Contents, Expected, Kind, Placement, Ticket};
-use crate::constraints::{Constraints, Direction};
+use crate::allocator::{CacheCounters, Kind, Placement};
+use crate::claim::Expected;
+use crate::constraints::Constraints;
 use crate::error::{MapError, UnmapError};
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -17,7 +18,8 @@ static ZEROES: [u8; 4096] = [0; 4096];
 #[derive(Debug)]
 #[must_use = "shared memory that is dropped is never free again"]
 pub struct SharedBuffer {
-    ticket: Ticket,
+    address: u64,
+    generation: u64,
     pointer: NonNull<u8>,
     length: usize,
 }
@@ -31,7 +33,7 @@ unsafe impl Sync for SharedBuffer {}
 impl SharedBuffer {
     /// The address to give to the device.
     pub const fn address(&self) -> u64 {
-        self.ticket.address
+        self.address
     }
 
     /// Length in bytes.
@@ -85,29 +87,32 @@ impl<P: Platform> Pool<'_, P> {
     /// # Errors
     /// A named cause, see [`MapError`].
     pub fn alloc_shared(&self, length: usize, align: u64) -> Result<SharedBuffer, MapError> {
-        let placement = Placement::new(&self.window, 0, length, &Constraints::aligned(align));
-        let ticket = placement
-            .and_then(|place| {
-                self.obtain(&place, |state| {
-                    let ticket = state.allocator.allocate(&place, &Contents::SHARED)?;
-                    state
-                        .counters
-                        .allocated(state.allocator.occupancy().used_slots);
-                    Some(ticket)
-                })
-            })
-            .inspect_err(|cause| self.with_state(|state| state.counters.map_failed(*cause)))?;
-        let pointer = self.pointer(ticket.address);
+        let taken = Placement::new(&self.window, 0, length, &Constraints::aligned(align)).and_then(
+            |placement| {
+                let taken = self.take_room(&placement, |counters, taken| {
+                    CacheCounters::add(&counters.shared_buffers, 1);
+                    CacheCounters::add(&counters.used, taken.bytes());
+                })?;
+                Ok((placement, taken))
+            },
+        );
+        let (placement, taken) = match taken {
+            Ok(taken) => taken,
+            Err(cause) => return Err(self.note_failure(cause)),
+        };
+        let (address, generation) = self.publish(&placement, &taken, 0, Kind::SharedBuffer);
+        let pointer = self.pointer(address);
         for offset in (0..length).step_by(ZEROES.len()) {
             let bytes = ZEROES.len().min(length - offset);
-            // SAFETY: The extent has `length` bytes at the ticket's address.
+            // SAFETY: `length` bytes from the address on were taken for this buffer.
             unsafe {
                 self.platform
                     .copy_to_pool(pointer.add(offset), ZEROES.as_ptr(), bytes);
             }
         }
         Ok(SharedBuffer {
-            ticket,
+            address,
+            generation,
             pointer,
             length,
         })
@@ -118,8 +123,13 @@ impl<P: Platform> Pool<'_, P> {
     /// # Errors
     /// [`UnmapError`] for a buffer of another pool.
     pub fn free_shared(&self, buffer: SharedBuffer) -> Result<(), UnmapError> {
-        let SharedBuffer { ticket, length, .. } = buffer;
-        self.free_expected(&expected(ticket.address, length, Some(ticket.generation)))
+        let SharedBuffer {
+            address,
+            generation,
+            length,
+            ..
+        } = buffer;
+        self.free_expected(&expected(address, length, Some(generation)))
     }
 
     /// The same for callers that keep only the address and the length.
@@ -138,12 +148,16 @@ impl<P: Platform> Pool<'_, P> {
     }
 
     fn free_expected(&self, expected: &Expected) -> Result<(), UnmapError> {
-        self.with_state(|state| {
-            let claim = state.allocator.claim(expected)?;
-            state.allocator.retire(claim);
-            state.counters.freed();
-            Ok(())
-        })
+        let found = self.find(expected)?;
+        if !found.place.record.claim_and_retire(found.seen) {
+            return Err(UnmapError::Busy);
+        }
+        let taken = found.place.taken;
+        self.put_room(&taken, found.place.reservation, |counters| {
+            CacheCounters::add(&counters.shared_buffers, u64::MAX);
+            CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
+        });
+        Ok(())
     }
 
     /// Whether an address lies in granted or grantable pool memory: one compare.
@@ -152,13 +166,11 @@ impl<P: Platform> Pool<'_, P> {
     }
 }
 
-const fn expected(address: u64, length: usize, generation: Option<u32>) -> Expected {
-    let direction = Direction::Bidirectional;
+const fn expected(address: u64, length: usize, generation: Option<u64>) -> Expected {
     Expected {
         address,
         length: length as u64,
         kind: Kind::SharedBuffer,
-        direction,
         generation,
     }
 }

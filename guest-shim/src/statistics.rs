@@ -5,7 +5,7 @@ use protocol::Call;
 
 use crate::client::CALLS;
 use crate::error::MapError;
-use crate::geometry::{CHUNK_BYTES, SLOT_BYTES};
+use crate::geometry::{CHUNK_BYTES, unit_offset};
 use crate::platform::Platform;
 use crate::pool::Pool;
 
@@ -32,7 +32,7 @@ pub struct Statistics {
     pub peak_granted_bytes: u64,
     /// Handed out or reserved now, in whole slots.
     pub used_bytes: u64,
-    /// The most ever handed out, in whole slots.
+    /// The most that was ever outside the central store, in whole slabs: handed out, reserved or ready in a CPU's cache.
     pub peak_used_bytes: u64,
     /// Given up so far.
     pub released_bytes: u64,
@@ -44,6 +44,8 @@ pub struct Statistics {
     pub growths: u64,
     /// Growths that were refused.
     pub refused_growths: u64,
+    /// Size of the private metadata.
+    pub metadata_bytes: u64,
     /// Calls of the protocol issued, by number.
     pub calls: [u64; CALLS],
 }
@@ -86,17 +88,10 @@ pub struct Pressure {
     pub reachable_bytes: u64,
 }
 
-/// The counters behind the lock.
+/// The counters behind the lock: what happens rarely.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters {
-    maps: u64,
-    unmaps: u64,
-    pub syncs: u64,
     failures: u64,
-    shared_buffers: u64,
-    bytes_in: u64,
-    bytes_out: u64,
-    peak_used_slots: usize,
     pub peak_granted: u64,
     pub released: u64,
     pub acknowledged: u64,
@@ -106,21 +101,14 @@ pub(crate) struct Counters {
     pub cap: u64,
     /// What the last maintenance kept.
     pub retained_chunks: usize,
-    /// The last request's failure, until one succeeds.
+    /// The last request's failure, until the central store serves one.
     last_failure: Option<MapError>,
 }
 
 impl Counters {
     pub const fn new(cap: u64) -> Self {
         Self {
-            maps: 0,
-            unmaps: 0,
-            syncs: 0,
             failures: 0,
-            shared_buffers: 0,
-            bytes_in: 0,
-            bytes_out: 0,
-            peak_used_slots: 0,
             peak_granted: 0,
             released: 0,
             acknowledged: 0,
@@ -132,32 +120,12 @@ impl Counters {
         }
     }
 
-    pub fn mapped(&mut self, used_slots: usize, copied: u64) {
-        self.maps += 1;
-        self.bytes_in += copied;
-        self.served(used_slots);
-    }
-
-    pub fn allocated(&mut self, used_slots: usize) {
-        self.shared_buffers += 1;
-        self.served(used_slots);
-    }
-
-    fn served(&mut self, used_slots: usize) {
-        self.peak_used_slots = self.peak_used_slots.max(used_slots);
+    /// The central store has served a request. What was freed since a failure goes there, so it is the first to know.
+    pub const fn served(&mut self) {
         self.last_failure = None;
     }
 
-    pub const fn unmapped(&mut self, copied: u64) {
-        self.unmaps += 1;
-        self.bytes_out += copied;
-    }
-
-    pub const fn freed(&mut self) {
-        self.shared_buffers -= 1;
-    }
-
-    pub fn map_failed(&mut self, cause: MapError) {
+    pub fn failed(&mut self, cause: MapError) {
         self.failures += 1;
         let callers_mistake = matches!(
             cause,
@@ -173,26 +141,30 @@ impl<P: Platform> Pool<'_, P> {
     /// The counters and the present fill.
     pub fn statistics(&self) -> Statistics {
         let calls = self.client.issued();
+        let shared = &self.shared;
+        // Unmaps are read first: a mapping that ends meanwhile is then counted as live and not as ended twice.
+        let unmaps = shared.sum(|counters| &counters.unmaps);
         self.with_state(|state| {
             let counters = &state.counters;
-            let occupancy = state.allocator.occupancy();
+            let occupancy = state.central.occupancy();
             Statistics {
-                maps: counters.maps,
-                unmaps: counters.unmaps,
-                syncs: counters.syncs,
+                maps: shared.sum(|counters| &counters.maps),
+                unmaps,
+                syncs: shared.sum(|counters| &counters.syncs),
                 failures: counters.failures,
-                shared_buffers: counters.shared_buffers,
-                bytes_in: counters.bytes_in,
-                bytes_out: counters.bytes_out,
+                shared_buffers: shared.sum(|counters| &counters.shared_buffers),
+                bytes_in: shared.sum(|counters| &counters.bytes_in),
+                bytes_out: shared.sum(|counters| &counters.bytes_out),
                 granted_bytes: state.granted_bytes(),
                 peak_granted_bytes: counters.peak_granted,
-                used_bytes: slots(occupancy.used_slots),
-                peak_used_bytes: slots(counters.peak_used_slots.max(occupancy.used_slots)),
+                used_bytes: shared.sum(|counters| &counters.used),
+                peak_used_bytes: unit_offset(occupancy.highest_units),
                 released_bytes: counters.released,
                 acknowledged_bytes: counters.acknowledged,
                 lost_bytes: occupancy.lost_chunks as u64 * CHUNK_BYTES,
                 growths: counters.growths,
                 refused_growths: counters.refused_growths,
+                metadata_bytes: shared.metadata_bytes as u64,
                 calls,
             }
         })
@@ -201,9 +173,9 @@ impl<P: Platform> Pool<'_, P> {
     /// How close the pool is to failing. Issues no call.
     pub fn pressure(&self) -> Pressure {
         self.with_state(|state| {
-            let used = slots(state.allocator.occupancy().used_slots);
+            let used = self.shared.sum(|counters| &counters.used);
             let granted = state.granted_bytes();
-            let covered = state.allocator.covered_chunks() as u64 * CHUNK_BYTES;
+            let covered = state.central.covered_chunks() as u64 * CHUNK_BYTES;
             let refusal = state.growth.refusal();
             let reachable = match refusal {
                 Some(_) => granted,
@@ -233,8 +205,4 @@ impl<P: Platform> Pool<'_, P> {
             }
         })
     }
-}
-
-const fn slots(count: usize) -> u64 {
-    count as u64 * SLOT_BYTES
 }

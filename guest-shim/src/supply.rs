@@ -5,7 +5,7 @@
 //! mapping is. The lock is dropped for the call; the grant is taken over and the waiting request served under one lock,
 //! so that no other CPU can take the memory a request has grown the pool for.
 
-use crate::allocator::{Placement, Run};
+use crate::allocator::{Placement, Room, Run, Shared, Taken};
 use crate::client::Wish;
 use crate::error::MapError;
 use crate::geometry::CHUNK_BYTES;
@@ -16,43 +16,71 @@ use crate::pool::{Pool, State};
 /// was granted.
 const GROWTHS_PER_REQUEST: u32 = 8;
 
-/// What a look at the granted chunks leads to.
-enum Step<T> {
-    Done(T),
-    Grow(Wish),
-}
-
 impl<'a, P: Platform> Pool<'a, P> {
-    /// Takes something that fits `placement` out of the allocator, growing the pool where that is needed.
+    /// Takes what a request needs out of the central store: after the caches were emptied into it if need be, and after
+    /// the pool has grown if that was not enough.
     ///
     /// # Errors
     /// The named cause for which the pool cannot grow.
-    pub(crate) fn obtain<T>(
+    #[cold]
+    pub(crate) fn obtain(&self, placement: &Placement) -> Result<Taken, MapError> {
+        self.obtain_with(placement, |state| state.take(placement))
+    }
+
+    /// The same for anything that is taken for a placement.
+    pub(crate) fn obtain_with<T>(
         &self,
         placement: &Placement,
-        mut take: impl FnMut(&mut State<'a>) -> Option<T>,
+        take: impl Fn(&mut State<'a>) -> Option<T>,
     ) -> Result<T, MapError> {
+        if let Some(taken) = self.with_state(&take) {
+            return Ok(taken);
+        }
+        let is_extent = matches!(placement.room, Room::Extent { .. });
+        if is_extent
+            && self.empty_own_extents()
+            && let Some(taken) = self.with_state(&take)
+        {
+            return Ok(taken);
+        }
+        let needed = placement.growth_bytes();
         for attempt in 0..GROWTHS_PER_REQUEST {
-            let step = self.with_state(|state| -> Result<Step<T>, MapError> {
-                match take(state) {
-                    Some(taken) => Ok(Step::Done(taken)),
-                    None => state.begin_growth(placement, attempt).map(Step::Grow),
-                }
+            self.with_state(|state| {
+                let admitted = state.growth.admit(needed);
+                admitted.inspect_err(|_| self.shared.note_failure(placement.room))
             })?;
+            if attempt == 0 {
+                self.empty_caches();
+            }
+            let step = self.with_state(|state| match take(state) {
+                Some(taken) => Ok(Ok(taken)),
+                None => {
+                    let wish = state.begin_growth(placement, attempt, self.window.chunks());
+                    wish.map(Err)
+                }
+            });
             let wish = match step {
-                Step::Done(taken) => return Ok(taken),
-                Step::Grow(wish) => wish,
+                Ok(Ok(taken)) => return Ok(taken),
+                Ok(Err(wish)) => wish,
+                Err(cause) => return Err(self.give_up(placement, cause)),
             };
             let outcome = self.request_run(&wish);
-            let served = self.with_state(|state| -> Result<Option<T>, MapError> {
-                state.take_over(&wish, outcome)?;
+            let served = self.with_state(|state| {
+                state.take_over(&self.shared, &wish, outcome)?;
                 Ok(take(state))
-            })?;
-            if let Some(taken) = served {
-                return Ok(taken);
+            });
+            match served {
+                Ok(Some(taken)) => return Ok(taken),
+                Ok(None) => {}
+                Err(cause) => return Err(self.give_up(placement, cause)),
             }
         }
-        Err(MapError::NoContiguousRun)
+        Err(self.give_up(placement, MapError::NoContiguousRun))
+    }
+
+    fn give_up(&self, placement: &Placement, cause: MapError) -> MapError {
+        self.with_state(|_| self.shared.note_failure(placement.room));
+        cause
     }
 
     /// The growth of attach. A refusal is remembered like any other.
@@ -70,7 +98,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             let Some(wish) = wish else { return };
             let outcome = self.request_run(&wish);
             if self
-                .with_state(|state| state.take_over(&wish, outcome))
+                .with_state(|state| state.take_over(&self.shared, &wish, outcome))
                 .is_err()
             {
                 return;
@@ -100,7 +128,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             chunks: chunk(offset)..chunk(offset + bytes),
             grant,
         };
-        let covered = self.with_state(|state| state.allocator.covered_chunks());
+        let covered = self.with_state(|state| state.central.covered_chunks());
         let usable = covered.saturating_sub(run.chunks.start) as u64 * CHUNK_BYTES;
         let (usable, surplus) = run.split_at(usable);
         if !surplus.chunks.is_empty() {
@@ -121,32 +149,47 @@ impl<'a, P: Platform> Pool<'a, P> {
 impl State<'_> {
     /// Bytes held now.
     pub fn granted_bytes(&self) -> u64 {
-        self.allocator.occupancy().granted_chunks as u64 * CHUNK_BYTES
+        self.central.occupancy().granted_chunks as u64 * CHUNK_BYTES
     }
 
-    /// What to ask for so that an extent exists. A long run is first completed round the empty chunks that are held: the
-    /// service grants from the lowest free chunk, so they are most likely neighbours. Where that did not help, the next
+    /// What to ask for so that there is room. A long run is first completed next to the longest free block: the service
+    /// grants from the lowest free chunk, so what it grants is most likely a neighbour. Where that did not help, the next
     /// attempt asks for the whole run.
-    fn begin_growth(&mut self, placement: &Placement, attempt: u32) -> Result<Wish, MapError> {
+    ///
+    /// # Errors
+    /// Why no growth can help. It is remembered like a refusal of the service.
+    fn begin_growth(
+        &mut self,
+        placement: &Placement,
+        attempt: u32,
+        window_chunks: usize,
+    ) -> Result<Wish, MapError> {
         let needed = placement.growth_bytes();
-        if needed == CHUNK_BYTES {
-            return self.growth.begin(needed, false);
+        if let Some(cause) = self.central.why_complete(needed, window_chunks) {
+            let wish = self.growth.begin(needed, false);
+            self.growth.failed(&wish, cause);
+            return Err(cause);
         }
-        let missing = self
-            .allocator
-            .missing_bytes(placement)
-            .ok_or(MapError::NoContiguousRun)?;
-        if attempt == 0 && 0 < missing && missing < needed {
-            self.growth.begin(missing, false)
+        if needed == CHUNK_BYTES {
+            return Ok(self.growth.begin(needed, false));
+        }
+        let missing = self.central.missing_bytes(needed);
+        if attempt == 0 && missing < needed {
+            Ok(self.growth.begin(missing, false))
         } else {
-            self.growth.begin(needed, true)
+            Ok(self.growth.begin(needed, true))
         }
     }
 
     /// Ends a growth: takes the run over, or remembers why there is none.
-    fn take_over(&mut self, wish: &Wish, outcome: Result<Run, MapError>) -> Result<(), MapError> {
+    fn take_over(
+        &mut self,
+        shared: &Shared<'_>,
+        wish: &Wish,
+        outcome: Result<Run, MapError>,
+    ) -> Result<(), MapError> {
         let outcome = outcome.and_then(|run| {
-            if self.allocator.accepts(&run) {
+            if self.central.accepts(&run) {
                 Ok(run)
             } else {
                 Err(MapError::ServiceFault)
@@ -154,8 +197,10 @@ impl State<'_> {
         });
         match outcome {
             Ok(run) => {
-                self.allocator.open(&run);
+                self.central.open(&run);
                 self.growth.succeeded();
+                shared.note_growth();
+                shared.note_size(self.central.occupancy().granted_chunks);
                 self.counters.growths += 1;
                 self.counters.peak_granted = self.counters.peak_granted.max(self.granted_bytes());
                 Ok(())

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Passing ownership of part of a mapping to and fro without unmapping it.
 
-use crate::allocator::Claim;
+use crate::allocator::{CacheCounters, Kind};
+use crate::claim::Match;
+use crate::constraints::Direction;
 use crate::error::UnmapError;
 use crate::geometry::to_index;
 use crate::map::Mapping;
@@ -20,11 +22,12 @@ impl<P: Platform> Pool<'_, P> {
         offset: u64,
         length: u64,
     ) -> Result<(), UnmapError> {
+        let found = self.find(&mapping.expected())?;
         self.sync(
-            mapping,
+            &found,
             offset,
             length,
-            mapping.direction.device_reads(),
+            Direction::device_reads,
             Self::copy_in,
         )
     }
@@ -39,48 +42,84 @@ impl<P: Platform> Pool<'_, P> {
         offset: u64,
         length: u64,
     ) -> Result<(), UnmapError> {
+        let found = self.find(&mapping.expected())?;
         self.sync(
-            mapping,
+            &found,
             offset,
             length,
-            mapping.direction.device_writes(),
+            Direction::device_writes,
             Self::copy_out,
         )
     }
 
+    /// [`Pool::sync_for_device`] for a caller that has only a device address. The bytes may lie anywhere inside a mapping.
+    ///
+    /// # Errors
+    /// [`UnmapError::UnknownAddress`] where nothing is mapped, [`UnmapError::OutOfRange`] for bytes beyond the mapping.
+    pub fn sync_address_for_device(&self, address: u64, length: u64) -> Result<(), UnmapError> {
+        let found = self.mapping_around(address)?;
+        self.sync(
+            &found,
+            address - found.address,
+            length,
+            Direction::device_reads,
+            Self::copy_in,
+        )
+    }
+
+    /// [`Pool::sync_for_cpu`] for a caller that has only a device address. The bytes may lie anywhere inside a mapping.
+    ///
+    /// # Errors
+    /// As [`Pool::sync_address_for_device`].
+    pub fn sync_address_for_cpu(&self, address: u64, length: u64) -> Result<(), UnmapError> {
+        let found = self.mapping_around(address)?;
+        self.sync(
+            &found,
+            address - found.address,
+            length,
+            Direction::device_writes,
+            Self::copy_out,
+        )
+    }
+
+    fn mapping_around(&self, address: u64) -> Result<Match<'_>, UnmapError> {
+        let found = self.look_up(address, None)?;
+        match found.seen.kind() {
+            Kind::Mapping(..) => Ok(found),
+            _ => Err(UnmapError::WrongDirection),
+        }
+    }
+
     fn sync(
         &self,
-        mapping: &Mapping,
+        found: &Match<'_>,
         offset: u64,
         length: u64,
-        copies: bool,
-        copy: impl FnOnce(&Self, &Claim, u64, u64),
+        copies: impl FnOnce(Direction) -> bool,
+        copy: impl FnOnce(&Self, &Match<'_>, u64, u64),
     ) -> Result<(), UnmapError> {
-        let claim = self.with_state(|state| {
-            let claim = state.allocator.claim(&mapping.expected())?;
-            if offset
-                .checked_add(length)
-                .is_none_or(|end| end > claim.length)
-            {
-                state.allocator.unclaim(claim);
-                return Err(UnmapError::OutOfRange);
-            }
-            Ok(claim)
-        })?;
-        if copies {
-            copy(self, &claim, offset, length);
+        if offset
+            .checked_add(length)
+            .is_none_or(|end| end > found.length)
+        {
+            return Err(UnmapError::OutOfRange);
         }
-        self.with_state(|state| {
-            state.allocator.unclaim(claim);
-            state.counters.syncs += 1;
-        });
+        if let Kind::Mapping(direction, _) = found.seen.kind()
+            && copies(direction)
+            && length > 0
+        {
+            found.claim()?;
+            copy(self, found, offset, length);
+            found.place.record.unclaim(found.seen);
+        }
+        self.count(|counters| CacheCounters::add(&counters.syncs, 1));
         Ok(())
     }
 
     /// Copies part of a claimed mapping's buffer into the pool. The caller has checked that the part lies in the mapping.
-    fn copy_in(&self, claim: &Claim, offset: u64, bytes: u64) {
-        let buffer = core::ptr::with_exposed_provenance::<u8>(to_index(claim.origin + offset));
-        let pool = self.pointer(claim.address + offset);
+    fn copy_in(&self, found: &Match<'_>, offset: u64, bytes: u64) {
+        let buffer = core::ptr::with_exposed_provenance::<u8>(to_index(found.origin + offset));
+        let pool = self.pointer(found.address + offset);
         // SAFETY: The claim keeps the mapping from being unmapped, so by the contract of `map` its buffer is valid for
         // reads. The part lies in the mapping.
         unsafe { self.platform.copy_to_pool(pool, buffer, to_index(bytes)) };

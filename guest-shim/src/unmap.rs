@@ -4,8 +4,9 @@
 //! Only private records decide where bytes go and how many (invariant S2). A handle that is wrong in any way is always
 //! detected; a bare address is too, unless its slot has been handed out again with equal length and direction.
 
-use crate::allocator::{Claim, Expected, Kind};
-use crate::constraints::Direction;
+use crate::allocator::{CacheCounters, Kind};
+use crate::claim::{Expected, Match};
+use crate::constraints::{CopyIn, Direction};
 use crate::error::UnmapError;
 use crate::geometry::to_index;
 use crate::map::Mapping;
@@ -69,40 +70,74 @@ impl<P: Platform> Pool<'_, P> {
         )
     }
 
+    #[inline(always)]
     fn end(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
-        let device_writes = expected.direction.device_writes();
-        let copying = self.with_state(|state| {
-            let claim = state.allocator.claim(expected)?;
-            let bytes = match copy_out {
-                CopyOut::Written(written) if written > claim.length => {
-                    state.allocator.unclaim(claim);
-                    return Err(UnmapError::OutOfRange);
-                }
-                CopyOut::Written(written) if device_writes => written,
-                CopyOut::Default if device_writes && !claim.device_written => claim.length,
-                CopyOut::Written(_) | CopyOut::Default => 0,
-            };
-            if bytes == 0 {
-                state.allocator.retire(claim);
-                state.counters.unmapped(0);
-                return Ok(None);
-            }
-            Ok(Some((claim, bytes)))
-        })?;
-        if let Some((claim, bytes)) = copying {
-            self.copy_out(&claim, 0, bytes);
-            self.with_state(|state| {
-                state.allocator.retire(claim);
-                state.counters.unmapped(bytes);
-            });
+        if let Some(found) = self.find_slot(expected) {
+            return self.finish(&found, copy_out);
         }
+        self.end_extent(expected, copy_out)
+    }
+
+    /// The same for what is no slot.
+    #[inline(never)]
+    fn end_extent(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
+        if let Some(found) = self.find_extent(expected) {
+            return self.finish(&found, copy_out);
+        }
+        self.end_any(expected, copy_out)
+    }
+
+    /// The same for what is neither, or not what the caller says.
+    #[inline(never)]
+    fn end_any(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
+        let found = self.find(expected)?;
+        self.finish(&found, copy_out)
+    }
+
+    #[inline(always)]
+    fn finish(&self, found: &Match<'_>, copy_out: CopyOut) -> Result<(), UnmapError> {
+        let bytes = match (copy_out, found.seen.kind()) {
+            (CopyOut::Written(written), _) if written > found.length => {
+                return Err(UnmapError::OutOfRange);
+            }
+            (CopyOut::Written(written), Kind::Mapping(direction, _))
+                if direction.device_writes() =>
+            {
+                written
+            }
+            (CopyOut::Default, Kind::Mapping(direction, CopyIn::Keep))
+                if direction.device_writes() =>
+            {
+                found.length
+            }
+            _ => 0,
+        };
+        let record = found.place.record;
+        if bytes == 0 {
+            if !record.claim_and_retire(found.seen) {
+                return Err(UnmapError::Busy);
+            }
+        } else {
+            found.claim()?;
+            self.copy_out(found, 0, bytes);
+            record.retire(found.seen);
+        }
+        let taken = found.place.taken;
+        let reservation = found.place.reservation;
+        self.put_room(&taken, reservation, |counters| {
+            CacheCounters::add(&counters.unmaps, 1);
+            CacheCounters::add(&counters.bytes_out, bytes);
+            if reservation == 0 {
+                CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
+            }
+        });
         Ok(())
     }
 
     /// Copies part of a claimed mapping to its buffer. The caller has checked that the part lies in the mapping.
-    pub(crate) fn copy_out(&self, claim: &Claim, offset: u64, bytes: u64) {
-        let buffer = core::ptr::with_exposed_provenance_mut::<u8>(to_index(claim.origin + offset));
-        let pool = self.pointer(claim.address + offset);
+    pub(crate) fn copy_out(&self, found: &Match<'_>, offset: u64, bytes: u64) {
+        let buffer = core::ptr::with_exposed_provenance_mut::<u8>(to_index(found.origin + offset));
+        let pool = self.pointer(found.address + offset);
         // SAFETY: The claim makes this the only context that uses the mapping, so it is not unmapped yet, and by the
         // contract of `map` its buffer is valid for writes. The part lies in the mapping.
         unsafe { self.platform.copy_from_pool(buffer, pool, to_index(bytes)) };
@@ -112,11 +147,10 @@ impl<P: Platform> Pool<'_, P> {
 impl Mapping {
     pub(crate) const fn expected(&self) -> Expected {
         Expected {
-            address: self.ticket.address,
+            address: self.address,
             length: self.length,
-            kind: Kind::Mapping,
-            direction: self.direction,
-            generation: Some(self.ticket.generation),
+            kind: Kind::Mapping(self.direction, CopyIn::Keep),
+            generation: Some(self.generation),
         }
     }
 }
@@ -125,8 +159,7 @@ const fn at_address(address: u64, length: u64, direction: Direction) -> Expected
     Expected {
         address,
         length,
-        kind: Kind::Mapping,
-        direction,
+        kind: Kind::Mapping(direction, CopyIn::Keep),
         generation: None,
     }
 }

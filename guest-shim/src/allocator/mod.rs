@@ -1,33 +1,47 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Which slots of the granted chunks are free, and the private record of each one handed out.
+//! Room in the granted chunks: who has it, who may have it next.
 //!
 //! ```text
-//! placement  a request worked out: how many slots, where they may begin
-//! window     Allocator: search, take and give back over all chunks; grant and withdrawal of chunks
-//! ledger     claim and retire: what an unmap, sync or free has to agree with
-//! reserved   extents set aside so that later maps cannot fail
-//! chunk      state, free map and records of one chunk
-//! bitmap     one bit per slot            record   20 bytes per slot
+//!             map / unmap of a CPU                        every CPU, when a cache is empty or full
+//!   ┌───────────────────────────────────┐ a batch  ┌─────────────────────────────────────────────┐
+//!   │ cache    what was freed last, by  │ ───────> │ central   chunks that were granted          │
+//!   │          class; held by a try     │ <─────── │ slabs     slots of one class, 64 B ... 15 K │
+//!   └───────────────────────────────────┘          │ free_blocks  runs of units of 2 KiB, TLSF   │
+//!   placement  a request worked out                │ reserved  set aside for later maps          │
+//!   class      sizes of slots                      └─────────────────────────────────────────────┘
+//!   ───────────── private tables, read without a lock ─────────────────────────────────────────────
+//!   tables: tag (what a unit is part of), record (what is handed out), lookup (address -> record)
 //! ```
 //!
-//! This allocator is first fit over bitmaps, under one lock: simple, and exact to one slot. Nothing above it knows how it
-//! searches; the layers above see [`Placement`], [`Ticket`], [`Claim`] and the methods of [`Allocator`]. None of them
-//! copies payload, calls the service or waits.
+//! * A map takes a slot out of its CPU's cache and enters it in the slot's record. An unmap claims the record by
+//!   compare-and-swap and puts the slot into its CPU's cache. Neither looks at anything that grows with the pool.
+//! * An empty cache takes a batch from the central store, a full one gives half of itself back.
+//! * After a request has failed, what is given back goes to the central store for a while, so that it is found by
+//!   whoever asks next.
+//!
+//! All of it is private memory that was handed in at attach. Nothing here copies payload, calls the service or waits.
 
-mod bitmap;
-mod chunk;
-mod ledger;
+mod cache;
+mod central;
+mod class;
+mod free_blocks;
+mod lookup;
 mod placement;
 mod record;
 mod reserved;
-mod window;
+mod shared;
+mod slabs;
+mod tables;
+mod tag;
 
-pub use chunk::ChunkRecords;
-pub(crate) use ledger::{Claim, Contents, Expected, Ticket};
-pub(crate) use placement::Placement;
-pub(crate) use record::Kind;
+pub(crate) use cache::{CacheCounters, Held, Slot};
+pub(crate) use central::{Central, Run};
+pub(crate) use class::ClassIndex;
+pub(crate) use free_blocks::Start;
+pub(crate) use lookup::{Place, Taken};
+pub(crate) use placement::{Placement, Room, is_plain};
+pub(crate) use record::{Kind, Origin, State, Use};
 pub(crate) use reserved::ReservationId;
-pub(crate) use window::{Allocator, Run};
-
-#[cfg(test)]
-mod tests;
+pub(crate) use shared::Shared;
+pub(crate) use tables::Metadata;
+pub use tables::{metadata_bytes, metadata_bytes_with_small};

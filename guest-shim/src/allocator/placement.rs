@@ -1,32 +1,50 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A request worked out once: how many slots, where they may begin, and where in them the mapping lies.
+//! A request worked out once: a slot of which class, or how many units from where, and where in it the mapping lies.
 
-use super::bitmap::StartRule;
+use super::class::ClassIndex;
+use super::free_blocks::Start;
 use crate::constraints::Constraints;
 use crate::error::MapError;
 use crate::geometry::{
-    CHUNK_BYTES, CHUNK_SLOT_SHIFT, SLOT_BYTES, SLOT_SHIFT, SLOTS_PER_CHUNK, Window, to_index,
+    CHUNK_BYTES, SMALLEST_SLOT_BYTES, UNIT_BYTES, UNIT_SHIFT, UNITS_PER_CHUNK, Window, to_index,
+    unit_of, unit_offset,
 };
 
-/// The extent a mapping needs.
-///
-/// An extent begins and ends at a multiple of its granule (the slot, or the allocation alignment if that is larger),
-/// so the first and last slot follow from the mapping's address, length and granule alone: no list of padding.
-#[derive(Clone, Copy, Debug)]
+/// Alignments that slots have; what lies between is rounded up.
+const SLOT_ALIGNMENTS: [u64; 3] = [SMALLEST_SLOT_BYTES, 512, 4096];
+
+/// Whether a request may lie anywhere in the window.
+#[inline]
+pub(crate) fn is_plain(window: &Window, constraints: &Constraints) -> bool {
+    constraints.min_align_mask == 0
+        && constraints.alignment == 1
+        && window.ends_at_or_below(constraints.highest_address)
+}
+
+/// What is to be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Room {
+    /// A slot of a class.
+    Slot(ClassIndex),
+    /// A run of units.
+    Extent { units: u32, start: Start },
+}
+
+/// A request, worked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {
     /// Length of the mapping in bytes.
     pub length: u64,
-    /// Length of the extent in slots.
-    pub slots: usize,
-    /// Offset of the mapping in the extent in bytes.
+    /// What it needs.
+    pub room: Room,
+    /// Offset of the mapping in it, in bytes.
     pub offset: u64,
-    /// log2 of the granule, less log2 of the slot.
-    pub granule_shift: u8,
-    /// Bits of the absolute slot number of the extent that matter, and their value.
-    pub(super) stride_mask: u64,
-    pub(super) phase: u64,
-    /// Highest first slot, counted from the window's base.
-    pub(super) last_start: usize,
+    /// log2 of the granule whose low address bits the mapping shares with its buffer; 0 for none.
+    pub shift: u8,
+    /// log2 of what a slot for it is a multiple of.
+    pub slot_alignment: u8,
+    /// Offset in the window before which the mapping has to end; `None` if anywhere will do.
+    pub end_limit: Option<u64>,
 }
 
 impl Placement {
@@ -40,12 +58,12 @@ impl Placement {
         length: usize,
         constraints: &Constraints,
     ) -> Result<Self, MapError> {
+        let length = length as u64;
         let Constraints {
             min_align_mask: mask,
             alignment,
             highest_address,
         } = *constraints;
-        let length = length as u64;
         if length == 0 || !alignment.is_power_of_two() || mask & mask.wrapping_add(1) != 0 {
             return Err(MapError::InvalidRequest);
         }
@@ -56,159 +74,259 @@ impl Placement {
         if alignment > window.bytes() || mask >= window.bytes() {
             return Err(MapError::OutOfReach);
         }
-        let granule = alignment.max(SLOT_BYTES);
+        let placement = Self::in_slot(origin, length, mask, alignment).map_or_else(
+            || Self::in_extent(window, origin, length, mask, alignment),
+            Ok,
+        )?;
+        if window.ends_at_or_below(highest_address) {
+            return Ok(placement);
+        }
+        // The last byte that counts is the mapping's, not its room's.
+        let reachable = highest_address
+            .checked_sub(window.base())
+            .filter(|last| *last >= length - 1)
+            .ok_or(MapError::OutOfReach)?;
+        Ok(Self {
+            end_limit: Some(reachable + 1),
+            ..placement
+        })
+    }
+
+    /// Slots have the alignments of [`SLOT_ALIGNMENTS`] once the length is a multiple of it.
+    fn in_slot(origin: u64, length: u64, mask: u64, alignment: u64) -> Option<Self> {
+        let granule = SLOT_ALIGNMENTS.into_iter().find(|align| mask < *align)?;
+        let align = SLOT_ALIGNMENTS
+            .into_iter()
+            .find(|align| alignment <= *align)?;
+        let (offset, shift) = if mask == 0 {
+            (0, 0)
+        } else {
+            (origin & (granule - 1), log2(granule))
+        };
+        let align = granule.max(align);
+        let bytes = (offset + length).next_multiple_of(align);
+        Some(Self {
+            length,
+            room: Room::Slot(ClassIndex::for_length(bytes)?),
+            offset,
+            shift,
+            slot_alignment: log2(align),
+            end_limit: None,
+        })
+    }
+
+    /// An extent begins and ends at a multiple of its granule, which is the unit or the alignment. Low bits beyond the
+    /// granule cost no room: they say where the extent may begin.
+    fn in_extent(
+        window: &Window,
+        origin: u64,
+        length: u64,
+        mask: u64,
+        alignment: u64,
+    ) -> Result<Self, MapError> {
+        let granule = alignment.max(UNIT_BYTES);
         let offset = origin & mask & (granule - 1);
-        let extent = (offset + length).next_multiple_of(granule);
-        if extent > window.bytes() {
+        // An extent's record keeps the whole units of the offset in 14 bits.
+        if offset >> UNIT_SHIFT >= 1 << 14 {
+            return Err(MapError::OutOfReach);
+        }
+        // Two units at least: the word of the second keeps the length.
+        let bytes = (offset + length)
+            .next_multiple_of(granule)
+            .max(2 * UNIT_BYTES);
+        if bytes > window.bytes() {
             return Err(MapError::TooLarge);
         }
         let stride = granule.max(mask + 1);
-        let last_address = highest_address
-            .checked_sub(offset + length - 1)
-            .and_then(|address| address.checked_sub(window.base()))
-            .ok_or(MapError::OutOfReach)?;
+        let address = origin & mask & !(granule - 1);
+        let phase = address.wrapping_sub(window.base()) & (stride - 1);
         Ok(Self {
             length,
-            slots: to_index(extent >> SLOT_SHIFT),
+            room: Room::Extent {
+                units: unit_of(bytes),
+                start: Start {
+                    mask: unit_of(stride) - 1,
+                    phase: unit_of(phase),
+                },
+            },
             offset,
-            granule_shift: granule_shift(granule),
-            stride_mask: (stride - 1) >> SLOT_SHIFT,
-            phase: (origin & mask & !(granule - 1)) >> SLOT_SHIFT,
-            last_start: to_index(last_address.min(window.bytes() - extent) >> SLOT_SHIFT),
+            shift: log2((mask + 1).min(UNIT_BYTES)),
+            slot_alignment: 0,
+            end_limit: None,
         })
     }
 
-    /// Bytes of chunks that hold the extent for certain, wherever a contiguous run of them lies.
-    pub fn growth_bytes(&self) -> u64 {
-        let extent = ((self.lead() + self.slots) as u64) << SLOT_SHIFT;
-        let stride = (self.stride_mask + 1) << SLOT_SHIFT;
-        (extent + stride.saturating_sub(CHUNK_BYTES)).next_multiple_of(CHUNK_BYTES)
-    }
-
-    /// The lowest slot of a chunk that the extent may begin at, where the chunk itself is an allowed one.
-    pub fn lead(&self) -> usize {
-        to_index(self.phase) & (SLOTS_PER_CHUNK - 1)
-    }
-
-    /// Whether any start is as good as any other, so that a failed search says that the pool is full.
-    pub fn is_unconstrained(&self, window: &Window) -> bool {
-        self.stride_mask == 0
-            && self.last_start == to_index(window.bytes() >> SLOT_SHIFT) - self.slots
-    }
-
-    /// Whether the extent may begin at this slot of the window.
-    pub fn allows(&self, window: &Window, slot: usize) -> bool {
-        slot <= self.last_start && window.absolute_slot(slot) & self.stride_mask == self.phase
-    }
-
-    /// Which slots of a chunk the extent may begin at; `None` if not one of them.
-    pub(super) fn rule_in_chunk(&self, window: &Window, chunk: usize) -> Option<StartRule> {
-        let first = chunk << CHUNK_SLOT_SHIFT;
-        let in_chunk = SLOTS_PER_CHUNK as u64 - 1;
-        let chunk_bits = window.absolute_slot(first) & self.stride_mask & !in_chunk;
-        if chunk_bits != self.phase & !in_chunk {
-            return None;
+    /// Bytes that the low address bits of any buffer cost at most, for masks below `align`.
+    pub fn slack(align: u64) -> usize {
+        let rounded = SLOT_ALIGNMENTS.into_iter().find(|slots| align <= *slots);
+        match (align, rounded) {
+            (1, _) => 0,
+            (_, rounded) => to_index(rounded.unwrap_or(align) - 1),
         }
-        Some(StartRule {
-            mask: to_index(self.stride_mask & in_chunk),
-            phase: to_index(self.phase & in_chunk),
-            last: self.last_start.checked_sub(first)?,
-        })
+    }
+
+    /// The same request in room that a reservation holds: slots and extents that begin at multiples of its alignment.
+    pub fn reserved(self, room: Room, origin: u64, mask: u64) -> Self {
+        match room {
+            Room::Slot(_) => Self { room, ..self },
+            Room::Extent { .. } => Self {
+                room,
+                offset: origin & mask,
+                shift: log2((mask + 1).min(UNIT_BYTES)),
+                ..self
+            },
+        }
+    }
+
+    /// Bytes of chunks that hold the room for certain, wherever a contiguous run of them lies.
+    pub fn growth_bytes(&self) -> u64 {
+        match self.room {
+            Room::Slot(_) => CHUNK_BYTES,
+            Room::Extent { units, start } => {
+                let lead = start.phase & (UNITS_PER_CHUNK - 1) & start.mask;
+                let stride = unit_offset(start.mask) + UNIT_BYTES;
+                (unit_offset(lead + units) + stride.saturating_sub(CHUNK_BYTES))
+                    .next_multiple_of(CHUNK_BYTES)
+            }
+        }
+    }
+
+    /// Whether room that begins at this offset of the window ends the mapping in reach of the device.
+    #[inline]
+    pub fn reaches(&self, room_offset: u64) -> bool {
+        self.end_limit
+            .is_none_or(|limit| room_offset + self.offset + self.length <= limit)
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a number of bits below 64")]
-const fn granule_shift(granule: u64) -> u8 {
-    (granule.trailing_zeros() - SLOT_SHIFT) as u8
+const fn log2(value: u64) -> u8 {
+    value.ilog2() as u8
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
-    const BASE: u64 = 0x4000_0000;
+    const BASE: u64 = 0x4020_0000;
 
     fn place(origin: u64, length: usize, constraints: Constraints) -> Result<Placement, MapError> {
         let window = Window::new(BASE, 8 * CHUNK_BYTES).unwrap();
         Placement::new(&window, origin, length, &constraints)
     }
 
-    #[test]
-    fn low_bits_cost_an_offset_and_not_an_alignment_of_the_extent() {
-        let nvme = Constraints {
-            min_align_mask: 4095,
+    fn mask(min_align_mask: u64) -> Constraints {
+        Constraints {
+            min_align_mask,
             ..Constraints::NONE
+        }
+    }
+
+    fn slot(placement: Placement) -> (u32, u64, u8) {
+        let Room::Slot(class) = placement.room else {
+            panic!("{placement:?}")
         };
-        let placement = place(0x1234_5e10, 400, nvme).unwrap();
-        assert_eq!((placement.offset, placement.slots), (0x610, 1));
-        assert_eq!((placement.stride_mask, placement.phase), (1, 1));
+        (class.class().size, placement.offset, placement.shift)
     }
 
     #[test]
-    fn granules_are_whole() {
-        let placement = place(0x1234_5e10, 512, Constraints::aligned(65536)).unwrap();
+    fn slots_keep_low_bits_by_an_offset() {
         assert_eq!(
-            (placement.offset, placement.slots, placement.granule_shift),
-            (0, 32, 5)
+            slot(place(0x1234_5e17, 400, Constraints::NONE).unwrap()),
+            (448, 0, 0)
+        );
+        let window = Window::new(BASE, CHUNK_BYTES).unwrap();
+        assert!(is_plain(&window, &Constraints::NONE) && !is_plain(&window, &mask(1)));
+        assert_eq!(
+            slot(place(0x1234_5e17, 400, mask(7)).unwrap()),
+            (448, 0x17, 6)
+        );
+        assert_eq!(
+            slot(place(0x1234_5e17, 400, mask(511)).unwrap()),
+            (512, 0x17, 9)
+        );
+        assert_eq!(
+            slot(place(0x1234_5e17, 400, mask(4095)).unwrap()),
+            (4096, 0xe17, 12)
+        );
+        assert_eq!(
+            slot(place(0x1234_5e17, 500, mask(4095)).unwrap()),
+            (8192, 0xe17, 12)
+        );
+        assert_eq!(
+            slot(place(0x1234_5000, 4096, mask(4095)).unwrap()),
+            (4096, 0, 12)
+        );
+        assert_eq!(
+            slot(place(0x1234_5e17, 400, Constraints::aligned(1024)).unwrap()),
+            (4096, 0, 0)
+        );
+    }
+
+    #[test]
+    fn extents_keep_low_bits_by_where_they_begin() {
+        let Placement {
+            room,
+            offset,
+            shift,
+            ..
+        } = place(0x1234_5e17, 20000, mask(0xffff)).unwrap();
+        let start = Start {
+            mask: 31,
+            phase: 11,
+        };
+        assert_eq!(
+            (room, offset, shift),
+            (Room::Extent { units: 11, start }, 0x617, 11)
         );
         let both = Constraints {
-            min_align_mask: 4095,
-            ..Constraints::aligned(65536)
+            min_align_mask: 0xffff,
+            ..Constraints::aligned(8192)
         };
-        assert_eq!(place(0x1234_5e10, 512, both).unwrap().offset, 0xe10);
+        let Placement { room, offset, .. } = place(0x1234_5e17, 20000, both).unwrap();
+        let start = Start { mask: 31, phase: 8 };
+        assert_eq!((room, offset), (Room::Extent { units: 16, start }, 0x1e17));
+        // The window begins at an odd chunk: a multiple of 4 MiB is one chunk into it.
+        let placement = place(0, 1, Constraints::aligned(4 << 20)).unwrap();
+        let start = Start {
+            mask: 2047,
+            phase: 1024,
+        };
+        assert_eq!(placement.room, Room::Extent { units: 2048, start });
+        assert_eq!(placement.growth_bytes(), 6 << 20);
     }
 
     #[test]
     fn requests_that_no_growth_cures_name_their_cause() {
+        let limit = |highest_address| Constraints {
+            highest_address,
+            ..Constraints::NONE
+        };
         let cases = [
             (0, Constraints::NONE, MapError::InvalidRequest),
             (1, Constraints::aligned(0), MapError::InvalidRequest),
             (1, Constraints::aligned(48), MapError::InvalidRequest),
-            (
-                1,
-                Constraints {
-                    min_align_mask: 0xff0,
-                    ..Constraints::NONE
-                },
-                MapError::InvalidRequest,
-            ),
+            (1, mask(0xff0), MapError::InvalidRequest),
             (8 * (2 << 20) + 1, Constraints::NONE, MapError::TooLarge),
             (usize::MAX, Constraints::NONE, MapError::TooLarge),
             (1, Constraints::aligned(1 << 40), MapError::OutOfReach),
-            (
-                1,
-                Constraints {
-                    min_align_mask: u64::MAX,
-                    ..Constraints::NONE
-                },
-                MapError::OutOfReach,
-            ),
-            (
-                2,
-                Constraints {
-                    highest_address: BASE,
-                    ..Constraints::NONE
-                },
-                MapError::OutOfReach,
-            ),
+            (1, mask(u64::MAX), MapError::OutOfReach),
+            (2, limit(BASE), MapError::OutOfReach),
+            (1, limit(BASE - 1), MapError::OutOfReach),
         ];
         for (length, constraints, cause) in cases {
             assert_eq!(
-                place(0, length, constraints).map(|_| ()),
+                place(0, length, constraints),
                 Err(cause),
                 "{length} {constraints:?}"
             );
         }
-        assert!(
-            place(
-                0,
-                1,
-                Constraints {
-                    highest_address: BASE,
-                    ..Constraints::NONE
-                }
-            )
-            .is_ok()
+        assert_eq!(place(0, 1, limit(BASE)).unwrap().end_limit, Some(1));
+        assert_eq!(
+            place(0, 1, limit(BASE + 8 * CHUNK_BYTES - 1))
+                .unwrap()
+                .end_limit,
+            None
         );
     }
 }

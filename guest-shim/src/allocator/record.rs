@@ -1,183 +1,397 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The private record of a slot: what was handed out there, to whom its bytes belong, how often it was reused.
+//! The private record of what is handed out at a slot or an extent: to whom its bytes belong, and which time this is.
 //!
 //! Records live in memory that only the guest sees. Neither an unmap nor a sync ever asks the pool what is true.
+//!
+//! ```text
+//!               publish                 claim                     retire
+//!   Free(g) ------------> Live(g) --------------> Claimed(g) ------------> Free(g + 1)
+//!                            ^----- unclaim ----------'
+//! ```
+//!
+//! Only the context that has taken the slot publishes, and only the one whose compare-and-swap won the claim copies out
+//! or frees. Two unmaps of one mapping, on whatever CPUs, therefore end as one success and one error.
 
-use bitfield_struct::bitfield;
-use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+#[cfg(not(loom))]
+use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
-use crate::constraints::Direction;
+use crate::atomic::{AtomicU64, Ordering};
+use crate::constraints::{CopyIn, Direction};
 
-/// What a slot's record stands for.
+/// What was handed out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// Nothing begins here.
-    Free,
-    /// A mapping's first byte lies here.
-    Mapping,
-    /// A shared buffer's first byte lies here.
+    /// Nothing, ever.
+    Nothing,
+    /// A mapping.
+    Mapping(Direction, CopyIn),
+    /// A shared buffer.
     SharedBuffer,
-    /// A reserved extent that waits for a mapping begins here.
-    Reserved,
-    /// A mapping that a context is copying or freeing.
-    Claimed,
 }
 
 impl Kind {
-    const fn into_bits(self) -> u8 {
-        self as u8
+    #[inline]
+    const fn into_bits(self) -> u64 {
+        match self {
+            Self::Nothing => 0,
+            Self::Mapping(Direction::ToDevice, _) => 1,
+            Self::Mapping(Direction::FromDevice, CopyIn::Keep) => 2,
+            Self::Mapping(Direction::FromDevice, CopyIn::DeviceWritten) => 3,
+            Self::Mapping(Direction::Bidirectional, _) => 4,
+            Self::SharedBuffer => 5,
+        }
     }
 
-    const fn from_bits(bits: u8) -> Self {
+    #[inline]
+    const fn from_bits(bits: u64) -> Self {
         match bits {
-            1 => Self::Mapping,
-            2 => Self::SharedBuffer,
-            3 => Self::Reserved,
-            4 => Self::Claimed,
+            1 => Self::Mapping(Direction::ToDevice, CopyIn::Keep),
+            2 => Self::Mapping(Direction::FromDevice, CopyIn::Keep),
+            3 => Self::Mapping(Direction::FromDevice, CopyIn::DeviceWritten),
+            4 => Self::Mapping(Direction::Bidirectional, CopyIn::Keep),
+            5 => Self::SharedBuffer,
+            _ => Self::Nothing,
+        }
+    }
+
+    /// Whether the same was meant: a direction, or a shared buffer.
+    #[inline]
+    pub const fn matches(self, other: Self) -> bool {
+        match (self, other) {
+            (Self::Mapping(one, _), Self::Mapping(two, _)) => one as u8 == two as u8,
+            (Self::SharedBuffer, Self::SharedBuffer) => true,
+            _ => false,
+        }
+    }
+}
+
+/// Who may use what is handed out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Use {
+    /// Nothing is handed out here now.
+    Free,
+    /// Handed out.
+    Live,
+    /// A context is copying or freeing it.
+    Claimed,
+}
+
+impl Use {
+    #[inline]
+    const fn into_bits(self) -> u64 {
+        self as u64
+    }
+
+    #[inline]
+    const fn from_bits(bits: u64) -> Self {
+        match bits {
+            1 => Self::Live,
+            2 => Self::Claimed,
             _ => Self::Free,
         }
     }
 }
 
-impl Direction {
-    const fn into_bits(self) -> u8 {
-        self as u8
+/// The word that changes hands.
+///
+/// ```text
+/// 63            19 18     5 4     3 2    0
+/// | generation    | extra  | usage | kind |
+/// ```
+///
+/// * `kind` stays when what was handed out is given back, which tells a second unmap from an address that was never
+///   mapped.
+/// * `extra` is the length of a slot's mapping in bytes, less 1; for an extent the whole units of its offset.
+/// * `generation` counts how often something here was given back; a handle carries it. At one reuse of the same slot in
+///   30 ns, day and night, it takes 12 days to come round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct State(u64);
+
+const EXTRA_SHIFT: u32 = 5;
+const EXTRA_BITS: u32 = 14;
+const GENERATION_SHIFT: u32 = EXTRA_SHIFT + EXTRA_BITS;
+const GENERATION_MASK: u64 = u64::MAX >> GENERATION_SHIFT;
+
+impl State {
+    #[inline]
+    const fn of(kind: Kind, usage: Use, extra: u16, generation: u64) -> Self {
+        let extra = extra as u64 & ((1 << EXTRA_BITS) - 1);
+        Self(
+            kind.into_bits()
+                | usage.into_bits() << 3
+                | extra << EXTRA_SHIFT
+                | (generation & GENERATION_MASK) << GENERATION_SHIFT,
+        )
     }
 
-    const fn from_bits(bits: u8) -> Self {
-        match bits {
-            0 => Self::ToDevice,
-            1 => Self::FromDevice,
-            _ => Self::Bidirectional,
-        }
+    /// What was handed out.
+    #[inline]
+    pub const fn kind(self) -> Kind {
+        Kind::from_bits(self.0 & 7)
+    }
+
+    /// Who may use it.
+    #[inline]
+    pub const fn usage(self) -> Use {
+        Use::from_bits(self.0 >> 3 & 3)
+    }
+
+    /// Length less 1, or whole units of the offset.
+    #[inline]
+    pub const fn extra(self) -> u64 {
+        self.0 >> EXTRA_SHIFT & ((1 << EXTRA_BITS) - 1)
+    }
+
+    /// How often something was given back here.
+    #[inline]
+    pub const fn generation(self) -> u64 {
+        self.0 >> GENERATION_SHIFT
+    }
+
+    #[inline]
+    const fn with_usage(self, usage: Use) -> Self {
+        Self(self.0 & !(3 << 3) | usage.into_bits() << 3)
+    }
+
+    /// The same given back: free, and the next generation.
+    #[inline]
+    const fn given_back(self) -> Self {
+        let next = self.0.wrapping_add(1 << GENERATION_SHIFT);
+        Self(next).with_usage(Use::Free)
+    }
+
+    /// Whether a slot is handed out as this, with this length; the copy-in attribute does not matter.
+    #[inline]
+    pub const fn is_live(self, kind: Kind, length: u64) -> bool {
+        let wanted = length.wrapping_sub(1) << EXTRA_SHIFT | Use::Live.into_bits() << 3;
+        let differs = (self.0 & ((1 << GENERATION_SHIFT) - 1)) ^ wanted;
+        // Only the kind may be left.
+        differs < 8 && self.kind().matches(kind)
     }
 }
 
-/// The small fields of a record.
-#[bitfield(u32)]
-#[derive(PartialEq, Eq)]
-pub(crate) struct Shape {
-    /// Length in bytes, bits 37:32.
-    #[bits(6)]
-    pub length_high: u8,
-    /// Offset of the first byte in its slot.
-    #[bits(11)]
-    pub offset: u16,
-    /// log2 of the unit the extent is rounded to on both sides, less log2 of the slot.
-    #[bits(5)]
-    pub granule_shift: u8,
-    /// Meaningful for mappings.
-    #[bits(2)]
-    pub direction: Direction,
-    /// What the record stands for.
-    #[bits(3)]
-    pub kind: Kind,
-    /// The reservation the extent goes back to; 0 for none.
-    #[bits(4)]
-    pub reservation: u8,
-    /// Nothing was copied in, and nothing is copied out without a length.
-    pub device_written: bool,
+/// The driver's buffer, and what the mapping's address has in common with it.
+///
+/// ```text
+/// 63 60 59      57 56                                   0
+/// | shift | unused | address without its upper bits       |
+/// ```
+///
+/// * The upper bits of an address repeat bit 56: canonical addresses, five-level paging.
+/// * `shift` is log2 of the granule whose low address bits the mapping shares with its buffer; 0 if it begins where its
+///   slot does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Origin(u64);
+
+const ADDRESS_BITS: u32 = 57;
+
+impl Origin {
+    /// Of a buffer; the address must be canonical. `shift` is at most 15.
+    #[inline]
+    pub const fn of(address: u64, shift: u8) -> Self {
+        Self(address & (u64::MAX >> (64 - ADDRESS_BITS)) | (shift as u64) << 60)
+    }
+
+    /// Address of the buffer.
+    #[inline]
+    pub const fn address(self) -> u64 {
+        ((self.0 << (64 - ADDRESS_BITS)).cast_signed() >> (64 - ADDRESS_BITS)).cast_unsigned()
+    }
+
+    /// Bytes between the beginning of the granule and the buffer, and between that of the slot and the mapping.
+    #[inline]
+    pub const fn low_bits(self) -> u64 {
+        self.0 & ((1 << (self.0 >> 60)) - 1)
+    }
 }
 
-/// One record: 20 bytes for 2 KiB, which leaves room for the chunk headers below 1 % of the window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
+/// One record: 16 bytes.
+#[cfg_attr(not(loom), derive(FromBytes, IntoBytes, KnownLayout))]
+#[derive(Debug)]
 #[repr(C)]
-pub struct Record {
-    origin_low: u32,
-    origin_high: u32,
-    length_low: u32,
-    /// Counts how often something here was given back; the generation of a handle equals it.
-    pub(crate) generation: u32,
-    shape: u32,
+pub(crate) struct Record {
+    /// [`Origin`] while something is handed out. Otherwise it belongs to the holder of the central lock, who keeps lists
+    /// here.
+    word: AtomicU64,
+    state: AtomicU64,
 }
-
-const _: () = assert!(size_of::<Record>() == 20);
 
 impl Record {
-    /// A record nothing was ever handed out at; all bytes zero.
-    pub(crate) const UNUSED: Self = Self {
-        origin_low: 0,
-        origin_high: 0,
-        length_low: 0,
-        generation: 0,
-        shape: 0,
-    };
-
-    /// Fills everything but the generation, which survives.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "halves of the two quantities; a length has 38 bits"
-    )]
-    pub(crate) const fn fill(&mut self, origin: u64, length: u64, shape: Shape) {
-        self.origin_low = origin as u32;
-        self.origin_high = (origin >> 32) as u32;
-        self.length_low = length as u32;
-        self.shape = shape
-            .with_length_high((length >> 32) as u8 & 0x3f)
-            .into_bits();
+    /// A record nothing was ever handed out at.
+    #[cfg(any(test, loom))]
+    pub fn unused() -> Self {
+        Self {
+            word: AtomicU64::new(0),
+            state: AtomicU64::new(0),
+        }
     }
 
-    /// Address of the driver's buffer; the next extent of a reservation's list for [`Kind::Reserved`].
-    pub(crate) fn origin(&self) -> u64 {
-        u64::from(self.origin_high) << 32 | u64::from(self.origin_low)
+    /// Enters what the caller has taken. Returns the generation of its handle.
+    #[inline]
+    pub fn publish(&self, origin: Origin, kind: Kind, extra: u16) -> u64 {
+        let generation = self.state().generation();
+        self.word.store(origin.0, Ordering::Relaxed);
+        // Release: whoever sees the record live sees its origin.
+        let live = State::of(kind, Use::Live, extra, generation);
+        self.state.store(live.0, Ordering::Release);
+        generation
     }
 
-    /// Length in bytes.
-    pub(crate) fn length(&self) -> u64 {
-        u64::from(self.shape().length_high()) << 32 | u64::from(self.length_low)
+    /// The state now.
+    #[inline]
+    pub fn state(&self) -> State {
+        State(self.state.load(Ordering::Acquire))
     }
 
-    /// The small fields.
-    pub(crate) const fn shape(&self) -> Shape {
-        Shape::from_bits(self.shape)
+    /// The origin; meaningful after a [`State`] that says live.
+    #[inline]
+    pub fn origin(&self) -> Origin {
+        Origin(self.word.load(Ordering::Relaxed))
     }
 
-    /// What the record stands for.
-    pub(crate) const fn kind(&self) -> Kind {
-        self.shape().kind()
+    /// Makes the caller the only one that may copy or free. `false` if the state is no longer the one seen.
+    #[inline]
+    pub fn claim(&self, seen: State) -> bool {
+        let claimed = seen.with_usage(Use::Claimed);
+        self.state
+            .compare_exchange(seen.0, claimed.0, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
     }
 
-    /// Changes what the record stands for and nothing else.
-    pub(crate) const fn set_kind(&mut self, kind: Kind) {
-        self.shape = self.shape().with_kind(kind).into_bits();
+    /// Ends a claim; what was claimed stays handed out.
+    #[inline]
+    pub fn unclaim(&self, seen: State) {
+        // Release: what the claimant read or wrote happened before the next claim.
+        self.state.store(seen.0, Ordering::Release);
     }
 
-    /// Frees the record: handles that were given out for it are stale from now on. The other fields stay, which is how
-    /// a second unmap is told from an address that was never mapped.
-    pub(crate) const fn retire(&mut self) {
-        self.generation = self.generation.wrapping_add(1);
-        self.set_kind(Kind::Free);
+    /// Ends a claim and what was claimed: handles given out for it are stale from now on.
+    #[inline]
+    pub fn retire(&self, seen: State) {
+        self.state.store(seen.given_back().0, Ordering::Release);
+    }
+
+    /// Claim and retirement in one step, where nothing is left to copy. `false` if the state is no longer the one seen.
+    #[inline]
+    pub fn claim_and_retire(&self, seen: State) -> bool {
+        self.state
+            .compare_exchange(
+                seen.0,
+                seen.given_back().0,
+                Ordering::AcqRel,
+                Ordering::Relaxed,
+            )
+            .is_ok()
+    }
+
+    /// Makes the record one of another slot that was given back `generation` times. Only where nothing is handed out.
+    pub fn restart(&self, generation: u64) {
+        let state = State::of(Kind::Nothing, Use::Free, 0, generation);
+        self.state.store(state.0, Ordering::Release);
+    }
+
+    /// Raises the generation to at least this one. Only where nothing is handed out.
+    pub fn raise(&self, generation: u64) {
+        let state = self.state();
+        if state.generation() < generation {
+            let raised = State::of(state.kind(), Use::Free, 0, generation);
+            self.state.store(raised.0, Ordering::Release);
+        }
+    }
+
+    /// The word for lists; only where nothing is handed out.
+    pub fn word(&self) -> u64 {
+        self.word.load(Ordering::Relaxed)
+    }
+
+    /// Sets the word for lists; only where nothing is handed out.
+    pub fn set_word(&self, word: u64) {
+        self.word.store(word, Ordering::Relaxed);
     }
 }
 
-#[cfg(test)]
+const _: () = assert!(cfg!(loom) || size_of::<Record>() == 16);
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 
+    const TO: Kind = Kind::Mapping(Direction::ToDevice, CopyIn::Keep);
+
     #[test]
     fn a_record_keeps_every_field_at_its_limits() {
-        let mut record = Record::UNUSED;
-        record.generation = 7;
-        let shape = Shape::new()
-            .with_offset(2047)
-            .with_granule_shift(31)
-            .with_direction(Direction::Bidirectional)
-            .with_kind(Kind::Claimed)
-            .with_reservation(15)
-            .with_device_written(true);
-        record.fill(u64::MAX, (1 << 38) - 1, shape);
-        assert_eq!(record.origin(), u64::MAX);
-        assert_eq!(record.length(), (1 << 38) - 1);
-        assert_eq!(record.generation, 7);
-        assert_eq!(record.shape().with_length_high(0), shape);
-        record.retire();
-        assert_eq!((record.generation, record.kind()), (8, Kind::Free));
-        assert_eq!(record.length(), (1 << 38) - 1);
+        let record = Record::unused();
+        record.restart(GENERATION_MASK);
+        let origin = Origin::of(u64::MAX - 5, 15);
+        assert_eq!(
+            record.publish(origin, Kind::SharedBuffer, 16383),
+            GENERATION_MASK
+        );
+        let state = record.state();
+        assert_eq!(
+            (state.kind(), state.usage(), state.extra()),
+            (Kind::SharedBuffer, Use::Live, 16383)
+        );
+        assert_eq!(
+            (record.origin().address(), record.origin().low_bits()),
+            (u64::MAX - 5, 0x7ffa)
+        );
+        assert!(record.claim_and_retire(state));
+        let state = record.state();
+        assert_eq!(
+            (state.generation(), state.usage(), state.extra()),
+            (0, Use::Free, 16383)
+        );
+        assert_eq!(
+            Origin::of(0x00ff_1234_5678_9abc, 0).address(),
+            0x00ff_1234_5678_9abc
+        );
+        assert_eq!(Origin::of(0xabc, 0).low_bits(), 0);
     }
 
     #[test]
-    fn zero_bytes_are_an_unused_record() {
-        assert_eq!(Record::read_from_bytes(&[0; 20]).unwrap(), Record::UNUSED);
-        assert_eq!(Record::UNUSED.kind(), Kind::Free);
+    fn live_means_live_and_of_this_kind_and_length() {
+        let state = |kind, usage, extra| State::of(kind, usage, extra, 7);
+        assert!(state(TO, Use::Live, 99).is_live(TO, 100));
+        for other in [
+            state(TO, Use::Claimed, 99),
+            state(TO, Use::Free, 99),
+            state(TO, Use::Live, 98),
+            state(Kind::SharedBuffer, Use::Live, 99),
+        ] {
+            assert!(!other.is_live(TO, 100));
+        }
+        let live = state(TO, Use::Live, 99);
+        assert!(!live.is_live(TO, 0) && !live.is_live(TO, 100 + (1 << 14)));
+        let keep = Kind::Mapping(Direction::FromDevice, CopyIn::Keep);
+        let written = Kind::Mapping(Direction::FromDevice, CopyIn::DeviceWritten);
+        assert!(state(written, Use::Live, 99).is_live(keep, 100));
+    }
+
+    #[test]
+    fn a_claim_is_won_once() {
+        let record = Record::unused();
+        record.publish(Origin::of(4096, 0), TO, 0);
+        let seen = record.state();
+        assert!(record.claim(seen) && !record.claim(seen) && !record.claim_and_retire(seen));
+        record.unclaim(seen);
+        assert!(record.claim(seen));
+        record.retire(seen);
+        assert!(!record.claim(seen));
+        assert_eq!(record.publish(Origin::of(4096, 0), TO, 0), 1);
+    }
+
+    #[test]
+    fn kinds_survive_their_encoding() {
+        for kind in [
+            Kind::Nothing,
+            TO,
+            Kind::Mapping(Direction::FromDevice, CopyIn::Keep),
+            Kind::Mapping(Direction::FromDevice, CopyIn::DeviceWritten),
+            Kind::Mapping(Direction::Bidirectional, CopyIn::Keep),
+            Kind::SharedBuffer,
+        ] {
+            assert_eq!(Kind::from_bits(kind.into_bits()), kind);
+        }
     }
 }

@@ -1,28 +1,33 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Extents set aside for later mappings of one shape.
+//! Room set aside for later mappings of one shape.
 //!
-//! The idle extents of a reservation form a list through their own records, last one back first out, so a reservation
-//! of any size costs no memory of its own.
+//! A reservation has slabs and extents of its own, whose tags carry its number: what is unmapped there goes back to it
+//! and to nobody else. What is idle forms a list through the words of the records, last one back first out, so a
+//! reservation of any size costs no memory of its own.
 
-use super::ledger::{Contents, Ticket};
-use super::placement::Placement;
-use super::record::{Kind, Shape};
-use super::window::Allocator;
+use super::cache::{Extent, Slot};
+use super::central::Central;
+use super::lookup::Taken;
+use super::placement::{Placement, Room};
+use crate::geometry::unit_of;
 
-/// Reservations that can exist at a time: the numbers a record has room for.
+/// Reservations that can exist at a time: the numbers a tag has room for.
 const RESERVATIONS: usize = 15;
+
+/// The end of a list.
+const END: u64 = u64::MAX;
 
 /// Names one reservation, 1 to 15.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ReservationId(u8);
 
 impl ReservationId {
-    /// The number in a record.
-    pub const fn number(self) -> u8 {
+    pub(super) const fn number(self) -> u8 {
         self.0
     }
 
-    pub(super) const fn from_number(number: u8) -> Option<Self> {
+    /// The reservation of a tag; `None` for none.
+    pub const fn from_number(number: u8) -> Option<Self> {
         if number == 0 {
             None
         } else {
@@ -31,122 +36,148 @@ impl ReservationId {
     }
 }
 
-/// One reservation's extents.
-#[derive(Clone, Copy, Debug, Default)]
+/// One reservation's room.
+#[derive(Clone, Copy, Debug)]
 struct Entry {
-    in_use: bool,
-    /// Slots of each extent.
-    slots: usize,
-    /// First idle extent.
-    head: Option<usize>,
+    room: Room,
+    /// The first idle slot, as a word.
+    head: u64,
     idle: usize,
     total: usize,
 }
 
 /// All reservations.
-#[derive(Debug, Default)]
-pub(super) struct Reservations([Entry; RESERVATIONS]);
+#[derive(Debug)]
+pub(super) struct Reservations([Option<Entry>; RESERVATIONS]);
 
-impl Reservations {
-    fn get(&mut self, id: ReservationId) -> Option<&mut Entry> {
-        self.0.get_mut(usize::from(id.0).checked_sub(1)?)
+impl Default for Reservations {
+    fn default() -> Self {
+        Self([None; RESERVATIONS])
     }
 }
 
-impl Allocator<'_> {
-    /// Begins a reservation of extents of this shape; `None` when all numbers are taken.
+impl Reservations {
+    fn get(&mut self, id: ReservationId) -> Option<&mut Entry> {
+        self.0.get_mut(usize::from(id.0).checked_sub(1)?)?.as_mut()
+    }
+}
+
+impl Central<'_> {
+    /// Begins a reservation of this room; `None` when all numbers are taken.
     pub fn begin_reservation(&mut self, placement: &Placement) -> Option<ReservationId> {
-        let index = self.reservations.0.iter().position(|entry| !entry.in_use)?;
-        let entry = self.reservations.0.get_mut(index)?;
-        *entry = Entry {
-            in_use: true,
-            slots: placement.slots,
-            ..Entry::default()
-        };
+        let index = self.reservations.0.iter().position(Option::is_none)?;
+        *self.reservations.0.get_mut(index)? = Some(Entry {
+            room: placement.room,
+            head: END,
+            idle: 0,
+            total: 0,
+        });
         u8::try_from(index + 1)
             .ok()
             .and_then(ReservationId::from_number)
     }
 
-    /// Adds one extent to a reservation, if the granted chunks have one.
-    pub fn extend_reservation(&mut self, id: ReservationId, placement: &Placement) -> Option<()> {
-        let start = self.take(placement)?;
-        if let Some(entry) = self.reservations.get(id) {
-            entry.total += 1;
-        }
-        self.put_back(id, start);
-        Some(())
-    }
-
-    /// Puts an extent on its reservation's list.
-    pub(super) fn put_back(&mut self, id: ReservationId, start: usize) {
-        let Some(entry) = self.reservations.get(id) else {
-            return;
-        };
-        let next = entry.head.replace(start);
-        entry.idle += 1;
-        let shape = Shape::new()
-            .with_kind(Kind::Reserved)
-            .with_reservation(id.0);
-        if let Some(record) = self.record_mut(start) {
-            // Slot 0 is a valid one: the list ends at 0 and counts from 1.
-            record.fill(next.map_or(0, |slot| slot as u64 + 1), 0, shape);
-        }
-    }
-
-    fn pop(&mut self, id: ReservationId) -> Option<usize> {
-        let start = self.reservations.get(id)?.head?;
-        let next = self.record(start)?.origin();
-        if let Some(record) = self.record_mut(start) {
-            record.set_kind(Kind::Free);
-        }
-        let entry = self.reservations.get(id)?;
-        entry.head = next
-            .checked_sub(1)
-            .and_then(|slot| usize::try_from(slot).ok());
-        entry.idle -= 1;
-        Some(start)
-    }
-
-    /// Hands out a reserved extent, whose shape the caller has compared with the placement; `None` when none is idle.
-    pub fn allocate_reserved(
-        &mut self,
-        id: ReservationId,
-        placement: &Placement,
-        contents: &Contents,
-    ) -> Option<Ticket> {
-        let start = self.pop(id)?;
-        self.write_record(start, placement, contents, Some(id))
-    }
-
-    /// Extents of a reservation that no mapping uses.
-    pub fn idle_in_reservation(&mut self, id: ReservationId) -> usize {
-        self.reservations.get(id).map_or(0, |entry| entry.idle)
-    }
-
-    /// Makes one idle extent free again; `false` when none is left.
-    pub fn shrink_reservation(&mut self, id: ReservationId) -> bool {
-        let Some(start) = self.pop(id) else {
-            return false;
-        };
-        let Some(entry) = self.reservations.get(id) else {
-            return false;
-        };
-        entry.total -= 1;
-        let slots = entry.slots;
-        self.give(start, slots);
-        true
-    }
-
-    /// Ends a reservation that has no extents any more; `false` while mappings use some.
-    pub fn end_reservation(&mut self, id: ReservationId) -> bool {
-        match self.reservations.get(id) {
-            Some(entry) if entry.total > 0 => false,
-            Some(entry) => {
-                *entry = Entry::default();
-                true
+    /// Adds room for at least one mapping, if there is some. Returns how many bytes that took.
+    pub fn extend_reservation(&mut self, id: ReservationId, placement: &Placement) -> Option<u64> {
+        match placement.room {
+            Room::Slot(class) => {
+                let mut head = self.reservations.get(id)?.head;
+                let (mut slots, mut bytes) = (0, 0);
+                let tables = self.tables;
+                let made = self.take_reserved_slab(class, id.number(), |slot| {
+                    if let Some(record) = tables.record(slot.record) {
+                        record.set_word(head);
+                        head = slot.into_word();
+                        slots += 1;
+                        bytes += tables
+                            .slab_at(slot.offset)
+                            .map_or(0, |(class, _)| u64::from(class.class().size));
+                    }
+                });
+                let entry = self.reservations.get(id).filter(|_| made)?;
+                entry.head = head;
+                entry.idle += slots;
+                entry.total += slots;
+                Some(bytes)
             }
-            None => true,
+            Room::Extent { .. } => {
+                let extent = self.take_extent(placement, id.number())?;
+                self.reservations.get(id)?.total += 1;
+                let taken = Taken::Extent(extent);
+                self.put_back(id, &taken);
+                Some(taken.bytes())
+            }
+        }
+    }
+
+    /// Puts room back on its reservation's list.
+    pub fn put_back(&mut self, id: ReservationId, taken: &Taken) {
+        let record = self.tables.record(taken.record());
+        if let (Some(entry), Some(record)) = (self.reservations.get(id), record) {
+            let slot = Slot {
+                offset: taken.offset(),
+                record: taken.record(),
+            };
+            record.set_word(core::mem::replace(&mut entry.head, slot.into_word()));
+            entry.idle += 1;
+        }
+    }
+
+    /// Hands out what waits in a reservation; `None` when all of it is in use.
+    pub fn take_reserved(&mut self, id: ReservationId) -> Option<Taken> {
+        let entry = self
+            .reservations
+            .get(id)
+            .filter(|entry| entry.head != END)?;
+        let slot = Slot::from_word(entry.head);
+        entry.head = self.tables.record(slot.record)?.word();
+        entry.idle -= 1;
+        let room = entry.room;
+        Some(match room {
+            // A slot may be of a larger class than was asked for.
+            Room::Slot(_) => Taken::Slot(self.tables.slab_at(slot.offset)?.0, slot),
+            Room::Extent { units, .. } => Taken::Extent(Extent {
+                first: unit_of(slot.offset),
+                units,
+            }),
+        })
+    }
+
+    /// What a reservation's room is.
+    pub fn reserved_room(&mut self, id: ReservationId) -> Option<Room> {
+        self.reservations.get(id).map(|entry| entry.room)
+    }
+
+    /// Whether nothing of a reservation is in use.
+    pub fn idle_reservation(&mut self, id: ReservationId) -> bool {
+        self.reservations
+            .get(id)
+            .is_some_and(|entry| entry.idle == entry.total)
+    }
+
+    /// How many mappings a reservation has room for.
+    pub fn reserved_total(&mut self, id: ReservationId) -> usize {
+        self.reservations.get(id).map_or(0, |entry| entry.total)
+    }
+
+    /// Makes room of a reservation that nobody uses any more free; returns how many bytes, `None` when none is left.
+    pub fn shrink_reservation(&mut self, id: ReservationId) -> Option<u64> {
+        let taken = self.take_reserved(id)?;
+        self.reservations.get(id)?.total -= 1;
+        match taken {
+            // No list has the slab: it is dissolved with its last slot.
+            Taken::Slot(_, slot) => self.put_slot_of_slab(slot, false),
+            Taken::Extent(extent) => self.put_extent(extent),
+        }
+        Some(taken.bytes())
+    }
+
+    /// Ends a reservation that has no room any more.
+    pub fn end_reservation(&mut self, id: ReservationId) {
+        if let Some(index) = usize::from(id.0).checked_sub(1)
+            && let Some(entry) = self.reservations.0.get_mut(index)
+        {
+            *entry = None;
         }
     }
 }

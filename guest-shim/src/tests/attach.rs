@@ -5,17 +5,24 @@ use protocol::Call;
 use snp::svsm::ResultCode;
 use std::boxed::Box;
 
-use super::machine::Machine;
+use super::buffer::Buffer;
+use super::machine::{Machine, map};
 use super::memory::BASE;
 use super::service::Service;
-use crate::{AttachError, CHUNK_BYTES, ChunkRecords, Config, MapError, Pool, PressureLevel};
+use crate::{
+    AttachError, CHUNK_BYTES, Config, Direction, MapError, Pool, PressureLevel, metadata_bytes,
+};
 
 /// What a test changes about the service.
 type Change<'a> = &'a dyn Fn(&mut Service);
 
-fn attach_to(machine: &Machine, records: usize) -> Result<Pool<'static, &Machine>, AttachError> {
-    let records = std::vec![ChunkRecords::EMPTY; records].into_boxed_slice();
-    Pool::attach(machine, Box::leak(records), Config::default())
+fn attach_to(machine: &Machine, chunks: usize) -> Result<Pool<'static, &Machine>, AttachError> {
+    let bytes = match chunks {
+        0 => 4096,
+        chunks => metadata_bytes(chunks as u64 * CHUNK_BYTES, 1),
+    };
+    let metadata = std::vec![0xa5; bytes].into_boxed_slice();
+    Pool::attach(machine, Box::leak(metadata), Config::default())
 }
 
 #[test]
@@ -104,19 +111,21 @@ fn a_refused_first_growth_shows_as_pressure_and_not_as_an_error() {
 }
 
 #[test]
-fn records_come_from_plain_bytes() {
-    assert_eq!(
-        ChunkRecords::storage_bytes(4 * CHUNK_BYTES),
-        4 * size_of::<ChunkRecords>() as u64
-    );
-    assert!(ChunkRecords::storage_bytes(64 << 30) * 100 <= 64 << 30);
-    let words = 2 * size_of::<ChunkRecords>() / 8 + 3;
-    let mut storage = std::vec![0xff_u8; words * 8 + 8];
-    let start = storage.as_ptr().align_offset(8);
-    let records = ChunkRecords::from_storage(&mut storage[start..start + words * 8]).unwrap();
-    assert_eq!(records.len(), 2);
+fn metadata_may_be_anywhere_and_hold_anything() {
     let machine = Machine::new(2);
-    let pool = Pool::attach(&machine, records, Config::default()).unwrap();
-    assert_eq!(pool.statistics().granted_bytes, CHUNK_BYTES);
-    assert!(ChunkRecords::from_storage(&mut storage[start + 1..]).is_none());
+    let bytes = metadata_bytes(2 * CHUNK_BYTES, 3);
+    for start in [0, 1, 63] {
+        let mut area = std::vec![0xff_u8; bytes + start];
+        let config = Config {
+            cpus: 3,
+            ..Config::default()
+        };
+        let pool = Pool::attach(&machine, &mut area[start..], config).unwrap();
+        let statistics = pool.statistics();
+        assert_eq!(statistics.granted_bytes, CHUNK_BYTES);
+        assert_eq!(statistics.metadata_bytes, bytes as u64);
+        let mapping = map(&pool, &Buffer::new(64), Direction::ToDevice).unwrap();
+        pool.unmap(mapping).unwrap();
+        pool.give_back();
+    }
 }

@@ -12,8 +12,8 @@ use super::buffer::Buffer;
 use super::machine::{Machine, map, map_with};
 use super::memory::BASE;
 use crate::{
-    CHUNK_BYTES, ChunkRecords, Config, Constraints, CopyIn, Direction, MapError, Mapping, Pool,
-    PressureLevel,
+    CHUNK_BYTES, Config, Constraints, CopyIn, Direction, MapError, Mapping, Pool, PressureLevel,
+    metadata_bytes,
 };
 
 const TO: Direction = Direction::ToDevice;
@@ -253,8 +253,8 @@ fn out_of_reach_of_the_device_is_not_used() {
 #[test]
 fn chunks_without_records_go_straight_back() {
     let machine = Machine::new(4);
-    let records = std::vec![ChunkRecords::EMPTY; 2].into_boxed_slice();
-    let pool = Pool::attach(&machine, Box::leak(records), Config::default()).unwrap();
+    let metadata = std::vec![0; metadata_bytes(2 * CHUNK_BYTES, 1) + 4096].into_boxed_slice();
+    let pool = Pool::attach(&machine, Box::leak(metadata), Config::default()).unwrap();
     assert!(fill(&pool, 64).iter().all(Result::is_ok));
     assert_eq!(fill(&pool, 1), [Err(MapError::RecordsExhausted)]);
     assert_eq!(machine.granted(), 2);

@@ -19,8 +19,8 @@ use super::buffer::Buffer;
 use super::memory::WindowMemory;
 use super::service::Service;
 use crate::{
-    CallFailed, ChunkRecords, Config, Constraints, CopyIn, Direction, MapError, Mapping, Platform,
-    Pool, shared_memory,
+    CallFailed, Config, Constraints, CopyIn, Direction, MapError, Mapping, Platform, Pool,
+    metadata_bytes, shared_memory,
 };
 
 std::thread_local! {
@@ -49,10 +49,11 @@ impl Machine {
         }
     }
 
-    /// A pool over records for every chunk.
+    /// A pool whose metadata covers every chunk.
     pub fn pool(&self, config: Config) -> Pool<'static, &Self> {
-        let records = std::vec![ChunkRecords::EMPTY; self.memory.window().chunks()];
-        Pool::attach(self, Box::leak(records.into_boxed_slice()), config).unwrap()
+        let bytes = metadata_bytes(self.memory.window().bytes(), config.cpus);
+        let metadata = std::vec![0xa5; bytes].into_boxed_slice();
+        Pool::attach(self, Box::leak(metadata), config).unwrap()
     }
 
     pub fn set(&self, change: impl FnOnce(&mut Service)) {

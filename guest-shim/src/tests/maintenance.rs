@@ -164,16 +164,16 @@ fn a_chunk_granted_anew_before_its_release_is_settled_stays_granted() {
     let machine = Machine::new(2);
     let pool = machine.pool(Config::default());
     pool.with_state(|state| {
-        let old = state.allocator.withdraw(1).unwrap();
+        let old = state.central.withdraw(1).unwrap();
         let new = crate::allocator::Run {
             chunks: old.chunks.clone(),
             grant: old.grant + 1,
         };
-        assert!(state.allocator.accepts(&new));
-        state.allocator.open(&new);
-        state.allocator.forget(&old);
-        assert_eq!(state.allocator.occupancy().granted_chunks, 1);
-        assert!(!state.allocator.accepts(&new), "held");
-        assert_eq!(state.allocator.withdraw(1), Some(new));
+        assert!(state.central.accepts(&new));
+        state.central.open(&new);
+        state.central.forget(&old);
+        assert_eq!(state.central.occupancy().granted_chunks, 1);
+        assert!(!state.central.accepts(&new), "held");
+        assert_eq!(state.central.withdraw(1), Some(new));
     });
 }

@@ -6,9 +6,7 @@ use core::sync::atomic::Ordering;
 use super::buffer::{Buffer, pattern};
 use super::machine::{Machine, map, map_with};
 use super::memory::BASE;
-use crate::{
-    CHUNK_BYTES, Config, Constraints, CopyIn, Direction, MapError, SLOT_BYTES, UnmapError,
-};
+use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, MapError, UnmapError};
 
 const SIZES: [usize; 9] = [1, 64, 1500, 2048, 2049, 4096, 65536, 300_000, 3 << 20];
 
@@ -244,9 +242,9 @@ fn alignment_low_bits_and_address_limit_hold_together() {
                     assert_eq!(address % alignment, 0);
                 }
                 assert!(address + length as u64 - 1 <= highest_address);
-                let granule = alignment.max(SLOT_BYTES);
-                let extent =
-                    address & !(granule - 1)..(address + length as u64).next_multiple_of(granule);
+                // Nothing else shares a unit of the alignment with it.
+                let extent = address & !(alignment - 1)
+                    ..(address + length as u64).next_multiple_of(alignment);
                 live.push((mapping, extent));
                 if live.len() > 3 {
                     pool.unmap(live.remove(0).0).unwrap();
@@ -289,16 +287,16 @@ fn one_mapping_can_be_the_whole_window() {
 fn shared_buffers_are_zeroed_even_over_old_bytes() {
     let machine = Machine::new(4);
     let pool = machine.pool(Config::default());
-    for length in [64, 4096, 3 << 20] {
+    for (length, align) in [(64, 1), (4096, 4096), (3 << 20, 4096)] {
         let mapping = map(&pool, &Buffer::filled(length, 3), Direction::ToDevice).unwrap();
         pool.unmap(mapping).unwrap();
-        let mut shared = pool.alloc_shared(length, 4096).unwrap();
+        let mut shared = pool.alloc_shared(length, align).unwrap();
         assert_eq!(
             shared.address(),
             mapping.address(),
             "the same memory is used again"
         );
-        assert_eq!((shared.length(), shared.address() % 4096), (length, 0));
+        assert_eq!((shared.length(), shared.address() % align), (length, 0));
         assert!(
             machine
                 .device_read(shared.address(), length)

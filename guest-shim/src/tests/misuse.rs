@@ -50,10 +50,21 @@ fn s2_by_handle_every_misuse_is_detected() {
     check_all(&first, UnmapError::StaleHandle);
     check_all(&second, UnmapError::AlreadyUnmapped);
 
-    // In the middle of something larger.
-    let large = map(&pool, &Buffer::new(1 << 20), Direction::ToDevice).unwrap();
-    check_all(&second, UnmapError::StaleHandle);
-    pool.unmap(large).unwrap();
+    // In free memory, and in the middle of something larger.
+    pool.give_back();
+    check_all(&first, UnmapError::StaleHandle);
+    check_all(&second, UnmapError::AlreadyUnmapped);
+    let large = map(&pool, &Buffer::new(2 << 20), Direction::ToDevice).unwrap();
+    assert!(large.address() < second.address());
+    for _ in 0..3 {
+        // Whatever generation the larger one has.
+        let error = unchanged(&pool, || pool.unmap(second));
+        assert!(matches!(
+            error,
+            UnmapError::StaleHandle | UnmapError::UnknownAddress | UnmapError::AlreadyUnmapped
+        ));
+        pool.unmap(large).unwrap_or_default();
+    }
 }
 
 #[test]
@@ -78,12 +89,12 @@ fn s2_a_forged_handle_is_refused() {
         UnmapError::WrongDirection
     );
     let mut moved = mapping;
-    moved.ticket.address = 0x1000;
+    moved.address = 0x1000;
     assert_eq!(
         unchanged(&pool, || pool.unmap(moved)),
         UnmapError::UnknownAddress
     );
-    moved.ticket.address = mapping.address() + 1;
+    moved.address = mapping.address() + 1;
     assert_eq!(
         unchanged(&pool, || pool.unmap(moved)),
         UnmapError::UnknownAddress
@@ -160,14 +171,14 @@ fn a_mapping_in_use_by_another_context_is_busy() {
     let machine = Machine::new(2);
     let pool = machine.pool(Config::default());
     let mapping = map(&pool, &Buffer::new(64), Direction::FromDevice).unwrap();
-    let claim = pool
-        .with_state(|state| state.allocator.claim(&mapping.expected()))
-        .unwrap();
+    let found = pool.find(&mapping.expected()).unwrap();
+    found.claim().unwrap();
+    assert_eq!(found.claim(), Err(UnmapError::Busy));
     assert_eq!(unchanged(&pool, || pool.unmap(mapping)), UnmapError::Busy);
     assert_eq!(
         unchanged(&pool, || pool.sync_for_cpu(&mapping, 0, 8)),
         UnmapError::Busy
     );
-    pool.with_state(|state| state.allocator.unclaim(claim));
+    found.place.record.unclaim(found.seen);
     pool.unmap(mapping).unwrap();
 }

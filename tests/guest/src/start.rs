@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the first instruction to a running pool, then the guest's work, then the end.
 
-use guest_shim::{ChunkRecords, Config, Pool};
+use guest_shim::{Config, Pool, metadata_bytes};
 use paravisor::handover::Handover;
 use paravisor::layout::{HANDOVER_BASE, HANDOVER_END};
 use protocol::Request;
@@ -35,7 +35,7 @@ const SPARE_TABLES: u64 = 64;
 
 /// Memory of the guest, before the window's size is known and after.
 struct Plan {
-    /// Page tables, the shim's records, pages of the self-test: needed before there is a GHCB.
+    /// Page tables, the shim's metadata, pages of the self-test: needed before there is a GHCB.
     early: Range,
     /// The disk buffers.
     buffers: Range,
@@ -130,9 +130,9 @@ fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
         .map(|range| range.end)
         .fold(window.end, u64::max);
     let tables = (top.div_ceil(1 << 30) + SPARE_TABLES) * PAGE_SIZE;
-    let records = ChunkRecords::storage_bytes(window.bytes());
+    let metadata = pool_metadata(window);
     // Two large pages for the self-test: one used, one lost to its alignment.
-    let early = tables + records + 3 * LARGE_PAGE_SIZE;
+    let early = tables + metadata + 3 * LARGE_PAGE_SIZE;
     let mut arena = Arena::new(facts.largest_free(START_MAPPED));
     Some(Plan {
         early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
@@ -212,12 +212,16 @@ fn self_test_facts(
     Some((test, unsafe { ExchangePage::new(private) }))
 }
 
+/// Bytes of the shim's private metadata.
+fn pool_metadata(window: Range) -> u64 {
+    metadata_bytes(window.bytes(), 1) as u64
+}
+
 /// Attaches the shim and puts the GHCB into the first chunk it is granted.
 fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> RegisteredGhcb {
     // SAFETY: Accepted RAM that our page tables map private for ever.
-    let storage = unsafe { memory::leak_bytes(arena, ChunkRecords::storage_bytes(window.bytes())) };
-    let records = storage.and_then(ChunkRecords::from_storage);
-    let Some(records) = records else {
+    let metadata = unsafe { memory::leak_bytes(arena, pool_metadata(window)) };
+    let Some(metadata) = metadata else {
         terminate(Stop::Memory)
     };
     // SAFETY: Our page tables map the window shared, write-back, whole, and nowhere else.
@@ -226,7 +230,7 @@ fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> Regist
         protocol,
         ..Config::default()
     };
-    let Ok(pool) = Pool::attach(kernel, records, config) else {
+    let Ok(pool) = Pool::attach(kernel, metadata, config) else {
         terminate(Stop::Attach)
     };
     let pool = POOL.call_once(|| pool);

@@ -1,0 +1,373 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The central store: the free units of the granted chunks, handed out as extents and slabs. One lock is round it.
+//!
+//! Every operation costs the same whatever the pool's size, its fill and the length asked for. The exceptions are named
+//! where they are, and none of them is on the way of a map that the whole window can serve.
+
+use core::ops::Range;
+
+use super::cache::Extent;
+use super::free_blocks::{FreeBlocks, Side, fit, length_of};
+use super::placement::{Placement, Room};
+use super::reserved::Reservations;
+use super::slabs::{RecordBlocks, Slabs};
+use super::tables::{Chunk, Metadata, Tables};
+use super::tag::{Tag, UnitKind};
+use crate::error::MapError;
+use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK, unit_offset};
+
+/// Blocks looked at for a device that reaches only part of the window.
+const REACH_STEPS: usize = 4096;
+
+/// What the shim knows about a chunk. The service's replies are the only source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ChunkState {
+    /// Not ours.
+    NotGranted,
+    /// Ours; its units can be handed out.
+    Granted,
+    /// On its way back to the service; not handed out any more.
+    Releasing,
+    /// The service answered a release in a way that leaves the owner open: never used again.
+    Lost,
+}
+
+impl Chunk {
+    pub(super) const fn state(&self) -> ChunkState {
+        match self.state {
+            0 => ChunkState::NotGranted,
+            1 => ChunkState::Granted,
+            2 => ChunkState::Releasing,
+            _ => ChunkState::Lost,
+        }
+    }
+
+    const fn set_state(&mut self, state: ChunkState) {
+        self.state = state as u32;
+    }
+}
+
+/// Consecutive chunks of one grant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Run {
+    /// Chunk numbers, counted from the window's base.
+    pub chunks: Range<usize>,
+    /// Generation the service gave with the grant.
+    pub grant: u32,
+}
+
+impl Run {
+    /// Size in bytes.
+    pub fn bytes(&self) -> u64 {
+        self.chunks.len() as u64 * CHUNK_BYTES
+    }
+
+    /// Splits off the chunks behind the first `bytes` bytes.
+    pub fn split_at(&self, bytes: u64) -> (Self, Self) {
+        let length = usize::try_from(bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
+        let middle = self.chunks.start + length.min(self.chunks.len());
+        let part = |chunks| Self {
+            chunks,
+            grant: self.grant,
+        };
+        (
+            part(self.chunks.start..middle),
+            part(middle..self.chunks.end),
+        )
+    }
+
+    fn units(&self) -> (u32, u32) {
+        let unit =
+            |chunk: usize| u32::try_from(chunk).map_or(u32::MAX, |chunk| chunk * UNITS_PER_CHUNK);
+        (unit(self.chunks.start), unit(self.chunks.len()))
+    }
+}
+
+/// How full the granted chunks are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Occupancy {
+    /// Chunks held.
+    pub granted_chunks: usize,
+    /// Chunks lost to answers that leave their owner open.
+    pub lost_chunks: usize,
+    /// The most units outside the central store since [`Central::restart_peak`].
+    pub peak_units: u32,
+    /// The most ever.
+    pub highest_units: u32,
+}
+
+/// Everything the lock protects but policy and counters.
+#[derive(Debug)]
+pub(crate) struct Central<'a> {
+    pub(super) tables: Tables<'a>,
+    pub(super) free: FreeBlocks,
+    pub(super) slabs: Slabs,
+    pub(super) blocks: RecordBlocks,
+    pub(super) reservations: Reservations,
+    chunks: &'a mut [Chunk],
+    occupancy: Occupancy,
+    walk_from: u32,
+}
+
+impl<'a> Central<'a> {
+    /// A store of which nothing is granted.
+    pub fn new(metadata: Metadata<'a>) -> Self {
+        let Metadata { tables, chunks, .. } = metadata;
+        Self {
+            tables,
+            free: FreeBlocks::new(),
+            slabs: Slabs::new(),
+            blocks: RecordBlocks::new(&tables),
+            reservations: Reservations::default(),
+            chunks,
+            occupancy: Occupancy::default(),
+            walk_from: 0,
+        }
+    }
+
+    /// Whether no slab of small slots can be made for want of records.
+    pub const fn is_out_of_blocks(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    /// Takes an extent of this many units.
+    pub fn take_extent(&mut self, placement: &Placement, reservation: u8) -> Option<Extent> {
+        let Room::Extent { units, start } = placement.room else {
+            return None;
+        };
+        let first = if placement.end_limit.is_none() {
+            self.free.take(&self.tables, units, start, Side::Low)?
+        } else {
+            self.take_in_reach(placement, units, |block, length| {
+                fit(block, length, units, start, Side::Low)
+            })?
+        };
+        self.mark_extent(first, units, reservation);
+        Some(Extent { first, units })
+    }
+
+    /// Finds free room in reach of a device that does not reach the whole window, from the lowest block on.
+    ///
+    /// Linear in the blocks and slabs that lie in reach, at most [`REACH_STEPS`] of them at a time; the next request goes
+    /// on where this one stopped.
+    pub(super) fn take_in_reach(
+        &mut self,
+        placement: &Placement,
+        units: u32,
+        place: impl Fn(u32, u32) -> Option<u32>,
+    ) -> Option<u32> {
+        let covered = u32::try_from(self.chunks.len()).ok()? * UNITS_PER_CHUNK;
+        let mut unit = self.walk_from;
+        self.walk_from = 0;
+        for _ in 0..REACH_STEPS {
+            if unit >= covered || !placement.reaches(unit_offset(unit)) {
+                return None;
+            }
+            let tag = self.tables.tag(unit);
+            let step = match tag.kind() {
+                UnitKind::FreeHead | UnitKind::FreeSingle => {
+                    let length = length_of(&self.tables, unit);
+                    if let Some(first) = place(unit, length)
+                        && placement.reaches(unit_offset(first))
+                    {
+                        self.free.cut(&self.tables, unit, length, first, units);
+                        return Some(first);
+                    }
+                    length
+                }
+                UnitKind::Slab(class) => class.class().units,
+                UnitKind::ExtentHead => self.tables.extent_units(unit),
+                // Not granted, or lost.
+                UnitKind::Body | UnitKind::FreeTail => UNITS_PER_CHUNK - unit % UNITS_PER_CHUNK,
+            };
+            unit += step.max(1);
+        }
+        self.walk_from = unit;
+        None
+    }
+
+    /// Marks a run as an extent.
+    fn mark_extent(&mut self, first: u32, units: u32, reservation: u8) {
+        self.tables.mark_extent(first, units);
+        let tag = Tag::of(UnitKind::ExtentHead).with_reservation(reservation);
+        self.tables.set_tag(first, tag);
+        self.note_peak();
+    }
+
+    /// Takes an extent back.
+    pub fn put_extent(&mut self, extent: Extent) {
+        self.tables.set_tag(extent.first, Tag::BODY);
+        self.free.put(&self.tables, extent.first, extent.units);
+    }
+
+    /// Units of granted chunks.
+    fn granted_units(&self) -> u32 {
+        u32::try_from(self.occupancy.granted_chunks)
+            .map_or(u32::MAX, |chunks| chunks * UNITS_PER_CHUNK)
+    }
+
+    /// Whether less than 1/16 of what is held is free: caches then take no more than they need.
+    pub(super) fn is_tight(&self) -> bool {
+        self.free.units() < self.granted_units() / 16
+    }
+
+    pub(super) fn note_peak(&mut self) {
+        let outside = self.granted_units().saturating_sub(self.free.units());
+        self.occupancy.peak_units = self.occupancy.peak_units.max(outside);
+        self.occupancy.highest_units = self.occupancy.highest_units.max(outside);
+    }
+
+    /// Bytes to ask the service for in a first attempt at a long run: as many as the longest free block lacks. If what is
+    /// granted lies next to it, the run is complete.
+    pub fn missing_bytes(&self, needed: u64) -> u64 {
+        let longest = unit_offset(self.free.longest(&self.tables));
+        let missing = needed.saturating_sub(longest - longest % CHUNK_BYTES);
+        missing.max(CHUNK_BYTES)
+    }
+
+    /// Why growing cannot help, if it cannot: everything that could be granted is.
+    pub fn why_complete(&self, needed: u64, window_chunks: usize) -> Option<MapError> {
+        let Occupancy {
+            granted_chunks,
+            lost_chunks,
+            ..
+        } = self.occupancy;
+        if granted_chunks + lost_chunks < self.chunks.len() {
+            None
+        } else if unit_offset(self.free.units()) >= needed {
+            Some(MapError::NoContiguousRun)
+        } else if self.chunks.len() < window_chunks {
+            Some(MapError::RecordsExhausted)
+        } else {
+            Some(MapError::CapReached)
+        }
+    }
+
+    /// Whether the service may grant this run: inside the covered part of the window, and not held already.
+    pub fn accepts(&self, run: &Run) -> bool {
+        self.chunks.get(run.chunks.clone()).is_some_and(|chunks| {
+            chunks.iter().all(|chunk| {
+                matches!(
+                    chunk.state(),
+                    ChunkState::NotGranted | ChunkState::Releasing
+                )
+            })
+        })
+    }
+
+    /// Number of chunks that have records.
+    pub fn covered_chunks(&self) -> usize {
+        self.chunks.len()
+    }
+
+    /// Takes over a run the service has granted. The caller has asked [`Central::accepts`].
+    ///
+    /// A chunk may still be marked as on its way back: the service had taken it, and another CPU was granted it before
+    /// the one that released it came round to say so.
+    pub fn open(&mut self, run: &Run) {
+        for chunk in self.chunks_of(&run.chunks) {
+            chunk.grant = run.grant;
+            chunk.set_state(ChunkState::Granted);
+        }
+        self.occupancy.granted_chunks += run.chunks.len();
+        let (first, units) = run.units();
+        if units > 0 {
+            self.free.put(&self.tables, first, units);
+        }
+    }
+
+    /// Takes the highest run of free chunks of one grant out of use, at most `most` chunks of it. Linear in the free
+    /// blocks of at least a chunk.
+    pub fn withdraw(&mut self, most: usize) -> Option<Run> {
+        let mut highest = None;
+        self.free.for_each_long(&self.tables, |block, length| {
+            let end = (block + length) / UNITS_PER_CHUNK;
+            if block.div_ceil(UNITS_PER_CHUNK) < end
+                && highest.is_none_or(|(_, _, best)| best < end)
+            {
+                highest = Some((block, length, end));
+            }
+        });
+        let (block, length, end) = highest?;
+        let end = end as usize;
+        let grant = self.chunks.get(end.checked_sub(1)?)?.grant;
+        let lowest = block.div_ceil(UNITS_PER_CHUNK) as usize;
+        let same_grant = self
+            .chunks
+            .get(lowest..end)?
+            .iter()
+            .rev()
+            .take_while(|chunk| chunk.grant == grant)
+            .count();
+        let run = Run {
+            chunks: end - same_grant.min(most)..end,
+            grant,
+        };
+        if run.chunks.is_empty() {
+            return None;
+        }
+        let (first, units) = run.units();
+        self.free.cut(&self.tables, block, length, first, units);
+        self.occupancy.granted_chunks -= run.chunks.len();
+        for chunk in self.chunks_of(&run.chunks) {
+            chunk.set_state(ChunkState::Releasing);
+        }
+        Some(run)
+    }
+
+    /// Ends a withdrawal: the run is the service's again.
+    pub fn forget(&mut self, run: &Run) {
+        for chunk in self.chunks_of(&run.chunks) {
+            // A chunk that was granted anew meanwhile is no longer this withdrawal's business.
+            if chunk.state() == ChunkState::Releasing {
+                chunk.set_state(ChunkState::NotGranted);
+            }
+        }
+    }
+
+    /// Ends a withdrawal that did not happen: the run is handed out again.
+    pub fn restore(&mut self, run: &Run) {
+        for number in run.chunks.clone() {
+            let releasing = self
+                .chunks
+                .get(number)
+                .is_some_and(|chunk| chunk.state() == ChunkState::Releasing);
+            if releasing {
+                self.open(&Run {
+                    chunks: number..number + 1,
+                    grant: run.grant,
+                });
+            }
+        }
+    }
+
+    /// Ends a withdrawal whose outcome nobody knows: the run is never used again.
+    pub fn lose(&mut self, run: &Run) {
+        let mut lost = 0;
+        for chunk in self.chunks_of(&run.chunks) {
+            if chunk.state() == ChunkState::Releasing {
+                chunk.set_state(ChunkState::Lost);
+                lost += 1;
+            }
+        }
+        self.occupancy.lost_chunks += lost;
+    }
+
+    fn chunks_of(&mut self, range: &Range<usize>) -> impl Iterator<Item = &mut Chunk> {
+        self.chunks
+            .get_mut(range.clone())
+            .unwrap_or_default()
+            .iter_mut()
+    }
+
+    /// How full the pool is.
+    pub fn occupancy(&self) -> Occupancy {
+        self.occupancy
+    }
+
+    /// Begins a new period for the peak.
+    pub fn restart_peak(&mut self) {
+        self.occupancy.peak_units = 0;
+        self.note_peak();
+    }
+}

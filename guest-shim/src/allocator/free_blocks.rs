@@ -1,0 +1,374 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The free units: blocks of any length, found, split and joined at a cost that depends on neither their number nor
+//! their length.
+//!
+//! Two-level segregated fit (Masmano, Ripoll, Crespo, Real, "TLSF: a new dynamic memory allocator for real-time systems",
+//! ECRTS 2004): one list for each range of lengths, 16 ranges per doubling, and a bitmap of the lists that are not empty.
+//! The lists run through the words of the units' records, which nobody else uses while a unit is free:
+//!
+//! ```text
+//! unit of the block      tag          word of its record
+//! first                  FreeHead     next << 32 | previous
+//! second                              length
+//! last                   FreeTail     length
+//! only                   FreeSingle   next << 32 | previous
+//! ```
+
+use super::tables::{NIL, Tables};
+use super::tag::{Tag, UnitKind};
+use crate::geometry::UNITS_PER_CHUNK;
+
+/// Ranges of a doubling.
+const RANGES: usize = 16;
+const RANGES_LOG2: u32 = RANGES.trailing_zeros();
+/// Doublings: lengths below 16 are exact, a length has at most 26 bits.
+const DOUBLINGS: usize = 24;
+/// Blocks that are looked at one by one where the lists cannot answer exactly.
+const PROBES: usize = 8;
+
+/// Which end of a block is handed out. Slabs from one side and extents from the other keep apart what lives long in
+/// many small pieces and what has to find room in one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Low,
+    High,
+}
+
+/// Where a run of units may begin: at units that equal `phase` under `mask`, which is a power of two less 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Start {
+    pub mask: u32,
+    pub phase: u32,
+}
+
+impl Start {
+    /// Anywhere.
+    pub const ANY: Self = Self { mask: 0, phase: 0 };
+
+    /// At multiples of a power of two.
+    pub const fn multiple_of(units: u32) -> Self {
+        Self {
+            mask: units - 1,
+            phase: 0,
+        }
+    }
+
+    /// Whether a unit is one of them.
+    #[inline]
+    pub const fn allows(self, unit: u32) -> bool {
+        unit & self.mask == self.phase
+    }
+
+    /// The lowest such unit at or after `unit`.
+    const fn at_or_after(self, unit: u32) -> u32 {
+        unit.wrapping_add(self.phase.wrapping_sub(unit) & self.mask)
+    }
+
+    /// The highest such unit at or before `unit`; wraps if there is none.
+    const fn at_or_before(self, unit: u32) -> u32 {
+        unit.wrapping_sub(unit.wrapping_sub(self.phase) & self.mask)
+    }
+}
+
+/// The lists.
+#[derive(Debug)]
+pub(super) struct FreeBlocks {
+    /// Doublings with a list that is not empty.
+    doublings: u32,
+    /// Their lists that are not empty.
+    ranges: [u16; DOUBLINGS],
+    heads: [[u32; RANGES]; DOUBLINGS],
+    /// Free units in all blocks.
+    units: u32,
+}
+
+/// The list of a length.
+#[derive(Clone, Copy)]
+struct List {
+    doubling: usize,
+    range: usize,
+}
+
+impl List {
+    /// The list that a block of this length is in.
+    const fn holding(length: u32) -> Self {
+        let log2 = if length == 0 { 0 } else { length.ilog2() };
+        if log2 < RANGES_LOG2 {
+            return Self {
+                doubling: 0,
+                range: length as usize % RANGES,
+            };
+        }
+        let doubling = (log2 - RANGES_LOG2 + 1) as usize;
+        Self {
+            doubling: if doubling < DOUBLINGS {
+                doubling
+            } else {
+                DOUBLINGS - 1
+            },
+            range: (length >> (log2 - RANGES_LOG2)) as usize % RANGES,
+        }
+    }
+
+    /// The first list in which every block has at least this length.
+    const fn from(length: u32) -> Self {
+        let log2 = if length == 0 { 0 } else { length.ilog2() };
+        if log2 < RANGES_LOG2 {
+            Self::holding(length)
+        } else {
+            Self::holding(length.saturating_add((1 << (log2 - RANGES_LOG2)) - 1))
+        }
+    }
+}
+
+impl FreeBlocks {
+    pub const fn new() -> Self {
+        Self {
+            doublings: 0,
+            ranges: [0; DOUBLINGS],
+            heads: [[NIL; RANGES]; DOUBLINGS],
+            units: 0,
+        }
+    }
+
+    /// Free units in all blocks.
+    pub const fn units(&self) -> u32 {
+        self.units
+    }
+
+    /// Takes a run of `length` units; returns its first one.
+    pub fn take(
+        &mut self,
+        tables: &Tables<'_>,
+        length: u32,
+        start: Start,
+        side: Side,
+    ) -> Option<u32> {
+        let (block, block_length) = self.find(tables, length, start)?;
+        let first = fit(block, block_length, length, start, side)?;
+        self.cut(tables, block, block_length, first, length);
+        Some(first)
+    }
+
+    /// Takes the run `first..first + length` out of the block it lies in.
+    pub fn cut(
+        &mut self,
+        tables: &Tables<'_>,
+        block: u32,
+        block_length: u32,
+        first: u32,
+        length: u32,
+    ) {
+        self.remove(tables, block, block_length);
+        let end = first + length;
+        if first > block {
+            self.insert(tables, block, first - block);
+        }
+        if block + block_length > end {
+            self.insert(tables, end, block + block_length - end);
+        }
+    }
+
+    /// A block that has room for the run.
+    fn find(&self, tables: &Tables<'_>, length: u32, start: Start) -> Option<(u32, u32)> {
+        if let Some(found) = self.first_from(List::from(length.checked_add(start.mask)?)) {
+            return Some((found, length_of(tables, found)));
+        }
+        // No block is so long that it fits for certain. One in a list that begins below may still: the list of the
+        // length itself has longer blocks too, and a shorter one than `length + mask` may lie well.
+        let probed = if start.mask == 0 {
+            List::holding(length)
+        } else {
+            List::from(length)
+        };
+        let mut block = self.first_from(probed)?;
+        for _ in 0..PROBES {
+            let block_length = length_of(tables, block);
+            if fit(block, block_length, length, start, Side::Low).is_some() {
+                return Some((block, block_length));
+            }
+            block = next_of(tables, block)?;
+        }
+        None
+    }
+
+    /// The first block in this list or a longer one.
+    fn first_from(&self, list: List) -> Option<u32> {
+        let ranges = u32::from(*self.ranges.get(list.doubling)?) & (u32::MAX << list.range);
+        let (doubling, ranges) = if ranges != 0 {
+            (list.doubling, ranges)
+        } else {
+            let longer =
+                self.doublings & u32::MAX.checked_shl(list.doubling as u32 + 1).unwrap_or(0);
+            if longer == 0 {
+                return None;
+            }
+            let doubling = longer.trailing_zeros() as usize;
+            (doubling, u32::from(*self.ranges.get(doubling)?))
+        };
+        let head = *self
+            .heads
+            .get(doubling)?
+            .get(ranges.trailing_zeros() as usize)?;
+        (head != NIL).then_some(head)
+    }
+
+    /// Makes a run free and joins it with its free neighbours.
+    pub fn put(&mut self, tables: &Tables<'_>, first: u32, length: u32) {
+        let (mut begin, mut end) = (first, first + length);
+        if let Some(before) = first.checked_sub(1) {
+            let joined = match tables.tag(before).kind() {
+                UnitKind::FreeSingle => 1,
+                UnitKind::FreeTail => low(tables.word(before)),
+                _ => 0,
+            };
+            if joined > 0 && joined <= first {
+                begin = first - joined;
+                self.remove(tables, begin, joined);
+            }
+        }
+        if matches!(
+            tables.tag(end).kind(),
+            UnitKind::FreeHead | UnitKind::FreeSingle
+        ) {
+            let joined = length_of(tables, end);
+            self.remove(tables, end, joined);
+            end += joined;
+        }
+        self.insert(tables, begin, end - begin);
+    }
+
+    /// Marks a run as a block and puts it on its list.
+    fn insert(&mut self, tables: &Tables<'_>, first: u32, length: u32) {
+        let List { doubling, range } = List::holding(length);
+        let Some(head) = self
+            .heads
+            .get_mut(doubling)
+            .and_then(|heads| heads.get_mut(range))
+        else {
+            return;
+        };
+        let next = core::mem::replace(head, first);
+        if next != NIL {
+            tables.set_word(next, links(high(tables.word(next)), first));
+        }
+        if length == 1 {
+            tables.set_tag(first, Tag::of(UnitKind::FreeSingle));
+        } else {
+            let last = first + length - 1;
+            tables.set_word(first + 1, u64::from(length));
+            tables.set_word(last, u64::from(length));
+            tables.set_tag(first, Tag::of(UnitKind::FreeHead));
+            tables.set_tag(last, Tag::of(UnitKind::FreeTail));
+        }
+        tables.set_word(first, links(next, NIL));
+        self.doublings |= 1 << doubling;
+        if let Some(ranges) = self.ranges.get_mut(doubling) {
+            *ranges |= 1 << range;
+        }
+        self.units += length;
+    }
+
+    /// Takes a block off its list and clears its marks.
+    fn remove(&mut self, tables: &Tables<'_>, first: u32, length: u32) {
+        let List { doubling, range } = List::holding(length);
+        let (next, previous) = (high(tables.word(first)), low(tables.word(first)));
+        if next != NIL {
+            tables.set_word(next, links(high(tables.word(next)), previous));
+        }
+        if previous != NIL {
+            tables.set_word(previous, links(next, low(tables.word(previous))));
+        } else if let Some(heads) = self.heads.get_mut(doubling)
+            && let Some(head) = heads.get_mut(range)
+        {
+            *head = next;
+            if next == NIL
+                && let Some(ranges) = self.ranges.get_mut(doubling)
+            {
+                *ranges &= !(1 << range);
+                if *ranges == 0 {
+                    self.doublings &= !(1 << doubling);
+                }
+            }
+        }
+        tables.set_tag(first, Tag::BODY);
+        tables.set_tag(first + length - 1, Tag::BODY);
+        self.units -= length;
+    }
+
+    /// Length of the longest block, or a little less.
+    pub fn longest(&self, tables: &Tables<'_>) -> u32 {
+        let Some(doubling) = self.doublings.checked_ilog2() else {
+            return 0;
+        };
+        let doubling = doubling as usize;
+        let range = self
+            .ranges
+            .get(doubling)
+            .and_then(|ranges| ranges.checked_ilog2());
+        range
+            .and_then(|range| self.heads.get(doubling)?.get(range as usize))
+            .map_or(0, |head| length_of(tables, *head))
+    }
+
+    /// Calls `look` for every block of at least a chunk. As many steps as there are such blocks.
+    pub fn for_each_long(&self, tables: &Tables<'_>, mut look: impl FnMut(u32, u32)) {
+        let List { doubling, .. } = List::holding(UNITS_PER_CHUNK);
+        for heads in self.heads.iter().skip(doubling) {
+            for head in heads {
+                let mut block = (*head != NIL).then_some(*head);
+                while let Some(first) = block {
+                    look(first, length_of(tables, first));
+                    block = next_of(tables, first);
+                }
+            }
+        }
+    }
+}
+
+/// Where in a block a run may begin.
+pub(super) fn fit(
+    block: u32,
+    block_length: u32,
+    length: u32,
+    start: Start,
+    side: Side,
+) -> Option<u32> {
+    let last = (block + block_length).checked_sub(length)?;
+    let first = match side {
+        Side::Low => start.at_or_after(block),
+        Side::High => start.at_or_before(last),
+    };
+    (block <= first && first <= last).then_some(first)
+}
+
+/// Length of the block that begins at a unit.
+pub(super) fn length_of(tables: &Tables<'_>, first: u32) -> u32 {
+    if tables.tag(first).kind() == UnitKind::FreeSingle {
+        1
+    } else {
+        low(tables.word(first + 1))
+    }
+}
+
+fn next_of(tables: &Tables<'_>, first: u32) -> Option<u32> {
+    let next = high(tables.word(first));
+    (next != NIL).then_some(next)
+}
+
+const fn links(next: u32, previous: u32) -> u64 {
+    (next as u64) << 32 | previous as u64
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the upper half")]
+const fn high(word: u64) -> u32 {
+    (word >> 32) as u32
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half")]
+const fn low(word: u64) -> u32 {
+    word as u32
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

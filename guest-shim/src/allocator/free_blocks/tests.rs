@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The lists against a plain array of free units.
+
+use proptest::prelude::*;
+use std::vec::Vec;
+
+use super::*;
+use crate::allocator::record::Record;
+use crate::atomic::AtomicU16;
+
+const UNITS: usize = 3000;
+
+/// The lists, and which units are free.
+struct Model {
+    tables: Tables<'static>,
+    blocks: FreeBlocks,
+    free: [bool; UNITS],
+    taken: Vec<(u32, u32)>,
+}
+
+impl Model {
+    fn new() -> Self {
+        let tags: Vec<_> = (0..UNITS).map(|_| AtomicU16::new(0)).collect();
+        let records: Vec<_> = (0..UNITS).map(|_| Record::unused()).collect();
+        let mut model = Self {
+            tables: Tables::new(Vec::leak(tags), Vec::leak(records), &[]),
+            blocks: FreeBlocks::new(),
+            free: [false; UNITS],
+            taken: Vec::new(),
+        };
+        model.put(0, UNITS as u32);
+        model
+    }
+
+    fn put(&mut self, first: u32, length: u32) {
+        self.blocks.put(&self.tables, first, length);
+        self.free[first as usize..][..length as usize].fill(true);
+    }
+
+    fn longest(&self) -> usize {
+        self.free
+            .split(|free| !free)
+            .map(<[bool]>::len)
+            .max()
+            .unwrap_or(0)
+    }
+
+    fn take(&mut self, length: u32, start: Start, side: Side) {
+        let taken = self.blocks.take(&self.tables, length, start, side);
+        match taken {
+            Some(first) => {
+                assert_eq!(first & start.mask, start.phase);
+                let units = &mut self.free[first as usize..][..length as usize];
+                assert!(units.iter().all(|free| *free), "handed out twice");
+                units.fill(false);
+                self.taken.push((first, length));
+            }
+            None => {
+                let certain = (length + start.mask) as usize;
+                assert!(
+                    self.longest() < certain + certain / 16,
+                    "{length} of {}",
+                    self.longest()
+                );
+            }
+        }
+    }
+
+    /// Every maximal free run is one block with its marks, and nothing else is.
+    fn check(&self) {
+        let mut unit = 0;
+        let mut free = 0;
+        while unit < UNITS {
+            let length = self.free[unit..].iter().take_while(|free| **free).count();
+            let kind = |unit: usize| self.tables.tag(unit as u32).kind();
+            match length {
+                0 => assert_eq!(kind(unit), UnitKind::Body),
+                1 => assert_eq!(kind(unit), UnitKind::FreeSingle),
+                _ => {
+                    assert_eq!(
+                        (kind(unit), kind(unit + length - 1)),
+                        (UnitKind::FreeHead, UnitKind::FreeTail)
+                    );
+                    assert_eq!(length_of(&self.tables, unit as u32) as usize, length);
+                    assert!((unit + 1..unit + length - 1).all(|unit| kind(unit) == UnitKind::Body));
+                }
+            }
+            free += length;
+            unit += length.max(1);
+        }
+        assert_eq!(self.blocks.units() as usize, free);
+        let longest = self.blocks.longest(&self.tables) as usize;
+        assert!(longest <= self.longest() && longest + longest / 15 + 1 >= self.longest());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn random_use_agrees_with_an_array(
+        steps in proptest::collection::vec((any::<bool>(), 1_u32..140, 0_u32..5, any::<u32>()), 1..150),
+    ) {
+        let mut model = Model::new();
+        for (take, length, align, pick) in steps {
+            if take || model.taken.is_empty() {
+                let mask = (1 << align) - 1;
+                let side = if pick % 2 == 0 { Side::Low } else { Side::High };
+                model.take(length, Start { mask, phase: pick & mask }, side);
+            } else {
+                let (first, length) = model.taken.swap_remove(pick as usize % model.taken.len());
+                model.put(first, length);
+            }
+            model.check();
+        }
+    }
+}
+
+#[test]
+fn the_exact_length_is_found_where_no_longer_list_has_a_block() {
+    let mut model = Model::new();
+    // Leaves one hole of 33 units, which is below the first list that holds 33 and more for certain.
+    model.take(100, Start::ANY, Side::Low);
+    model.take(33, Start::ANY, Side::Low);
+    model.take(UNITS as u32 - 133, Start::ANY, Side::Low);
+    let (first, length) = model.taken[1];
+    model.put(first, length);
+    model.check();
+    assert_eq!(
+        model.blocks.take(&model.tables, 33, Start::ANY, Side::Low),
+        Some(first)
+    );
+}
+
+#[test]
+fn sides_keep_apart() {
+    let mut model = Model::new();
+    model.take(10, Start::ANY, Side::Low);
+    model.take(10, Start::ANY, Side::High);
+    assert_eq!(model.taken, [(0, 10), (UNITS as u32 - 10, 10)]);
+    assert_eq!(
+        model
+            .blocks
+            .take(&model.tables, 0xffff_ffff, Start::multiple_of(4), Side::Low),
+        None
+    );
+}

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Taking room and giving it back: the CPU's cache first, the central store if that has none or no place.
+//!
+//! This is the hot path. While the cache has what is asked for it takes no lock that anybody waits for, makes no call,
+//! and does the same work whatever the pool's size and fill and the buffer's length.
+
+use crate::allocator::{
+    CacheCounters, ClassIndex, Held, Placement, ReservationId, Room, Slot, Taken,
+};
+use crate::atomic::{AtomicU64, Ordering};
+use crate::error::MapError;
+use crate::platform::Platform;
+use crate::pool::Pool;
+
+impl CacheCounters {
+    /// Adds to a counter. The caller holds the cache, or the central lock for the stray counters, so nobody else writes.
+    #[inline]
+    pub fn add(counter: &AtomicU64, value: u64) {
+        let sum = counter.load(Ordering::Relaxed).wrapping_add(value);
+        counter.store(sum, Ordering::Relaxed);
+    }
+}
+
+impl<P: Platform> Pool<'_, P> {
+    /// Takes what a request needs; `count` enters it into the counters.
+    ///
+    /// # Errors
+    /// The named cause for which there is none.
+    #[inline]
+    pub(crate) fn take_room(
+        &self,
+        placement: &Placement,
+        count: impl Fn(&CacheCounters, &Taken),
+    ) -> Result<Taken, MapError> {
+        if let Some(held) = self.shared.hold(self.platform.cpu())
+            && let Some(taken) = self.take_cached(&held, placement)
+        {
+            count(held.counters(), &taken);
+            return Ok(taken);
+        }
+        let taken = self.obtain(placement)?;
+        self.count(|counters| count(counters, &taken));
+        Ok(taken)
+    }
+
+    /// Takes room out of a cache, filling it from the central store if it is empty.
+    #[inline]
+    fn take_cached(&self, held: &Held<'_>, placement: &Placement) -> Option<Taken> {
+        match placement.room {
+            Room::Slot(class) => {
+                let (class, slot) = match held.pop(class) {
+                    Some(slot) => (class, slot),
+                    None if placement.end_limit.is_some() => return None,
+                    None => self.refill(held, class)?,
+                };
+                if placement.reaches(slot.offset) {
+                    return Some(Taken::Slot(class, slot));
+                }
+                // It came from there, so there is a place for it.
+                held.push(class, slot);
+                None
+            }
+            Room::Extent { units, start } => {
+                let extent = held.pop_extent(units, start)?;
+                let taken = Taken::Extent(extent);
+                if placement.reaches(taken.offset()) {
+                    return Some(taken);
+                }
+                self.give_central(&taken);
+                None
+            }
+        }
+    }
+
+    /// Fills a cache with slots of a class and takes one. Where there are no records for small slots they are of a larger
+    /// class.
+    #[cold]
+    fn refill(&self, held: &Held<'_>, class: ClassIndex) -> Option<(ClassIndex, Slot)> {
+        if self.shared.is_scarce(false) {
+            return None;
+        }
+        self.with_state(|state| {
+            let larger = class.whole().filter(|_| class.class().is_small());
+            [Some(class), larger]
+                .into_iter()
+                .flatten()
+                .find_map(|class| {
+                    // The larger class may have some.
+                    if let Some(slot) = held.pop(class) {
+                        return Some((class, slot));
+                    }
+                    let mut taken = None;
+                    let batch = class.class().cached.div_ceil(2);
+                    state.central.take_slots(class, batch, |slot| {
+                        // Half as many as there is room for, into an empty stack: each one but the last finds its place.
+                        // The last is handed out.
+                        if let Some(before) = taken.replace(slot) {
+                            held.push(class, before);
+                        }
+                    });
+                    self.shared.note_blocks(state.central.is_out_of_blocks());
+                    taken.map(|slot| (class, slot))
+                })
+        })
+    }
+
+    /// Gives room back; `count` enters it into the counters.
+    #[inline(always)]
+    pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
+        if let Taken::Slot(class, slot) = *taken
+            && reservation == 0
+            && !self.shared.is_scarce(false)
+            && let Some(held) = self.shared.hold(self.platform.cpu())
+        {
+            count(held.counters());
+            if !held.push(class, slot) {
+                self.push_full(&held, class, slot);
+            }
+        } else {
+            self.put_any(taken, reservation, count);
+        }
+    }
+
+    /// The same for what is no slot, or bypasses the caches.
+    #[inline(never)]
+    fn put_any(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
+        if let Taken::Extent(extent) = *taken
+            && reservation == 0
+            && !self.shared.is_scarce(true)
+            && let Some(held) = self.shared.hold(self.platform.cpu())
+        {
+            count(held.counters());
+            held.push_extent(extent, self.shared.cached_units(), |older| {
+                self.give_central(&Taken::Extent(older));
+            });
+        } else {
+            self.put_uncached(taken, reservation);
+            self.count(count);
+        }
+    }
+
+    /// Puts a slot into a cache that is full of its class: the older half goes.
+    #[cold]
+    fn push_full(&self, held: &Held<'_>, class: ClassIndex, slot: Slot) {
+        self.with_state(|state| {
+            held.spill(class, false, |older| {
+                state.put(&self.shared, &Taken::Slot(class, older));
+            });
+        });
+        if !held.push(class, slot) {
+            self.give_central(&Taken::Slot(class, slot));
+        }
+    }
+
+    #[cold]
+    fn put_uncached(&self, taken: &Taken, reservation: u8) {
+        match ReservationId::from_number(reservation) {
+            Some(id) => self.with_state(|state| state.central.put_back(id, taken)),
+            None => self.give_central(taken),
+        }
+    }
+
+    /// Gives room back to the central store.
+    pub(crate) fn give_central(&self, taken: &Taken) {
+        self.with_state(|state| state.put(&self.shared, taken));
+    }
+
+    /// Enters something into the counters of this CPU.
+    pub(crate) fn count(&self, count: impl FnOnce(&CacheCounters)) {
+        match self.shared.hold(self.platform.cpu()) {
+            Some(held) => count(held.counters()),
+            None => self.with_state(|_| count(&self.shared.stray)),
+        }
+    }
+
+    /// Empties the caches into the central store, as far as nobody holds them. One lock for each class of each cache, so
+    /// that interrupts are not off for long.
+    pub(crate) fn empty_caches(&self) {
+        for cache in self.shared.caches {
+            let Some(held) = cache.hold() else { continue };
+            for class in held.classes() {
+                self.with_state(|state| {
+                    held.spill(class, true, |slot| {
+                        state.put(&self.shared, &Taken::Slot(class, slot))
+                    });
+                });
+            }
+            held.spill_extents(|extent| self.give_central(&Taken::Extent(extent)));
+        }
+    }
+
+    /// Empties the extents of this CPU's cache into the central store. Whether there were any.
+    pub(crate) fn empty_own_extents(&self) -> bool {
+        self.shared.hold(self.platform.cpu()).is_some_and(|held| {
+            held.spill_extents(|extent| self.give_central(&Taken::Extent(extent)))
+        })
+    }
+}
