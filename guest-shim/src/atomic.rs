@@ -14,6 +14,31 @@ pub(crate) use stepped::{AtomicU8, AtomicU16, AtomicU32, AtomicU64};
 
 pub(crate) use core::sync::atomic::Ordering;
 
+/// A cell that a protocol of atomics protects.
+#[derive(Debug)]
+pub(crate) struct ProtectedCell<T>(
+    #[cfg(not(loom))] core::cell::UnsafeCell<T>,
+    #[cfg(loom)] loom::cell::UnsafeCell<T>,
+);
+
+impl<T> ProtectedCell<T> {
+    /// A cell with this value.
+    pub fn new(value: T) -> Self {
+        #[cfg(not(loom))]
+        return Self(core::cell::UnsafeCell::new(value));
+        #[cfg(loom)]
+        return Self(loom::cell::UnsafeCell::new(value));
+    }
+
+    /// Gives access to the value; loom checks that nobody else has access at the same time.
+    pub fn with_mut<R>(&self, access: impl FnOnce(*mut T) -> R) -> R {
+        #[cfg(not(loom))]
+        return access(self.0.get());
+        #[cfg(loom)]
+        return self.0.with_mut(access);
+    }
+}
+
 /// Says to the processor, and to loom's scheduler, that a spin waits for somebody else.
 pub(crate) fn spin_hint() {
     #[cfg(loom)]

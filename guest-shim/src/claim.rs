@@ -86,8 +86,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     pub(crate) fn find_extent(&self, expected: &Expected) -> Option<Match<'a>> {
         let offset = self.window.offset_of(expected.address)?;
         let tables = &self.shared.tables;
-        let (extent, reservation, record) = tables.extent_at(offset)?;
-        let seen = record.state();
+        let (extent, reservation, record, seen) = tables.extent_at(offset)?;
         let length = tables.extent_length(extent.first);
         let origin = record.origin();
         let same = seen.usage() == Use::Live
@@ -147,7 +146,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             Use::Free => return Err(UnmapError::AlreadyUnmapped),
         }
         let (begin, length) = tables.mapped(&place, seen);
-        if !tables.is_current(&place) {
+        if !tables.is_current(&place, offset) {
             return Err(UnmapError::UnknownAddress);
         }
         if offset.wrapping_sub(begin) >= length {
@@ -166,13 +165,14 @@ impl<'a, P: Platform> Pool<'a, P> {
 /// Nothing is handed out where the caller says: why it may think so. `last` is the record of the unit, which knows of the
 /// slots and extents that began there.
 fn why_nothing(last: Option<State>, generation: Option<u64>) -> UnmapError {
+    let last = last.filter(|last| last.kind() != Kind::Nothing);
     match (last, generation) {
         (Some(last), Some(generation)) if last.generation() == generation.wrapping_add(1) => {
             UnmapError::AlreadyUnmapped
         }
-        (Some(last), Some(_)) if last.generation() > 0 => UnmapError::StaleHandle,
-        (Some(last), None) if last.kind() != Kind::Nothing => UnmapError::AlreadyUnmapped,
-        _ => UnmapError::UnknownAddress,
+        (_, Some(_)) => UnmapError::StaleHandle,
+        (Some(_), None) => UnmapError::AlreadyUnmapped,
+        (None, None) => UnmapError::UnknownAddress,
     }
 }
 

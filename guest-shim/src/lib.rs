@@ -2,7 +2,7 @@
 #![doc = include_str!("../README.md")]
 #![no_std]
 
-#[cfg(test)]
+#[cfg(any(test, loom))]
 extern crate std;
 
 mod allocator;
@@ -32,7 +32,9 @@ mod unmap;
 #[cfg(feature = "virtio")]
 pub mod virtio;
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(all(test, not(loom)))]
 mod tests;
 
 pub use allocator::{metadata_bytes, metadata_bytes_with_small};

@@ -7,17 +7,16 @@
 //!
 //! The caches of the CPUs have no such lock; see [`crate::allocator`].
 
-use core::cell::UnsafeCell;
 use core::fmt;
 
-use crate::atomic::{AtomicU32, Ordering, spin_hint};
+use crate::atomic::{AtomicU32, Ordering, ProtectedCell, spin_hint};
 use crate::platform::Platform;
 
 /// A fair spin lock that keeps interrupts off while it is held.
 pub(crate) struct InterruptLock<T> {
     next: AtomicU32,
     serving: AtomicU32,
-    value: UnsafeCell<T>,
+    value: ProtectedCell<T>,
 }
 
 // SAFETY: The ticket protocol lets one context at a time reach the value.
@@ -29,7 +28,7 @@ impl<T> InterruptLock<T> {
         Self {
             next: AtomicU32::new(0),
             serving: AtomicU32::new(0),
-            value: UnsafeCell::new(value),
+            value: ProtectedCell::new(value),
         }
     }
 
@@ -41,9 +40,11 @@ impl<T> InterruptLock<T> {
         while self.serving.load(Ordering::Acquire) != ticket {
             spin_hint();
         }
-        // SAFETY: Only the context whose ticket is served comes here, and no other ticket is served until the store
-        // below. No interrupt handler can come in between on this CPU, by the platform's contract.
-        let result = body(unsafe { &mut *self.value.get() });
+        let result = self.value.with_mut(|value| {
+            // SAFETY: Only the context whose ticket is served comes here, and no other ticket is served until the store
+            // below. No interrupt handler can come in between on this CPU, by the platform's contract.
+            body(unsafe { &mut *value })
+        });
         self.serving
             .store(ticket.wrapping_add(1), Ordering::Release);
         platform.interrupts_restore(saved);

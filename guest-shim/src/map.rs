@@ -166,8 +166,8 @@ impl<P: Platform> Pool<'_, P> {
                 Ok((placement, taken))
             });
         match taken {
-            // SAFETY: The caller's contract.
             Ok((placement, taken)) => {
+                // SAFETY: The caller's contract.
                 Ok(unsafe { self.finish_map(buffer, &placement, &taken, direction, copy_in) })
             }
             Err(cause) => Err(self.note_failure(cause)),

@@ -42,8 +42,8 @@ pub unsafe trait Platform {
     /// [`CallFailed`] when the service did not see the call.
     fn call(&self, registers: &mut CallRegisters) -> Result<(), CallFailed>;
 
-    /// Number of this CPU. A hint: a wrong or stale one may cost speed, never correctness. The present allocator has no
-    /// state per CPU and does not ask.
+    /// Number of this CPU, from 0; which cache a map and an unmap use. A hint: a wrong or stale one costs speed and never
+    /// correctness, and any number is allowed. Asked with interrupts in whatever state the caller has them.
     fn cpu(&self) -> usize {
         0
     }

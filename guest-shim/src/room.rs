@@ -76,7 +76,7 @@ impl<P: Platform> Pool<'_, P> {
     /// class.
     #[cold]
     fn refill(&self, held: &Held<'_>, class: ClassIndex) -> Option<(ClassIndex, Slot)> {
-        if self.shared.is_scarce(false) {
+        if self.shared.is_scarce() {
             return None;
         }
         self.with_state(|state| {
@@ -109,7 +109,7 @@ impl<P: Platform> Pool<'_, P> {
     pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
         if let Taken::Slot(class, slot) = *taken
             && reservation == 0
-            && !self.shared.is_scarce(false)
+            && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
             count(held.counters());
@@ -126,7 +126,7 @@ impl<P: Platform> Pool<'_, P> {
     fn put_any(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
         if let Taken::Extent(extent) = *taken
             && reservation == 0
-            && !self.shared.is_scarce(true)
+            && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
             count(held.counters());
@@ -181,7 +181,7 @@ impl<P: Platform> Pool<'_, P> {
             for class in held.classes() {
                 self.with_state(|state| {
                     held.spill(class, true, |slot| {
-                        state.put(&self.shared, &Taken::Slot(class, slot))
+                        state.put(&self.shared, &Taken::Slot(class, slot));
                     });
                 });
             }

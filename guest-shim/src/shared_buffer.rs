@@ -36,6 +36,11 @@ impl SharedBuffer {
         self.address
     }
 
+    /// How often something had been given back at the same place before: what tells this buffer from others there.
+    pub const fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// Length in bytes.
     pub const fn length(&self) -> usize {
         self.length
@@ -129,6 +134,22 @@ impl<P: Platform> Pool<'_, P> {
             length,
             ..
         } = buffer;
+        self.free_expected(&expected(address, length, Some(generation)))
+    }
+
+    /// The same for callers that keep the parts of a buffer and not the buffer.
+    ///
+    /// # Errors
+    /// What is wrong with them; nothing has changed then.
+    ///
+    /// # Safety
+    /// No [`SharedBuffer`] object of this memory is used any more.
+    pub unsafe fn free_shared_parts(
+        &self,
+        address: u64,
+        length: usize,
+        generation: u64,
+    ) -> Result<(), UnmapError> {
         self.free_expected(&expected(address, length, Some(generation)))
     }
 

@@ -45,13 +45,17 @@ impl<'a, P: Platform> Pool<'a, P> {
         }
         let needed = placement.growth_bytes();
         for attempt in 0..GROWTHS_PER_REQUEST {
-            self.with_state(|state| {
-                let admitted = state.growth.admit(needed);
-                admitted.inspect_err(|_| self.shared.note_failure(placement.room))
-            })?;
-            if attempt == 0 {
+            let (admitted, was_scarce) =
+                self.with_state(|state| (state.growth.admit(needed), self.shared.note_scarcity()));
+            // What sits in the caches may be what is missing. Nothing does while memory is scarce, so a request that
+            // fails again and again fails at once.
+            if !was_scarce {
                 self.empty_caches();
+                if let Some(taken) = self.with_state(&take) {
+                    return Ok(taken);
+                }
             }
+            admitted?;
             let step = self.with_state(|state| match take(state) {
                 Some(taken) => Ok(Ok(taken)),
                 None => {
@@ -62,7 +66,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             let wish = match step {
                 Ok(Ok(taken)) => return Ok(taken),
                 Ok(Err(wish)) => wish,
-                Err(cause) => return Err(self.give_up(placement, cause)),
+                Err(cause) => return Err(cause),
             };
             let outcome = self.request_run(&wish);
             let served = self.with_state(|state| {
@@ -72,15 +76,10 @@ impl<'a, P: Platform> Pool<'a, P> {
             match served {
                 Ok(Some(taken)) => return Ok(taken),
                 Ok(None) => {}
-                Err(cause) => return Err(self.give_up(placement, cause)),
+                Err(cause) => return Err(cause),
             }
         }
-        Err(self.give_up(placement, MapError::NoContiguousRun))
-    }
-
-    fn give_up(&self, placement: &Placement, cause: MapError) -> MapError {
-        self.with_state(|_| self.shared.note_failure(placement.room));
-        cause
+        Err(MapError::NoContiguousRun)
     }
 
     /// The growth of attach. A refusal is remembered like any other.

@@ -24,7 +24,9 @@ const RANGES_LOG2: u32 = RANGES.trailing_zeros();
 /// Doublings: lengths below 16 are exact, a length has at most 26 bits.
 const DOUBLINGS: usize = 24;
 /// Blocks that are looked at one by one where the lists cannot answer exactly.
-const PROBES: usize = 8;
+const PROBES: u32 = 8;
+/// The same for runs that have to begin at a multiple of something.
+const ALIGNED_PROBES: u32 = 64;
 
 /// Which end of a block is handed out. Slabs from one side and extents from the other keep apart what lives long in
 /// many small pieces and what has to find room in one.
@@ -121,6 +123,25 @@ impl List {
     }
 }
 
+impl List {
+    /// The list behind this one.
+    const fn next(self) -> Option<Self> {
+        if self.range + 1 < RANGES {
+            Some(Self {
+                range: self.range + 1,
+                ..self
+            })
+        } else if self.doubling + 1 < DOUBLINGS {
+            Some(Self {
+                doubling: self.doubling + 1,
+                range: 0,
+            })
+        } else {
+            None
+        }
+    }
+}
+
 impl FreeBlocks {
     pub const fn new() -> Self {
         Self {
@@ -171,46 +192,51 @@ impl FreeBlocks {
 
     /// A block that has room for the run.
     fn find(&self, tables: &Tables<'_>, length: u32, start: Start) -> Option<(u32, u32)> {
-        if let Some(found) = self.first_from(List::from(length.checked_add(start.mask)?)) {
+        if let Some((_, found)) = self.list_from(List::from(length.checked_add(start.mask)?)) {
             return Some((found, length_of(tables, found)));
         }
         // No block is so long that it fits for certain. One in a list that begins below may still: the list of the
         // length itself has longer blocks too, and a shorter one than `length + mask` may lie well.
-        let probed = if start.mask == 0 {
-            List::holding(length)
+        let mut probes = if start.mask == 0 {
+            PROBES
         } else {
-            List::from(length)
+            ALIGNED_PROBES
         };
-        let mut block = self.first_from(probed)?;
-        for _ in 0..PROBES {
-            let block_length = length_of(tables, block);
-            if fit(block, block_length, length, start, Side::Low).is_some() {
-                return Some((block, block_length));
+        let mut list = Some(List::holding(length));
+        while let Some((found, head)) = list.and_then(|list| self.list_from(list)) {
+            let mut block = Some(head);
+            while let Some(first) = block {
+                let block_length = length_of(tables, first);
+                if fit(first, block_length, length, start, Side::Low).is_some() {
+                    return Some((first, block_length));
+                }
+                probes -= 1;
+                if probes == 0 {
+                    return None;
+                }
+                block = next_of(tables, first);
             }
-            block = next_of(tables, block)?;
+            list = found.next();
         }
         None
     }
 
-    /// The first block in this list or a longer one.
-    fn first_from(&self, list: List) -> Option<u32> {
+    /// The first list at or behind this one that is not empty, and its first block.
+    fn list_from(&self, list: List) -> Option<(List, u32)> {
         let ranges = u32::from(*self.ranges.get(list.doubling)?) & (u32::MAX << list.range);
         let (doubling, ranges) = if ranges != 0 {
             (list.doubling, ranges)
         } else {
-            let longer =
-                self.doublings & u32::MAX.checked_shl(list.doubling as u32 + 1).unwrap_or(0);
+            let longer = self.doublings & (u32::MAX << 1 << list.doubling);
             if longer == 0 {
                 return None;
             }
             let doubling = longer.trailing_zeros() as usize;
             (doubling, u32::from(*self.ranges.get(doubling)?))
         };
-        let head = *self
-            .heads
-            .get(doubling)?
-            .get(ranges.trailing_zeros() as usize)?;
-        (head != NIL).then_some(head)
+        let range = ranges.trailing_zeros() as usize;
+        let head = *self.heads.get(doubling)?.get(range)?;
+        (head != NIL).then_some((List { doubling, range }, head))
     }
 
     /// Makes a run free and joins it with its free neighbours.
@@ -360,7 +386,6 @@ const fn links(next: u32, previous: u32) -> u64 {
     (next as u64) << 32 | previous as u64
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the upper half")]
 const fn high(word: u64) -> u32 {
     (word >> 32) as u32
 }

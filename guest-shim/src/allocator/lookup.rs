@@ -12,9 +12,8 @@
 use super::cache::{Extent, Slot};
 use super::class::{Class, ClassIndex};
 use super::record::{Record, State};
-use super::tables::{NIL, RecordNumber, Tables};
+use super::tables::{RecordNumber, Tables};
 use super::tag::UnitKind;
-use crate::atomic::Ordering;
 use crate::geometry::{UNIT_BYTES, UNIT_SHIFT, unit_of, unit_offset};
 
 /// Bits of a unit number.
@@ -127,10 +126,7 @@ impl<'a> Tables<'a> {
         let record = self.record(number)?;
         let state = record.state();
         // Read after the state, as `is_current` says.
-        let owner = self
-            .block(block)
-            .map_or(NIL, |block| block.owner.load(Ordering::Acquire));
-        let is_current = !small | (owner == first);
+        let is_current = self.tag(unit) == tag && (!small | (self.block_number(unit) == block));
         let slot = Slot {
             offset,
             record: number,
@@ -138,32 +134,31 @@ impl<'a> Tables<'a> {
         is_current.then_some((index, slot, record, state))
     }
 
-    /// The extent whose first unit the byte at this offset lies in, its reservation and its record.
+    /// The extent whose first unit the byte at this offset lies in, its reservation, its record and the record's state.
     #[inline]
-    pub fn extent_at(&self, offset: u64) -> Option<(Extent, u8, &'a Record)> {
+    pub fn extent_at(&self, offset: u64) -> Option<(Extent, u8, &'a Record, State)> {
         let first = unit_of(offset);
         let tag = self.tag(first);
         if tag.kind() != UnitKind::ExtentHead {
             return None;
         }
-        let units = self.extent_units(first);
         let record = self.record(RecordNumber::of_unit(first))?;
-        Some((Extent { first, units }, tag.reservation(), record))
+        let state = record.state();
+        let units = self.extent_units(first);
+        // Read after the state, as `is_current` says.
+        let is_current = self.tag(first) == tag;
+        is_current.then_some((Extent { first, units }, tag.reservation(), record, state))
     }
 
-    /// Whether a place is still where its record is used: a block of small records may have gone to another slab. Asked
-    /// after the record's state was read; the state's generation excludes that it came back.
-    #[inline]
-    pub fn is_current(&self, place: &Place<'_>) -> bool {
-        match place.taken {
-            Taken::Slot(class, slot) if class.class().is_small() => {
-                let unit = unit_of(slot.offset);
-                let first = unit.wrapping_sub(self.tag(unit).distance());
-                self.block(self.block_number(first))
-                    .is_some_and(|block| block.owner.load(Ordering::Acquire) == first)
-            }
-            _ => true,
-        }
+    /// Whether a place found for an offset is still there. Asked after the record's state was read.
+    ///
+    /// Between the look at the tag and the look at the record, what lay there may have been freed, and the record may
+    /// serve something else by now. Whoever published that state had its tags written before, so a second look at the
+    /// tags tells. If all is as it was, the state belongs to this place; if the place has come back meanwhile, the
+    /// generation has changed, and no claim of the old state succeeds.
+    pub fn is_current(&self, place: &Place<'_>, offset: u64) -> bool {
+        self.place_at(offset)
+            .is_some_and(|again| again.taken == place.taken)
     }
 
     /// The state of the record of a byte's unit, whatever the unit is part of.

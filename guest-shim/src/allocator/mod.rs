@@ -26,10 +26,13 @@ mod central;
 mod class;
 mod free_blocks;
 mod lookup;
+#[cfg(all(test, loom))]
+pub(crate) mod model;
 mod placement;
 mod record;
 mod reserved;
 mod shared;
+mod slab_header;
 mod slabs;
 mod tables;
 mod tag;

@@ -201,7 +201,7 @@ impl Placement {
 
 #[expect(clippy::cast_possible_truncation, reason = "a number of bits below 64")]
 const fn log2(value: u64) -> u8 {
-    value.ilog2() as u8
+    63_u32.saturating_sub(value.leading_zeros()) as u8
 }
 
 #[cfg(all(test, not(loom)))]

@@ -2,7 +2,6 @@
 //! What all CPUs use without the central lock: the tables, the caches, and whether memory is scarce.
 
 use super::cache::{CacheCounters, CpuCache, Held};
-use super::placement::Room;
 use super::tables::{Metadata, Tables};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::geometry::{CHUNK_BYTES, UNIT_BYTES};
@@ -24,10 +23,9 @@ pub(crate) struct Shared<'a> {
     pub stray: CacheCounters,
     /// Size of the metadata area.
     pub metadata_bytes: usize,
-    /// Give-backs of slots, and of extents, that still bypass the caches. Written under the central lock; zero, and
-    /// therefore in every CPU's cache, while nothing has failed lately.
-    scarce_slots: AtomicU32,
-    scarce_extents: AtomicU32,
+    /// Give-backs that still bypass the caches. Written under the central lock; zero, and therefore in every CPU's cache,
+    /// while nothing has failed lately.
+    scarce: AtomicU32,
     /// 1 while there are no records for more small slots. Written under the central lock.
     out_of_blocks: AtomicU32,
     /// Most units of extents in one cache. Written under the central lock, when the pool grows or shrinks.
@@ -42,8 +40,7 @@ impl<'a> Shared<'a> {
             caches: metadata.caches,
             stray: CacheCounters::default(),
             metadata_bytes: metadata.bytes,
-            scarce_slots: AtomicU32::new(0),
-            scarce_extents: AtomicU32::new(0),
+            scarce: AtomicU32::new(0),
             out_of_blocks: AtomicU32::new(0),
             cached_units: AtomicU32::new(LEAST_CACHED_UNITS),
         }
@@ -67,33 +64,25 @@ impl<'a> Shared<'a> {
         None
     }
 
-    /// Whether what is given back has to bypass the caches.
+    /// Whether what is given back has to bypass the caches. Since it began nothing has been put into them.
     #[inline]
-    pub fn is_scarce(&self, extent: bool) -> bool {
-        let counter = if extent {
-            &self.scarce_extents
-        } else {
-            &self.scarce_slots
-        };
-        counter.load(Ordering::Relaxed) != 0
+    pub fn is_scarce(&self) -> bool {
+        self.scarce.load(Ordering::Relaxed) != 0
     }
 
-    /// A request has failed. A slot that is freed may be what an extent waits for only if a whole slab is, so slots go on
-    /// being cached when an extent has failed.
-    pub fn note_failure(&self, room: Room) {
-        self.scarce_extents.store(SCARCE_FOR, Ordering::Relaxed);
-        if matches!(room, Room::Slot(_)) {
-            self.scarce_slots.store(SCARCE_FOR, Ordering::Relaxed);
-        }
+    /// The central store could not serve a request. Whether memory was scarce already, so that the caches hold nothing
+    /// that would help.
+    pub fn note_scarcity(&self) -> bool {
+        let before = self.is_scarce();
+        self.scarce.store(SCARCE_FOR, Ordering::Relaxed);
+        before
     }
 
     /// Something came back to the central store.
     pub fn note_return(&self) {
-        for counter in [&self.scarce_slots, &self.scarce_extents] {
-            let left = counter.load(Ordering::Relaxed);
-            if left != 0 {
-                counter.store(left - 1, Ordering::Relaxed);
-            }
+        let left = self.scarce.load(Ordering::Relaxed);
+        if left != 0 {
+            self.scarce.store(left - 1, Ordering::Relaxed);
         }
     }
 
@@ -121,8 +110,7 @@ impl<'a> Shared<'a> {
 
     /// The pool has grown: nothing is scarce.
     pub fn note_growth(&self) {
-        self.scarce_slots.store(0, Ordering::Relaxed);
-        self.scarce_extents.store(0, Ordering::Relaxed);
+        self.scarce.store(0, Ordering::Relaxed);
     }
 
     /// Most units of extents in one cache.

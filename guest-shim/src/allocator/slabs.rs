@@ -3,22 +3,15 @@
 //!
 //! A slab with both used and free slots is on its class's list. One whose slots are all free is dissolved at once: its
 //! units may be what a long run waits for. Slots that wait in a CPU's cache count as used here.
-//!
-//! ```text
-//! slab of            free map and links in
-//! small slots        its block of records
-//! slots above 2 KiB  the word of the record of its last unit, where no slot begins
-//! one slot           (none: it is used or it is dissolved)
-//! ```
 
 use super::cache::Slot;
 use super::central::Central;
 use super::class::{CLASSES, Class, ClassIndex, size_at};
 use super::free_blocks::{Side, Start, fit};
 use super::placement::{Placement, Room};
-use super::tables::{BlockHeader, NIL, RecordNumber, Tables};
+use super::slab_header::{Header, give_block, keep_generations};
+use super::tables::{NIL, RecordNumber, Tables};
 use super::tag::{Tag, UnitKind};
-use crate::atomic::Ordering;
 use crate::geometry::unit_offset;
 
 /// The lists of slabs with free slots.
@@ -63,113 +56,6 @@ impl Slabs {
             .ok()
             .and_then(ClassIndex::from_number)
     }
-}
-
-/// The blocks of records that no slab has.
-#[derive(Debug)]
-pub(super) struct RecordBlocks {
-    head: u32,
-}
-
-impl RecordBlocks {
-    /// All of them. Linear in their number, once.
-    pub fn new(tables: &Tables<'_>) -> Self {
-        let mut blocks = Self { head: NIL };
-        for number in (0..u32::try_from(tables.blocks()).unwrap_or(0)).rev() {
-            blocks.put(tables, number);
-        }
-        blocks
-    }
-
-    /// Whether there is none.
-    pub const fn is_empty(&self) -> bool {
-        self.head == NIL
-    }
-
-    fn take(&mut self, tables: &Tables<'_>) -> Option<u32> {
-        let number = self.head;
-        self.head = tables.block(number)?.next.load(Ordering::Relaxed);
-        Some(number)
-    }
-
-    fn put(&mut self, tables: &Tables<'_>, number: u32) {
-        if let Some(block) = tables.block(number) {
-            block.owner.store(NIL, Ordering::Release);
-            block.next.store(self.head, Ordering::Relaxed);
-            self.head = number;
-        }
-    }
-}
-
-/// What a slab with more than one slot keeps about itself.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Header {
-    /// A bit for each free slot.
-    free_map: u32,
-    next: u32,
-    previous: u32,
-}
-
-/// Unit numbers have 26 bits in a header that is one word; all ones is none.
-const NO_UNIT: u64 = (1 << 26) - 1;
-
-impl Header {
-    const fn into_word(self) -> u64 {
-        (self.next as u64 & NO_UNIT) << 34
-            | (self.previous as u64 & NO_UNIT) << 8
-            | self.free_map as u64 & 0xff
-    }
-
-    #[expect(clippy::cast_possible_truncation, reason = "26 and 8 bits")]
-    const fn from_word(word: u64) -> Self {
-        const fn unit(bits: u64) -> u32 {
-            if bits == NO_UNIT { NIL } else { bits as u32 }
-        }
-        Self {
-            free_map: word as u32 & 0xff,
-            next: unit(word >> 34 & NO_UNIT),
-            previous: unit(word >> 8 & NO_UNIT),
-        }
-    }
-
-    fn read(tables: &Tables<'_>, class: &Class, first: u32) -> Self {
-        if class.is_small() {
-            block_of(tables, first).map_or(
-                Self {
-                    free_map: 0,
-                    next: NIL,
-                    previous: NIL,
-                },
-                |block| Self {
-                    free_map: block.free_map.load(Ordering::Relaxed),
-                    next: block.next.load(Ordering::Relaxed),
-                    previous: block.previous.load(Ordering::Relaxed),
-                },
-            )
-        } else {
-            Self::from_word(tables.word(first + class.units - 1))
-        }
-    }
-
-    fn write(self, tables: &Tables<'_>, class: &Class, first: u32) {
-        if class.is_small() {
-            if let Some(block) = block_of(tables, first) {
-                block.free_map.store(self.free_map, Ordering::Relaxed);
-                block.next.store(self.next, Ordering::Relaxed);
-                block.previous.store(self.previous, Ordering::Relaxed);
-            }
-        } else {
-            tables.set_word(first + class.units - 1, self.into_word());
-        }
-    }
-}
-
-fn block_of<'a>(tables: &Tables<'a>, first: u32) -> Option<&'a BlockHeader> {
-    tables.block(tables.block_number(first))
-}
-
-const fn all_free(class: &Class) -> u32 {
-    u32::MAX >> (32 - class.slots)
 }
 
 impl Central<'_> {
@@ -281,28 +167,14 @@ impl Central<'_> {
         let class = index.class();
         if class.is_small()
             && let Some(number) = self.blocks.take(&self.tables)
-            && let Some(block) = self.tables.block(number)
         {
-            // A generation belongs to an address for ever: whatever record stood for it before, its successor is newer.
-            let units = first..first + class.units;
-            let newest = units
-                .clone()
-                .filter_map(|unit| self.tables.record(RecordNumber::of_unit(unit)));
-            let newest = newest
-                .chain(self.tables.block_records(number))
-                .map(|record| record.state().generation())
-                .max()
-                .unwrap_or(0);
-            let records = self.tables.block_records(number);
-            records.iter().for_each(|record| record.restart(newest + 1));
-            units.for_each(|unit| self.tables.set_word(unit, u64::from(number)));
-            block.owner.store(first, Ordering::Release);
+            give_block(&self.tables, class, first, number);
         }
         self.tag_slab(index, first, reservation);
         self.note_peak();
     }
 
-    fn tag_slab(&mut self, index: ClassIndex, first: u32, reservation: u8) {
+    fn tag_slab(&self, index: ClassIndex, first: u32, reservation: u8) {
         let tag = Tag::of(UnitKind::Slab(index)).with_reservation(reservation);
         for (distance, unit) in (0_u8..).zip(first..first + index.class().units) {
             self.tables.set_tag(unit, tag.with_distance(distance));
@@ -341,13 +213,7 @@ impl Central<'_> {
     fn dissolve(&mut self, class: &Class, first: u32) {
         if class.is_small() {
             let number = self.tables.block_number(first);
-            let records = self.tables.block_records(number).iter();
-            let newest = records.map(|record| record.state().generation()).max();
-            for unit in first..first + class.units {
-                if let Some(record) = self.tables.record(RecordNumber::of_unit(unit)) {
-                    record.raise(newest.unwrap_or(0) + 1);
-                }
-            }
+            keep_generations(&self.tables, class, first, number);
             self.blocks.put(&self.tables, number);
         }
         for unit in first..first + class.units {
@@ -455,6 +321,10 @@ impl Central<'_> {
     }
 }
 
+const fn all_free(class: &Class) -> u32 {
+    u32::MAX >> (32 - class.slots)
+}
+
 /// A bit for each class whose slots are multiples of a power of two.
 fn aligned_classes(alignment: u8) -> u64 {
     static BY_ALIGNMENT: [u64; 16] = {
@@ -491,28 +361,5 @@ fn slot_of(tables: &Tables<'_>, class: &Class, first: u32, slot: u32) -> Slot {
     Slot {
         offset,
         record: tables.record_number(class, slot, offset),
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_header_survives_its_word() {
-        for header in [
-            Header {
-                free_map: 0xff,
-                next: NIL,
-                previous: 0,
-            },
-            Header {
-                free_map: 1,
-                next: (1 << 26) - 2,
-                previous: NIL,
-            },
-        ] {
-            assert_eq!(Header::from_word(header.into_word()), header);
-        }
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! metadata area:  | caches   | records                      | block headers | chunks | tags         |
-//!                 | one/CPU  | 16 B/unit | 32 per block ... | 16 B/block    |        | 2 B per unit |
+//!                 | one/CPU  | 16 B/unit | 32 per block ... | 12 B/block    |        | 2 B per unit |
 //! ```
 //!
 //! A slot of at least a unit, and an extent, uses the record of its first unit. The slots of a slab of smaller ones, of
@@ -18,7 +18,7 @@ use super::class::SMALL_SLOTS;
 use super::record::Record;
 use super::tag::Tag;
 use crate::atomic::{AtomicU16, AtomicU32, Ordering};
-use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK};
+use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK, to_index};
 
 /// "None" where a unit or block number is meant.
 pub(super) const NIL: u32 = u32::MAX;
@@ -35,14 +35,11 @@ impl RecordNumber {
     }
 }
 
-/// The header of a block of records, and of the slab of small slots that has it.
+/// The header of a block of records, and of the slab of small slots that has it. Only under the central lock.
 #[cfg_attr(not(loom), derive(FromBytes, IntoBytes, KnownLayout))]
 #[derive(Debug)]
 #[repr(C)]
 pub(crate) struct BlockHeader {
-    /// First unit of the slab that has the block; [`NIL`] if none. The one field that others than the holder of the
-    /// central lock read.
-    pub owner: AtomicU32,
     pub free_map: AtomicU32,
     pub next: AtomicU32,
     pub previous: AtomicU32,
@@ -153,15 +150,16 @@ pub(crate) struct Chunk {
 const BYTES_PER_CHUNK: usize =
     UNITS_PER_CHUNK as usize * (16 + size_of::<u16>()) + size_of::<Chunk>();
 /// Bytes of a block of small records.
-const BLOCK_BYTES: usize = 16 + SMALL_SLOTS as usize * 16;
+const BLOCK_BYTES: usize = size_of::<BlockHeader>() + SMALL_SLOTS as usize * 16;
 /// Lost at most to the alignment of the first part; the others keep theirs.
 const ALIGNMENT_BYTES: usize = align_of::<CpuCache>();
 /// Blocks in every area that [`metadata_bytes`] describes, however small the window is.
 const LEAST_BLOCKS: usize = 32;
 /// Of an area that does not cover the window with blocks to spare, this share still goes to blocks.
+#[cfg(not(loom))]
 const BLOCK_SHARE: usize = 8;
 
-const _: () = assert!(cfg!(loom) || size_of::<BlockHeader>() == 16);
+const _: () = assert!(cfg!(loom) || size_of::<BlockHeader>() == 12);
 
 /// Bytes of private metadata for a window: 1 % of it, or what the caches of the CPUs and one record for each 2 KiB need
 /// where that is more.
@@ -169,9 +167,9 @@ const _: () = assert!(cfg!(loom) || size_of::<BlockHeader>() == 16);
 /// What is left of the 1 % holds records for mappings below 2 KiB: one for about 13 KiB of window at 2 CPUs and 64 MiB.
 /// When they run out such mappings take 2 KiB each; use [`metadata_bytes_with_small`] for more.
 pub const fn metadata_bytes(window_bytes: u64, cpus: usize) -> usize {
-    let chunks = window_bytes.div_ceil(CHUNK_BYTES) as usize;
+    let chunks = to_index(window_bytes.div_ceil(CHUNK_BYTES));
     let least = fixed_bytes(chunks, cpus);
-    let hundredth = (window_bytes / 100) as usize;
+    let hundredth = to_index(window_bytes / 100);
     if hundredth > least { hundredth } else { least }
 }
 
@@ -182,7 +180,7 @@ pub const fn metadata_bytes_with_small(
     cpus: usize,
     small_mappings: usize,
 ) -> usize {
-    let chunks = window_bytes.div_ceil(CHUNK_BYTES) as usize;
+    let chunks = to_index(window_bytes.div_ceil(CHUNK_BYTES));
     // What sits in the caches of the CPUs keeps its records.
     let blocks = small_mappings.div_ceil(SMALL_SLOTS as usize) + 16 * cpus;
     let bytes = fixed_bytes(chunks, cpus) + blocks * BLOCK_BYTES;
@@ -248,6 +246,14 @@ impl<'a> Metadata<'a> {
             chunks,
             bytes,
         })
+    }
+}
+
+#[cfg(loom)]
+impl Metadata<'_> {
+    /// There are no plain bytes that could become loom's atomics; models build their tables themselves.
+    pub fn carve(_area: &mut [u8], _window_chunks: usize, _cpus: usize) -> Option<Self> {
+        None
     }
 }
 

@@ -90,6 +90,7 @@ impl Tag {
 
     /// What the unit is.
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "six bits")]
     pub const fn kind(self) -> UnitKind {
         UnitKind::from_bits(self.0 as u8 & 63)
     }

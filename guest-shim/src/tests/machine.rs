@@ -94,6 +94,11 @@ impl Machine {
     }
 }
 
+/// Whether the shim has turned interrupts off on this thread.
+pub fn interrupts_are_off() -> bool {
+    INTERRUPTS_OFF.get()
+}
+
 fn assert_no_lock_held() {
     assert!(!INTERRUPTS_OFF.get(), "a call or a copy under the lock");
 }

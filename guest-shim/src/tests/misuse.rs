@@ -162,7 +162,7 @@ fn mappings_and_shared_buffers_are_not_mistaken_for_each_other() {
     assert_eq!(as_shared, UnmapError::WrongDirection);
     let other_machine = Machine::new(2);
     let other = other_machine.pool(Config::default());
-    assert_eq!(other.free_shared(shared), Err(UnmapError::UnknownAddress));
+    assert_eq!(other.free_shared(shared), Err(UnmapError::StaleHandle));
     pool.unmap(mapping).unwrap();
 }
 

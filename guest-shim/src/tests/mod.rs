@@ -5,6 +5,7 @@
 mod attach;
 mod buffer;
 mod growth;
+mod interrupted;
 mod machine;
 mod maintenance;
 mod mapping;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The lists against a plain array of free units.
+#![expect(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 
 use proptest::prelude::*;
 use std::vec::Vec;
@@ -128,6 +129,25 @@ fn the_exact_length_is_found_where_no_longer_list_has_a_block() {
     assert_eq!(
         model.blocks.take(&model.tables, 33, Start::ANY, Side::Low),
         Some(first)
+    );
+}
+
+#[test]
+fn an_aligned_run_is_found_in_a_block_that_is_just_long_enough() {
+    let mut model = Model::new();
+    let aligned = Start::multiple_of(64);
+    model.take(UNITS as u32, Start::ANY, Side::Low);
+    // Blocks of several lists that lie badly, and one that lies well.
+    for (first, length) in [(1, 66), (130, 70), (257, 100), (640, 64), (1000, 80)] {
+        model.put(first, length);
+    }
+    assert_eq!(
+        model.blocks.take(&model.tables, 64, aligned, Side::Low),
+        Some(640)
+    );
+    assert_eq!(
+        model.blocks.take(&model.tables, 64, aligned, Side::Low),
+        None
     );
 }
 

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Becoming the holder of the service's grants, and the memory that takes.
+
+use core::ffi::{c_int, c_void};
+use core::slice;
+
+use guest_shim::Pool;
+
+use crate::argument::{Output, input};
+use crate::callbacks::{Callbacks, PlatformTable};
+use crate::config::Config;
+use crate::error::{Error, Outcome, number_of};
+use crate::pool::PoolStorage;
+
+/// Bytes of storage that a pool needs, at most `SVSM_SWIOTLB_POOL_BYTES`.
+#[unsafe(no_mangle)]
+pub extern "C" fn svsm_swiotlb_pool_bytes() -> usize {
+    size_of::<PoolStorage>()
+}
+
+/// Alignment of that storage in bytes, at most `SVSM_SWIOTLB_POOL_ALIGNMENT`.
+#[unsafe(no_mangle)]
+pub extern "C" fn svsm_swiotlb_pool_alignment() -> usize {
+    align_of::<PoolStorage>()
+}
+
+/// Bytes of metadata for a window of `window_bytes` used by `cpus` CPUs: 1 % of it, or what the caches of the CPUs and one
+/// record for each 2 KiB need where that is more (small windows, many CPUs). When the records for mappings below 2 KiB
+/// run out, such mappings take 2 KiB each.
+#[unsafe(no_mangle)]
+pub extern "C" fn svsm_swiotlb_metadata_bytes(window_bytes: u64, cpus: usize) -> usize {
+    guest_shim::metadata_bytes(window_bytes, cpus)
+}
+
+/// The same, with records for `small_mappings` mappings below 2 KiB at the same time. To fill W bytes with slots of 64
+/// bytes takes W / 64 of them.
+#[unsafe(no_mangle)]
+pub extern "C" fn svsm_swiotlb_metadata_bytes_with_small(
+    window_bytes: u64,
+    cpus: usize,
+    small_mappings: usize,
+) -> usize {
+    guest_shim::metadata_bytes_with_small(window_bytes, cpus, small_mappings)
+}
+
+/// Finds the service, checks its identity, learns the window and attaches; `*pool` is what the other functions take.
+///
+/// Called once, at boot, on one CPU. Everything that can be checked is checked before the call ATTACH, which ends the
+/// attachment of an earlier kernel. A first growth that is refused is no error here: `svsm_swiotlb_pressure` tells, and
+/// later mappings ask again.
+///
+/// `storage` becomes the pool: `svsm_swiotlb_pool_bytes()` bytes, aligned to `svsm_swiotlb_pool_alignment()`.
+/// `metadata` holds all records, which only this library writes: guest-private memory, of any alignment and content. An
+/// area smaller than `svsm_swiotlb_metadata_bytes` says is used for as much of the window as it covers. `platform` and
+/// `config` are only read here.
+///
+/// There is no detach (the protocol's version 1 has none). A kernel that stops using a pool unmaps everything, calls
+/// `svsm_swiotlb_give_back`, and may then use storage and metadata for something else.
+///
+/// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach.
+///
+/// # Safety
+/// `platform` and `config` are null or initialised, and the platform's functions keep their contracts; `storage` and
+/// `metadata` are null or writable with the given sizes, guest-private, and for as long as the pool is used nobody else
+/// touches them; `pool` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_attach(
+    platform: *const PlatformTable,
+    config: *const Config,
+    storage: *mut c_void,
+    storage_bytes: usize,
+    metadata: *mut c_void,
+    metadata_bytes: usize,
+    pool: *mut *mut PoolStorage,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract, for the table and for its functions.
+        let callbacks = unsafe { Callbacks::new(input(platform)?)? };
+        // SAFETY: The caller's contract.
+        let config = unsafe { Config::read(config)? };
+        let output = Output::required(pool)?;
+        let storage = storage.cast::<PoolStorage>();
+        if storage.is_null() || !storage.is_aligned() || storage_bytes < size_of::<PoolStorage>() {
+            return Err(Error::InvalidArgument);
+        }
+        // SAFETY: The caller's contract: nobody else touches it, and as long as the pool is used.
+        let metadata = unsafe { area(metadata.cast(), metadata_bytes)? };
+        // No `?` here: it would copy the pool on a stack that has little room.
+        match Pool::attach(callbacks, metadata, config.into()) {
+            // SAFETY: The storage is large enough, aligned, and the caller's contract hands it over.
+            Ok(attached) => unsafe { PoolStorage::place(storage, attached) },
+            Err(cause) => return Err(cause.into()),
+        }
+        // SAFETY: The caller's contract.
+        unsafe { output.set(storage) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// The metadata as the shim takes it.
+///
+/// # Safety
+/// A pointer that is not null is valid for reads and writes of `bytes` bytes and used by nobody else.
+unsafe fn area(start: *mut u8, bytes: usize) -> Result<&'static mut [u8], Error> {
+    let wraps = start.addr().checked_add(bytes).is_none();
+    if start.is_null() || wraps || isize::try_from(bytes).is_err() {
+        return Err(Error::InvalidArgument);
+    }
+    // SAFETY: By the caller's contract; the size was checked.
+    Ok(unsafe { slice::from_raw_parts_mut(start, bytes) })
+}

@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+#![doc = include_str!("../README.md")]
+#![no_std]
+
+// On a host the standard library brings the panic handler; nothing else of it is used.
+#[cfg(not(target_os = "none"))]
+extern crate std;
+
+mod argument;
+mod attach;
+mod callbacks;
+mod config;
+mod error;
+mod maintenance;
+mod mapping;
+#[cfg(target_os = "none")]
+mod panic;
+mod pool;
+mod reservation;
+mod shared_buffer;
+mod statistics;
+mod sync;
+mod unmap;
+
+pub use attach::{
+    svsm_swiotlb_attach, svsm_swiotlb_metadata_bytes, svsm_swiotlb_metadata_bytes_with_small,
+    svsm_swiotlb_pool_alignment, svsm_swiotlb_pool_bytes,
+};
+pub use callbacks::{CallRegisters, PlatformTable};
+pub use config::{Config, VERSION, svsm_swiotlb_config_init};
+pub use error::{Error, svsm_swiotlb_error_text};
+pub use maintenance::{
+    GivenBack, svsm_swiotlb_give_back, svsm_swiotlb_maintain, svsm_swiotlb_set_cap,
+};
+pub use mapping::{
+    Constraints, CopyIn, Direction, Mapping, svsm_swiotlb_map, svsm_swiotlb_map_reserved,
+};
+pub use pool::{
+    Attachment, POOL_ALIGNMENT, POOL_BYTES, PoolStorage, Window, svsm_swiotlb_attachment,
+    svsm_swiotlb_contains, svsm_swiotlb_window,
+};
+pub use reservation::{Reservation, svsm_swiotlb_cancel_reservation, svsm_swiotlb_reserve};
+pub use shared_buffer::{
+    SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_free_shared,
+    svsm_swiotlb_free_shared_address,
+};
+pub use statistics::{
+    Pressure, PressureLevel, Statistics, svsm_swiotlb_pressure, svsm_swiotlb_statistics,
+};
+pub use sync::{
+    svsm_swiotlb_sync_address_for_cpu, svsm_swiotlb_sync_address_for_device,
+    svsm_swiotlb_sync_for_cpu, svsm_swiotlb_sync_for_device,
+};
+pub use unmap::{
+    svsm_swiotlb_unmap, svsm_swiotlb_unmap_address, svsm_swiotlb_unmap_address_written,
+    svsm_swiotlb_unmap_written,
+};

@@ -1,0 +1,296 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Mapping a buffer of the kernel's for a device.
+
+use core::ffi::{c_int, c_void};
+use core::ptr::NonNull;
+
+use crate::argument::{Output, input};
+use crate::error::{Error, Outcome, number_of};
+use crate::pool::PoolStorage;
+use crate::reservation::Reservation;
+
+/// Who writes the buffer while the device owns it: DMA_TO_DEVICE and so on in Linux, with other numbers, so that a
+/// structure full of zeroes is no mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum Direction {
+    /// The device only reads.
+    ToDevice = 1,
+    /// The device only writes.
+    FromDevice = 2,
+    /// Both.
+    Bidirectional = 3,
+}
+
+/// What a mapping that the device only writes holds before it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub enum CopyIn {
+    /// The buffer's old contents, so that bytes the device leaves alone come back unchanged, as drivers written for Linux
+    /// expect. This discloses the old contents to the host. The only choice where the device reads.
+    Keep = 0,
+    /// Whatever the pool held before. Nothing is copied in, and only `svsm_swiotlb_unmap_written` and
+    /// `svsm_swiotlb_sync_for_cpu` copy out, for the bytes the driver knows the device has written.
+    DeviceWritten = 1,
+}
+
+/// Where a mapping may lie; all three hold together. A structure full of zeroes, or a null pointer, means anywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Constraints {
+    /// These low bits of the device address equal those of the buffer's address: 0, or a power of two minus 1 (Linux
+    /// `min_align_mask`; 4095 for NVMe).
+    pub min_align_mask: u64,
+    /// Power of two, or 0 for 1. The pool bytes set aside begin and end at a multiple of it (Linux `alloc_align_mask`
+    /// plus 1). Without a `min_align_mask` the device address itself is a multiple.
+    pub alignment: u64,
+    /// Highest address the device can reach, or 0 for any: the mapping's last byte is at most there.
+    pub highest_address: u64,
+}
+
+/// A buffer that a device can reach: a plain value to keep in a queue. Using one after its unmap is an error that is
+/// always detected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Mapping {
+    /// The address to give to the device: a guest physical address in the window, without the C-bit.
+    pub address: u64,
+    /// Length in bytes.
+    pub length: u64,
+    /// Distinguishes this mapping from earlier and later ones at the same address.
+    pub generation: u64,
+    /// `enum svsm_swiotlb_direction`.
+    pub direction: i32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The direction behind a number from C.
+pub(crate) fn direction_of(number: c_int) -> Result<guest_shim::Direction, Error> {
+    match number {
+        1 => Ok(guest_shim::Direction::ToDevice),
+        2 => Ok(guest_shim::Direction::FromDevice),
+        3 => Ok(guest_shim::Direction::Bidirectional),
+        _ => Err(Error::InvalidArgument),
+    }
+}
+
+fn copy_in_of(number: c_int) -> Result<guest_shim::CopyIn, Error> {
+    match number {
+        0 => Ok(guest_shim::CopyIn::Keep),
+        1 => Ok(guest_shim::CopyIn::DeviceWritten),
+        _ => Err(Error::InvalidArgument),
+    }
+}
+
+impl Mapping {
+    fn of(mapping: &guest_shim::Mapping) -> Self {
+        let direction = match mapping.direction() {
+            guest_shim::Direction::ToDevice => Direction::ToDevice,
+            guest_shim::Direction::FromDevice => Direction::FromDevice,
+            guest_shim::Direction::Bidirectional => Direction::Bidirectional,
+        };
+        Self {
+            address: mapping.address(),
+            length: mapping.length(),
+            generation: mapping.generation(),
+            direction: direction as i32,
+            reserved: 0,
+        }
+    }
+
+    /// The shim's handle. It proves nothing; only private records are believed.
+    pub(crate) fn handle(&self) -> Result<guest_shim::Mapping, Error> {
+        Ok(guest_shim::Mapping::from_parts(
+            self.address,
+            self.length,
+            direction_of(self.direction)?,
+            self.generation,
+        ))
+    }
+}
+
+/// The arguments of a map, checked as far as C can get them wrong.
+struct Request {
+    buffer: NonNull<[u8]>,
+    direction: guest_shim::Direction,
+    copy_in: guest_shim::CopyIn,
+    constraints: guest_shim::Constraints,
+}
+
+impl Request {
+    /// # Safety
+    /// `constraints` is null, misaligned or initialised.
+    unsafe fn new(
+        buffer: *mut c_void,
+        length: usize,
+        direction: c_int,
+        copy_in: c_int,
+        constraints: *const Constraints,
+    ) -> Result<Self, Error> {
+        let start = NonNull::new(buffer.cast::<u8>()).ok_or(Error::InvalidArgument)?;
+        let wraps = start.addr().checked_add(length).is_none();
+        if wraps || isize::try_from(length).is_err() {
+            return Err(Error::InvalidRequest);
+        }
+        let constraints = if constraints.is_null() {
+            guest_shim::Constraints::NONE
+        } else {
+            // SAFETY: The caller's contract.
+            unsafe { input(constraints)? }.resolved()
+        };
+        Ok(Self {
+            buffer: NonNull::slice_from_raw_parts(start, length),
+            direction: direction_of(direction)?,
+            copy_in: copy_in_of(copy_in)?,
+            constraints,
+        })
+    }
+}
+
+impl Constraints {
+    const fn resolved(&self) -> guest_shim::Constraints {
+        guest_shim::Constraints {
+            min_align_mask: self.min_align_mask,
+            alignment: if self.alignment == 0 {
+                1
+            } else {
+                self.alignment
+            },
+            highest_address: match self.highest_address {
+                0 => u64::MAX,
+                highest => highest,
+            },
+        }
+    }
+}
+
+/// Makes `length` bytes at `buffer` reachable for a device, as `dma_map_single` does. Copies exactly these bytes into the
+/// pool where the direction or `copy_in` asks for it. Calls the service only to grow, and never sleeps.
+///
+/// `direction` is an `enum svsm_swiotlb_direction`, `copy_in` an `enum svsm_swiotlb_copy_in`; `constraints` may be null.
+/// `*mapping` is for the driver to keep; `mapping->address` is what the device gets. The copy is done when the function
+/// returns; a doorbell written after that needs no other barrier than the device itself asks for.
+///
+/// Errors: INVALID_ARGUMENT, INVALID_REQUEST, and those that `enum svsm_swiotlb_error` names for map; nothing is mapped
+/// then, though the pool may have grown.
+///
+/// # Safety
+/// `pool` is null or a pool; `constraints` is null or initialised; `mapping` is null or writable. Until the mapping is
+/// unmapped the buffer stays valid: for reads, and for writes too unless the direction is TO_DEVICE. Nothing else writes
+/// to it while this function, a sync or an unmap of the mapping runs. No part of the buffer lies in the window.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_map(
+    pool: *mut PoolStorage,
+    buffer: *mut c_void,
+    length: usize,
+    direction: c_int,
+    copy_in: c_int,
+    constraints: *const Constraints,
+    mapping: *mut Mapping,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let pool = unsafe { PoolStorage::get(pool)? };
+        let output = Output::required(mapping)?;
+        // SAFETY: The caller's contract.
+        let request = unsafe { Request::new(buffer, length, direction, copy_in, constraints)? };
+        // SAFETY: The caller's contract.
+        let mapped = unsafe {
+            pool.map(
+                request.buffer,
+                request.direction,
+                request.copy_in,
+                &request.constraints,
+            )?
+        };
+        // SAFETY: The caller's contract.
+        unsafe { output.set(Mapping::of(&mapped)) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// The same out of a reservation. Cannot fail while the reservation has an idle extent and the request has its shape;
+/// without an idle extent it falls back to `svsm_swiotlb_map`.
+///
+/// Errors: INVALID_ARGUMENT; INVALID_REQUEST for another shape or another pool's reservation; else as `svsm_swiotlb_map`.
+///
+/// # Safety
+/// As for `svsm_swiotlb_map`. `reservation` is null, or was filled by `svsm_swiotlb_reserve` and is not being cancelled.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_map_reserved(
+    pool: *mut PoolStorage,
+    reservation: *const Reservation,
+    buffer: *mut c_void,
+    length: usize,
+    direction: c_int,
+    copy_in: c_int,
+    constraints: *const Constraints,
+    mapping: *mut Mapping,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let pool = unsafe { PoolStorage::get(pool)? };
+        let output = Output::required(mapping)?;
+        // SAFETY: The caller's contract.
+        let reservation = unsafe { Reservation::get(reservation)? };
+        // SAFETY: The caller's contract.
+        let request = unsafe { Request::new(buffer, length, direction, copy_in, constraints)? };
+        // SAFETY: The caller's contract.
+        let mapped = unsafe {
+            pool.map_reserved(
+                reservation,
+                request.buffer,
+                request.direction,
+                request.copy_in,
+                &request.constraints,
+            )?
+        };
+        // SAFETY: The caller's contract.
+        unsafe { output.set(Mapping::of(&mapped)) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_and_enumerators_agree() {
+        for (direction, expected) in [
+            (Direction::ToDevice, guest_shim::Direction::ToDevice),
+            (Direction::FromDevice, guest_shim::Direction::FromDevice),
+            (
+                Direction::Bidirectional,
+                guest_shim::Direction::Bidirectional,
+            ),
+        ] {
+            assert_eq!(direction_of(direction as c_int), Ok(expected));
+            let mapping = guest_shim::Mapping::from_parts(1, 2, expected, 3);
+            assert_eq!(Mapping::of(&mapping).handle(), Ok(mapping));
+        }
+        for (copy_in, expected) in [
+            (CopyIn::Keep, guest_shim::CopyIn::Keep),
+            (CopyIn::DeviceWritten, guest_shim::CopyIn::DeviceWritten),
+        ] {
+            assert_eq!(copy_in_of(copy_in as c_int), Ok(expected));
+        }
+        for unknown in [c_int::MIN, -1, 0, 4, c_int::MAX] {
+            assert_eq!(direction_of(unknown), Err(Error::InvalidArgument));
+            assert!(unknown == 0 || copy_in_of(unknown) == Err(Error::InvalidArgument));
+        }
+    }
+
+    #[test]
+    fn zeroed_constraints_are_no_constraints() {
+        let zeroed = Constraints {
+            min_align_mask: 0,
+            alignment: 0,
+            highest_address: 0,
+        };
+        assert_eq!(zeroed.resolved(), guest_shim::Constraints::NONE);
+    }
+}

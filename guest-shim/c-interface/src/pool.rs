@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The pool in storage of the caller's, and what never changes about it.
+
+use core::ffi::c_int;
+
+use guest_shim::Pool;
+use protocol::identity::SharedAddressing;
+
+use crate::argument::{Output, input};
+use crate::callbacks::Callbacks;
+use crate::error::{Error, Outcome, number_of};
+
+/// Storage that a pool needs at most, for static arrays. `svsm_swiotlb_pool_bytes` is what this library really needs.
+pub const POOL_BYTES: usize = 4096;
+/// Alignment of that storage in bytes.
+pub const POOL_ALIGNMENT: usize = 128;
+
+const _: () = assert!(
+    size_of::<PoolStorage>() <= POOL_BYTES && align_of::<PoolStorage>() <= POOL_ALIGNMENT,
+    "static arrays of C callers are too small: raise POOL_BYTES or POOL_ALIGNMENT"
+);
+
+/// Calls come from several CPUs at the same time.
+const fn used_from_all_cpus<T: Send + Sync>() {}
+const _: () = used_from_all_cpus::<Pool<'static, Callbacks>>();
+
+/// What an attached pool's storage begins with, combined with its address: zeroed storage and a copy are no pools.
+const TAG: u64 = 0x7dd4_32f1_ec30_4975;
+
+/// An attachment to the service and the memory it has granted. Lives in storage of the caller's and is only used through
+/// the pointer that attach returned; a copy of it is no pool.
+#[derive(Debug)]
+pub struct PoolStorage {
+    tag: u64,
+    pool: Pool<'static, Callbacks>,
+}
+
+impl PoolStorage {
+    /// Moves a pool to where it stays; field by field, since a kernel's stack has no room for a second copy.
+    ///
+    /// # Safety
+    /// `storage` is valid for writes and aligned, and nothing else uses it from now on.
+    #[inline]
+    pub(crate) unsafe fn place(storage: *mut Self, pool: Pool<'static, Callbacks>) {
+        // SAFETY: By the caller's contract.
+        unsafe {
+            (&raw mut (*storage).pool).write(pool);
+            (&raw mut (*storage).tag).write(Self::tag_at(storage));
+        }
+    }
+
+    fn tag_at(storage: *const Self) -> u64 {
+        TAG ^ storage.addr() as u64
+    }
+
+    /// The pool behind a pointer from C.
+    ///
+    /// # Errors
+    /// [`Error::InvalidArgument`] for a null pointer, or for storage that no pool was attached in.
+    ///
+    /// # Safety
+    /// A pointer that is neither null nor misaligned points to storage in which a pool was attached and is still usable,
+    /// or to as many initialised bytes of another content.
+    pub(crate) unsafe fn get<'a>(
+        pointer: *const Self,
+    ) -> Result<&'a Pool<'static, Callbacks>, Error> {
+        let tag = pointer.cast::<u64>();
+        // SAFETY: Initialised by the caller's contract.
+        if *unsafe { input(tag)? } != Self::tag_at(pointer) {
+            return Err(Error::InvalidArgument);
+        }
+        // SAFETY: The tag says that a pool was attached here.
+        Ok(unsafe { &(*pointer).pool })
+    }
+}
+
+const _: () = assert!(
+    core::mem::offset_of!(PoolStorage, tag) == 0,
+    "the tag is read through a pointer to the storage"
+);
+
+/// A range of guest physical addresses, without the C-bit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Window {
+    /// First address.
+    pub base: u64,
+    /// Size in bytes.
+    pub bytes: u64,
+}
+
+/// What the service said at attach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Attachment {
+    /// Bytes an earlier kernel still holds; its devices may still write to them.
+    pub orphaned_bytes: u64,
+    /// Cap on granted bytes.
+    pub cap_bytes: u64,
+    /// Number of this attachment.
+    pub epoch: u32,
+    /// Features the service offers beyond version 1's base (docs/PROTOCOL.md, clause P-2.4).
+    pub features: u32,
+    /// 0: shared memory is mapped with the C-bit clear. 1: at its address plus 1 << `position`.
+    pub addressing: u32,
+    /// Position of the C-bit, or of the bit that is added.
+    pub position: u32,
+    /// 1 if nobody had attached before, else 0.
+    pub fresh: u32,
+    /// 0.
+    pub reserved: u32,
+}
+
+/// The range of addresses that the pool can ever use.
+///
+/// # Safety
+/// `pool` is null or a pool; `window` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_window(
+    pool: *const PoolStorage,
+    window: *mut Window,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let pool = unsafe { PoolStorage::get(pool)? };
+        let output = Output::required(window)?;
+        let window = Window {
+            base: pool.window().base(),
+            bytes: pool.window().bytes(),
+        };
+        // SAFETY: The caller's contract.
+        unsafe { output.set(window) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// Whether a device address lies in the pool's window: one compare. False for a null pool.
+///
+/// # Safety
+/// `pool` is null or a pool.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_contains(pool: *const PoolStorage, address: u64) -> bool {
+    // SAFETY: The caller's contract.
+    unsafe { PoolStorage::get(pool) }.is_ok_and(|pool| pool.contains(address))
+}
+
+/// What the service said at attach.
+///
+/// # Safety
+/// `pool` is null or a pool; `attachment` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_attachment(
+    pool: *const PoolStorage,
+    attachment: *mut Attachment,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let pool = unsafe { PoolStorage::get(pool)? };
+        let output = Output::required(attachment)?;
+        let said = pool.attachment();
+        let (addressing, position) = match said.addressing {
+            SharedAddressing::EncryptionBitClear(position) => (0, position),
+            SharedAddressing::AliasOffset(position) => (1, position),
+        };
+        let attachment = Attachment {
+            orphaned_bytes: said.orphaned_bytes,
+            cap_bytes: said.cap_bytes,
+            epoch: said.epoch,
+            features: said.features.into_bits(),
+            addressing,
+            position: position.into(),
+            fresh: said.fresh.into(),
+            reserved: 0,
+        };
+        // SAFETY: The caller's contract.
+        unsafe { output.set(attachment) };
+        Ok(())
+    };
+    number_of(answer())
+}

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * What a kernel lends the library. A real one has its own calling area and GHCB here and executes VMGEXIT; this one
+ * calls the service below. Chunks that are not granted hold a pattern, and a grant checks it: a stray write of the
+ * library to memory it does not hold ends the test.
+ */
+#include "machine.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define NOT_GRANTED 0x5a
+#define LEFT_OVER 0x77
+
+_Noreturn void fail(const char *file, int line, const char *cause)
+{
+    printf("%s:%d: %s\n", file, line, cause);
+    exit(1);
+}
+
+static uint8_t *chunk_memory(const struct machine *machine, uint64_t chunk)
+{
+    return machine->memory + chunk * CHUNK;
+}
+
+void machine_start(struct machine *machine)
+{
+    memset(machine, 0, sizeof *machine);
+    machine->memory = aligned_alloc(CHUNK, WINDOW_BYTES);
+    REQUIRE(machine->memory != NULL);
+    memset(machine->memory, NOT_GRANTED, WINDOW_BYTES);
+    machine->cap = WINDOW_BYTES;
+    REQUIRE(mtx_init(&machine->service, mtx_plain) == thrd_success);
+}
+
+void machine_stop(struct machine *machine)
+{
+    mtx_destroy(&machine->service);
+    free(machine->memory);
+    machine->memory = NULL;
+}
+
+uint64_t machine_granted(const struct machine *machine)
+{
+    uint64_t granted = 0;
+
+    for (uint64_t chunk = 0; chunk < CHUNKS; chunk++)
+        granted += machine->held[chunk] != 0 ? CHUNK : 0;
+    return granted;
+}
+
+uint8_t *machine_device(const struct machine *machine, uint64_t address)
+{
+    REQUIRE(address >= WINDOW_BASE && address < WINDOW_BASE + WINDOW_BYTES);
+    return machine->memory + (address - WINDOW_BASE);
+}
+
+/* 5.7: RCX = epoch << 32 | contiguous << 8 | window, RDX = at least, R8 = at most. */
+static uint64_t grow(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    bool contiguous = (registers->rcx >> 8 & 1) != 0;
+    uint64_t least = registers->rdx, most = registers->r8;
+    uint64_t room, start, run = 0;
+
+    if (least == 0 || least > most || (least | most) % CHUNK != 0 || (registers->rcx & 0xfffffeff) != 0)
+        return INVALID_PARAMETER;
+    if (registers->rcx >> 32 != machine->epoch)
+        return machine->epoch == 0 ? NOT_ATTACHED : STALE_EPOCH;
+    if (machine->grow_answer != 0)
+        return machine->grow_answer;
+    room = machine->cap > machine_granted(machine) ? machine->cap - machine_granted(machine) : 0;
+    least = contiguous ? least : CHUNK;
+    most = most < room ? most : room;
+    if (most < least)
+        return CAP_REACHED;
+    for (start = 0; start < CHUNKS; start++) {
+        for (run = 0; start + run < CHUNKS && run * CHUNK < most && machine->held[start + run] == 0;)
+            run++;
+        if (run * CHUNK >= least)
+            break;
+    }
+    if (start == CHUNKS)
+        return NO_CONTIGUOUS_RUN;
+    machine->generation++;
+    for (uint64_t chunk = start; chunk < start + run; chunk++) {
+        uint8_t *bytes = chunk_memory(machine, chunk);
+
+        for (uint64_t at = 0; at < CHUNK; at++)
+            REQUIRE(bytes[at] == NOT_GRANTED);
+        memset(bytes, LEFT_OVER, CHUNK);
+        machine->held[chunk] = machine->generation;
+    }
+    registers->rcx = WINDOW_BASE + start * CHUNK;
+    registers->rdx = run * CHUNK;
+    registers->r8 = machine->generation;
+    return SUCCESS;
+}
+
+/* 5.8: RCX = base, RDX = bytes, R8 = epoch << 32 | generation. */
+static uint64_t release(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    uint64_t first = (registers->rcx - WINDOW_BASE) / CHUNK, chunks = registers->rdx / CHUNK;
+
+    if (registers->r8 >> 32 != machine->epoch)
+        return STALE_EPOCH;
+    if (machine->release_answer != 0)
+        return machine->release_answer;
+    REQUIRE(registers->rcx >= WINDOW_BASE && first < CHUNKS && chunks >= 1 && chunks <= CHUNKS - first);
+    for (uint64_t chunk = first; chunk < first + chunks; chunk++)
+        if (machine->held[chunk] != (uint32_t)registers->r8)
+            return NOT_HELD;
+    for (uint64_t chunk = first; chunk < first + chunks; chunk++) {
+        machine->held[chunk] = 0;
+        memset(chunk_memory(machine, chunk), NOT_GRANTED, CHUNK);
+    }
+    registers->rcx = registers->rdx;
+    registers->r8 = 0;
+    return SUCCESS;
+}
+
+static uint64_t describe(const struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    switch (registers->rdx) {
+    case 0: /* geometry: base, bytes, log2 of the chunk size */
+        registers->rcx = WINDOW_BASE;
+        registers->rdx = WINDOW_BYTES;
+        registers->r8 = machine->small_chunks ? 12 : 21;
+        return SUCCESS;
+    case 1: /* usage: cap, granted, quarantined */
+        registers->rcx = machine->cap;
+        registers->rdx = machine_granted(machine);
+        registers->r8 = 0;
+        return SUCCESS;
+    case 2: /* work limits: units, entries, most bytes of one GROW */
+        registers->rcx = 4096;
+        registers->rdx = 253;
+        registers->r8 = 253 * CHUNK;
+        return SUCCESS;
+    default:
+        return INVALID_PARAMETER;
+    }
+}
+
+static uint64_t set_limits(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    uint64_t previous = machine->cap;
+
+    if (registers->rdx > WINDOW_BYTES || registers->rdx % CHUNK != 0)
+        return INVALID_PARAMETER;
+    machine->cap = registers->rdx;
+    registers->rcx = previous;
+    registers->rdx = 0;
+    return SUCCESS;
+}
+
+/* Serves one call of the protocol; P-4.7: the registers stay as they are where it is refused. */
+static uint64_t answer(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    uint64_t call = registers->rax & UINT32_MAX;
+
+    if (call < 16)
+        machine->calls[call]++;
+    switch (call) {
+    case CALL_IDENTIFY:
+        registers->rcx = UINT64_C(0x7dd432f1ec304975);
+        registers->rdx = UINT64_C(0xac6a7fe46323e39a) ^ (machine->another_uuid ? 1 : 0);
+        registers->r8 = UINT64_C(51) << 24 | 1 << 8 | 1;
+        return SUCCESS;
+    case CALL_DESCRIBE:
+        return describe(machine, registers);
+    case CALL_ATTACH:
+        if (machine->attach_answer != 0)
+            return machine->attach_answer;
+        machine->epoch++;
+        registers->rcx = machine->attach_epoch_zero ? 0 : machine->epoch;
+        registers->rdx = machine->epoch == 1 ? 1 : 0;
+        registers->r8 = 0;
+        return SUCCESS;
+    case CALL_GROW:
+        return grow(machine, registers);
+    case CALL_RELEASE:
+        return release(machine, registers);
+    case CALL_SET_LIMITS:
+        return set_limits(machine, registers);
+    default:
+        return UNSUPPORTED_CALL;
+    }
+}
+
+/* The interrupt flag of this CPU. */
+static _Thread_local bool interrupts_off;
+
+static int machine_call(void *context, struct svsm_swiotlb_call_registers *registers)
+{
+    struct machine *machine = context;
+    uint64_t protocol = registers->rax >> 32;
+
+    REQUIRE(!interrupts_off);
+    if (machine->not_run)
+        return -1;
+    REQUIRE(mtx_lock(&machine->service) == thrd_success);
+    if (registers->rax == 6) { /* the core protocol's QUERY_PROTOCOL (P-1.3) */
+        bool ours = registers->rcx >> 32 == 0x40000001 && !machine->not_offered;
+
+        registers->rcx = ours ? UINT64_C(1) << 32 | 1 : 0;
+        registers->rax = SUCCESS;
+    } else if (protocol != 0x40000001) {
+        registers->rax = UNSUPPORTED_PROTOCOL;
+    } else {
+        registers->rax = answer(machine, registers);
+    }
+    REQUIRE(mtx_unlock(&machine->service) == thrd_success);
+    return 0;
+}
+
+static size_t machine_cpu(void *context)
+{
+    struct machine *machine = context;
+    size_t asked = (size_t)atomic_fetch_add(&machine->cpu_asked, 1);
+
+    /* A hint that is sometimes wrong. */
+    return asked % 5 == 4 ? SIZE_MAX : asked & 1;
+}
+
+static size_t machine_interrupts_save(void *context)
+{
+    size_t saved = interrupts_off;
+
+    (void)context;
+    interrupts_off = true;
+    return saved;
+}
+
+static void machine_interrupts_restore(void *context, size_t saved)
+{
+    (void)context;
+    REQUIRE(interrupts_off);
+    interrupts_off = saved != 0;
+}
+
+static void *machine_translate(void *context, uint64_t address, uint64_t bytes)
+{
+    struct machine *machine = context;
+
+    REQUIRE(address == WINDOW_BASE && bytes == WINDOW_BYTES);
+    return machine->unmapped ? NULL : machine->memory;
+}
+
+static void machine_copy_to_pool(void *context, void *pool, const void *buffer, size_t bytes)
+{
+    struct machine *machine = context;
+
+    REQUIRE(!interrupts_off);
+    machine->copied_in += bytes;
+    memcpy(pool, buffer, bytes);
+}
+
+static void machine_copy_from_pool(void *context, void *buffer, const void *pool, size_t bytes)
+{
+    struct machine *machine = context;
+    void (*interrupt)(void *) = machine->interrupt;
+
+    REQUIRE(!interrupts_off);
+    machine->copied_out += bytes;
+    machine->interrupt = NULL;
+    memcpy(buffer, pool, bytes / 2);
+    if (interrupt != NULL)
+        interrupt(machine->interrupt_argument);
+    memcpy((uint8_t *)buffer + bytes / 2, (const uint8_t *)pool + bytes / 2, bytes - bytes / 2);
+}
+
+struct svsm_swiotlb_platform machine_platform(struct machine *machine, bool own_copies)
+{
+    return (struct svsm_swiotlb_platform){
+        .context = machine,
+        .call = machine_call,
+        .cpu = own_copies ? machine_cpu : NULL,
+        .interrupts_save = machine_interrupts_save,
+        .interrupts_restore = machine_interrupts_restore,
+        .translate = machine_translate,
+        .copy_to_pool = own_copies ? machine_copy_to_pool : NULL,
+        .copy_from_pool = own_copies ? machine_copy_from_pool : NULL,
+    };
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The committed header is the one that belongs to the sources.
+
+use std::collections::BTreeSet;
+
+#[path = "../../examples/generate_header/render.rs"]
+mod render;
+
+/// Names of the functions that the committed header declares.
+pub fn functions() -> BTreeSet<String> {
+    let text = std::fs::read_to_string(render::committed()).expect("the header is committed");
+    text.lines()
+        .filter(|line| line.starts_with(|first: char| first.is_ascii_lowercase()))
+        .filter_map(|line| line.split_once('(').map(|(before, _)| before))
+        .filter_map(|before| before.rsplit([' ', '*']).next())
+        .filter(|name| name.starts_with("svsm_swiotlb_"))
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn header_matches_the_sources() {
+    let wanted = render::render().unwrap_or_else(|cause| panic!("cbindgen: {cause}"));
+    let committed = std::fs::read_to_string(render::committed()).unwrap_or_default();
+    assert!(
+        committed == wanted,
+        "{} differs from the sources: run `make header`",
+        render::committed().display()
+    );
+}

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! S5: an operation is interrupted at every one of its atomic steps by another operation on the same CPU.
+//!
+//! The atomics of unit tests call a hook before each access (`atomic.rs`). An operation is run again and again, each time
+//! with the interrupt one step later, until it ends before the interrupt comes. While the shim has interrupts off the
+//! interrupt is pending, as on a processor.
+
+use core::cell::{Cell, RefCell};
+use std::boxed::Box;
+use std::vec::Vec;
+
+use super::buffer::{Buffer, pattern};
+use super::machine::{Machine, interrupts_are_off, map};
+use crate::atomic::stepped;
+use crate::{CHUNK_BYTES, Config, Direction, Mapping, Pool, UnmapError};
+
+const BOTH: Direction = Direction::Bidirectional;
+
+std::thread_local! {
+    /// Steps until the interrupt.
+    static STEPS: Cell<usize> = const { Cell::new(0) };
+    static HANDLER: RefCell<Option<Box<dyn FnOnce()>>> = const { RefCell::new(None) };
+}
+
+fn step() {
+    if STEPS.get() > 0 {
+        STEPS.set(STEPS.get() - 1);
+    } else if !interrupts_are_off()
+        && let Some(handler) = HANDLER.take()
+    {
+        stepped::set_hook(None);
+        handler();
+    }
+}
+
+/// Runs `operation` with an interrupt after `steps` steps, if it has so many. Whether it had.
+fn interrupted<R>(
+    steps: usize,
+    handler: impl FnOnce(),
+    operation: impl FnOnce() -> R,
+) -> (R, bool) {
+    let handler: Box<dyn FnOnce()> = Box::new(handler);
+    // SAFETY: Taken out below, before anything that the handler borrows goes.
+    let handler: Box<dyn FnOnce() + 'static> = unsafe { core::mem::transmute(handler) };
+    STEPS.set(steps);
+    HANDLER.set(Some(handler));
+    stepped::set_hook(Some(step));
+    let result = operation();
+    stepped::set_hook(None);
+    (result, HANDLER.take().is_none())
+}
+
+/// Runs `round` with the interrupt at step 0, 1, 2 and so on until it no longer comes. Returns how often it came.
+fn at_every_step(round: impl Fn(usize) -> bool) -> usize {
+    (0..100_000)
+        .find(|steps| !round(*steps))
+        .expect("an operation that ends")
+}
+
+/// A whole life of a mapping: mapped, written by the device, unmapped.
+fn life(machine: &Machine, pool: &Pool<'_, &Machine>, length: usize, seed: usize) {
+    let buffer = Buffer::filled(length, seed);
+    let mapping = map(pool, &buffer, BOTH).unwrap();
+    assert_eq!(
+        machine.device_read(mapping.address(), length),
+        pattern(length, seed)
+    );
+    machine.device_write(mapping.address(), &pattern(length, seed + 1));
+    pool.unmap(mapping).unwrap();
+    assert_eq!(buffer.read(), pattern(length, seed + 1));
+}
+
+fn config(cpus: usize) -> Config {
+    Config {
+        cpus,
+        initial_bytes: 2 * CHUNK_BYTES,
+        ..Config::default()
+    }
+}
+
+const LENGTHS: [usize; 4] = [100, 3000, 4096, 40_000];
+
+#[test]
+fn s5_a_map_is_interrupted_by_a_whole_life_of_another() {
+    for (cpus, length, nested) in cases() {
+        let machine = Machine::new(4);
+        let pool = machine.pool(config(cpus));
+        let came = at_every_step(|steps| {
+            let buffer = Buffer::filled(length, 1);
+            let (mapping, came) = interrupted(
+                steps,
+                || life(&machine, &pool, nested, 5),
+                || map(&pool, &buffer, BOTH).unwrap(),
+            );
+            assert_eq!(
+                machine.device_read(mapping.address(), length),
+                pattern(length, 1)
+            );
+            pool.unmap(mapping).unwrap();
+            // From empty caches and from full ones.
+            if steps % 2 == 0 {
+                pool.empty_caches();
+            }
+            came
+        });
+        assert!(came > 12, "{came} steps");
+        assert_eq!(pool.statistics().used_bytes, 0);
+    }
+}
+
+#[test]
+fn s5_an_unmap_is_interrupted_by_mappings_that_stay() {
+    for (cpus, length, nested) in cases() {
+        let machine = Machine::new(4);
+        let pool = machine.pool(config(cpus));
+        let came = at_every_step(|steps| {
+            let buffers = [Buffer::filled(length, 1), Buffer::filled(nested, 2)];
+            let mapping = map(&pool, &buffers[0], BOTH).unwrap();
+            machine.device_write(mapping.address(), &pattern(length, 3));
+            let stays = Cell::new(None);
+            let (unmapped, came) = interrupted(
+                steps,
+                || stays.set(Some(map(&pool, &buffers[1], BOTH).unwrap())),
+                || pool.unmap(mapping),
+            );
+            unmapped.unwrap();
+            assert_eq!(buffers[0].read(), pattern(length, 3));
+            // Whoever comes next does not get the place of the one that stays.
+            life(&machine, &pool, length, 7);
+            if let Some(stays) = stays.get() {
+                assert_eq!(
+                    machine.device_read(stays.address(), nested),
+                    pattern(nested, 2)
+                );
+                pool.unmap(stays).unwrap();
+            }
+            came
+        });
+        assert!(came > 10, "{came} steps");
+        assert_eq!(pool.statistics().used_bytes, 0);
+    }
+}
+
+#[test]
+fn s2_an_unmap_interrupted_by_an_unmap_of_the_same_mapping_succeeds_once() {
+    for (cpus, length, _) in cases() {
+        let machine = Machine::new(4);
+        let pool = machine.pool(config(cpus));
+        let came = at_every_step(|steps| {
+            let buffer = Buffer::filled(length, 1);
+            let mapping = map(&pool, &buffer, BOTH).unwrap();
+            machine.device_write(mapping.address(), &pattern(length, 3));
+            let second = Cell::new(None);
+            let by_handle = steps % 2 == 0;
+            let (first, came) = interrupted(
+                steps,
+                || second.set(Some(unmap(&pool, mapping, by_handle))),
+                || pool.unmap(mapping),
+            );
+            let both = [Some(first), second.get()];
+            let good = both.iter().flatten().filter(|one| one.is_ok()).count();
+            assert_eq!(good, 1, "{both:?}");
+            assert_eq!(buffer.read(), pattern(length, 3));
+            assert_eq!(pool.statistics().used_bytes, 0);
+            came
+        });
+        assert!(came > 10, "{came} steps");
+        assert_eq!(pool.statistics().maps, pool.statistics().unmaps);
+    }
+}
+
+#[test]
+fn s5_emptying_the_caches_and_giving_back_are_interrupted() {
+    let machine = Machine::new(4);
+    let pool = machine.pool(config(2));
+    let came = at_every_step(|steps| {
+        for length in LENGTHS {
+            life(&machine, &pool, length, 1);
+        }
+        let buffer = Buffer::filled(5000, 2);
+        let stays = Cell::new(None);
+        let ((), came) = interrupted(
+            steps,
+            || {
+                life(&machine, &pool, 100, 3);
+                stays.set(Some(map(&pool, &buffer, BOTH).unwrap()));
+            },
+            || {
+                pool.give_back();
+            },
+        );
+        if let Some(stays) = stays.get() {
+            assert_eq!(machine.device_read(stays.address(), 5000), pattern(5000, 2));
+            pool.unmap(stays).unwrap();
+        }
+        came
+    });
+    assert!(came > 100, "{came} steps");
+    pool.give_back();
+    assert_eq!((machine.granted(), pool.statistics().used_bytes), (0, 0));
+}
+
+fn unmap(pool: &Pool<'_, &Machine>, mapping: Mapping, by_handle: bool) -> Result<(), UnmapError> {
+    if by_handle {
+        pool.unmap(mapping)
+    } else {
+        pool.unmap_address(mapping.address(), mapping.length(), mapping.direction())
+    }
+}
+
+/// CPUs, length of the interrupted mapping, length of the other.
+fn cases() -> Vec<(usize, usize, usize)> {
+    let mut cases = Vec::new();
+    for cpus in [1, 2] {
+        for length in LENGTHS {
+            for nested in [length, 3000, 40_000] {
+                cases.push((cpus, length, nested));
+            }
+        }
+    }
+    cases
+}
