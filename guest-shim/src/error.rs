@@ -51,11 +51,11 @@ impl core::error::Error for MapError {}
 /// Why an unmap, sync or free was refused. Only private records are asked, never the pool.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum UnmapError {
-    /// Not an address of the window, or nothing was ever handed out there.
+    /// Not an address of the window, not the first byte of what is handed out there, or nothing is.
     UnknownAddress,
-    /// What was handed out there has been given back already.
+    /// What was handed out there last has been given back already.
     AlreadyUnmapped,
-    /// The handle is older than what the address stands for now.
+    /// The handle is older than what the address stands for now: something else, or free memory.
     StaleHandle,
     /// Mapped with another length.
     WrongLength,

@@ -21,6 +21,32 @@ impl CacheCounters {
     }
 }
 
+/// What ends when room is given back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// A mapping of which this many bytes were copied out.
+    Mapping(u64),
+    /// A shared buffer.
+    SharedBuffer,
+}
+
+impl Ended {
+    #[inline]
+    fn count(self, counters: &CacheCounters, taken: &Taken, reservation: u8) {
+        match self {
+            Self::Mapping(copied) => {
+                CacheCounters::add(&counters.unmaps, 1);
+                CacheCounters::add(&counters.bytes_out, copied);
+            }
+            Self::SharedBuffer => CacheCounters::add(&counters.shared_buffers, u64::MAX),
+        }
+        // Reserved room counts as used whether it is mapped or not.
+        if reservation == 0 {
+            CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
+        }
+    }
+}
+
 impl<P: Platform> Pool<'_, P> {
     /// Takes what a request needs; `count` enters it into the counters.
     ///
@@ -104,38 +130,38 @@ impl<P: Platform> Pool<'_, P> {
         })
     }
 
-    /// Gives room back; `count` enters it into the counters.
+    /// Gives room back.
     #[inline(always)]
-    pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
+    pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, ended: Ended) {
         if let Taken::Slot(class, slot) = *taken
             && reservation == 0
             && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
-            count(held.counters());
+            ended.count(held.counters(), taken, reservation);
             if !held.push(class, slot) {
                 self.push_full(&held, class, slot);
             }
         } else {
-            self.put_any(taken, reservation, count);
+            self.put_any(taken, reservation, ended);
         }
     }
 
     /// The same for what is no slot, or bypasses the caches.
     #[inline(never)]
-    fn put_any(&self, taken: &Taken, reservation: u8, count: impl Fn(&CacheCounters)) {
+    fn put_any(&self, taken: &Taken, reservation: u8, ended: Ended) {
         if let Taken::Extent(extent) = *taken
             && reservation == 0
             && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
-            count(held.counters());
+            ended.count(held.counters(), taken, reservation);
             held.push_extent(extent, self.shared.cached_units(), |older| {
                 self.give_central(&Taken::Extent(older));
             });
         } else {
             self.put_uncached(taken, reservation);
-            self.count(count);
+            self.count(|counters| ended.count(counters, taken, reservation));
         }
     }
 

@@ -9,6 +9,7 @@ use crate::constraints::Constraints;
 use crate::error::{MapError, UnmapError};
 use crate::platform::Platform;
 use crate::pool::Pool;
+use crate::room::Ended;
 use crate::shared_memory;
 
 /// What is copied over the old contents of shared memory before it is handed out.
@@ -174,10 +175,7 @@ impl<P: Platform> Pool<'_, P> {
             return Err(UnmapError::Busy);
         }
         let taken = found.place.taken;
-        self.put_room(&taken, found.place.reservation, |counters| {
-            CacheCounters::add(&counters.shared_buffers, u64::MAX);
-            CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
-        });
+        self.put_room(&taken, found.place.reservation, Ended::SharedBuffer);
         Ok(())
     }
 

@@ -4,7 +4,7 @@
 //! Only private records decide where bytes go and how many (invariant S2). A handle that is wrong in any way is always
 //! detected; a bare address is too, unless its slot has been handed out again with equal length and direction.
 
-use crate::allocator::{CacheCounters, Kind};
+use crate::allocator::Kind;
 use crate::claim::{Expected, Match};
 use crate::constraints::{CopyIn, Direction};
 use crate::error::UnmapError;
@@ -12,6 +12,7 @@ use crate::geometry::to_index;
 use crate::map::Mapping;
 use crate::platform::Platform;
 use crate::pool::Pool;
+use crate::room::Ended;
 
 /// How much comes back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -123,14 +124,7 @@ impl<P: Platform> Pool<'_, P> {
             record.retire(found.seen);
         }
         let taken = found.place.taken;
-        let reservation = found.place.reservation;
-        self.put_room(&taken, reservation, |counters| {
-            CacheCounters::add(&counters.unmaps, 1);
-            CacheCounters::add(&counters.bytes_out, bytes);
-            if reservation == 0 {
-                CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
-            }
-        });
+        self.put_room(&taken, found.place.reservation, Ended::Mapping(bytes));
         Ok(())
     }
 

@@ -117,16 +117,17 @@ impl<'a> Tables<'a> {
         if tag.reservation() != 0 {
             return None;
         }
-        // Whether slots are small is as good as random, so nothing from here on branches on it.
+        // Whether slots are small is as good as random, so nothing from here on branches on it: the word of a unit that has
+        // no block is read in vain.
         let small = class.is_small();
-        let block = if small { self.block_number(unit) } else { 0 };
+        let block = self.block_number(unit);
         let in_block = self.in_block(block, in_slab);
         let in_unit = RecordNumber::of_unit(unit_of(offset));
         let number = if small { in_block } else { in_unit };
         let record = self.record(number)?;
         let state = record.state();
         // Read after the state, as `is_current` says.
-        let is_current = self.tag(unit) == tag && (!small | (self.block_number(unit) == block));
+        let is_current = (self.tag(unit) == tag) & (!small | (self.block_number(unit) == block));
         let slot = Slot {
             offset,
             record: number,

@@ -300,11 +300,13 @@ impl Record {
     }
 
     /// The word for lists; only where nothing is handed out.
+    #[inline]
     pub fn word(&self) -> u64 {
         self.word.load(Ordering::Relaxed)
     }
 
     /// Sets the word for lists; only where nothing is handed out.
+    #[inline]
     pub fn set_word(&self, word: u64) {
         self.word.store(word, Ordering::Relaxed);
     }

@@ -47,21 +47,25 @@ impl<'a> Shared<'a> {
     }
 
     /// Holds the cache of a CPU, or the next one; `None` if both are held. The CPU number may be any.
-    #[inline]
+    #[inline(always)]
     pub fn hold(&self, cpu: usize) -> Option<Held<'a>> {
+        match self.caches.get(cpu).and_then(CpuCache::hold) {
+            Some(held) => Some(held),
+            None => self.hold_another(cpu),
+        }
+    }
+
+    #[cold]
+    fn hold_another(&self, cpu: usize) -> Option<Held<'a>> {
         let count = self.caches.len();
-        let mut index = if cpu < count {
-            cpu
+        let next = |index: usize| if index + 1 < count { index + 1 } else { 0 };
+        let index = if cpu < count {
+            next(cpu)
         } else {
             cpu.checked_rem(count)?
         };
-        for _ in 0..2 {
-            if let Some(held) = self.caches.get(index)?.hold() {
-                return Some(held);
-            }
-            index = if index + 1 < count { index + 1 } else { 0 };
-        }
-        None
+        let tried = self.caches.get(index)?.hold();
+        tried.or_else(|| self.caches.get(next(index))?.hold())
     }
 
     /// Whether what is given back has to bypass the caches. Since it began nothing has been put into them.

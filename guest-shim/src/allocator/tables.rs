@@ -164,8 +164,8 @@ const _: () = assert!(cfg!(loom) || size_of::<BlockHeader>() == 12);
 /// Bytes of private metadata for a window: 1 % of it, or what the caches of the CPUs and one record for each 2 KiB need
 /// where that is more.
 ///
-/// What is left of the 1 % holds records for mappings below 2 KiB: one for about 13 KiB of window at 2 CPUs and 64 MiB.
-/// When they run out such mappings take 2 KiB each; use [`metadata_bytes_with_small`] for more.
+/// What is left of the 1 % holds records for mappings below 2 KiB: one for each 16 KiB of a window of 64 MiB with 2 CPUs,
+/// one for each 8 KiB of a large one. When they run out such mappings take 2 KiB each; use [`metadata_bytes_with_small`] for more.
 pub const fn metadata_bytes(window_bytes: u64, cpus: usize) -> usize {
     let chunks = to_index(window_bytes.div_ceil(CHUNK_BYTES));
     let least = fixed_bytes(chunks, cpus);
