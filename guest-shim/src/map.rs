@@ -113,7 +113,7 @@ impl<P: Platform> Pool<'_, P> {
             let held = self.shared.hold(self.platform.cpu())?;
             let (class, slot) = match held.pop(class) {
                 Some(slot) => (class, slot),
-                None if self.shared.is_out_of_blocks() => {
+                None if self.shared.is_exhausted(class) => {
                     let larger = class.whole()?;
                     (larger, held.pop(larger)?)
                 }

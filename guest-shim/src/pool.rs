@@ -31,7 +31,11 @@ impl State<'_> {
             Taken::Extent(extent) => self.central.put_extent(extent),
         }
         shared.note_return();
-        shared.note_blocks(self.central.is_out_of_blocks());
+        if !self.central.is_out_of_blocks() {
+            shared.note_supply(None);
+        } else if let Taken::Slot(class, _) = taken {
+            shared.note_supply(Some(*class));
+        }
     }
 
     /// Takes what a request needs, if there is room for it.

@@ -10,7 +10,7 @@ use crate::allocator::{
 use crate::atomic::{AtomicU64, Ordering};
 use crate::error::MapError;
 use crate::platform::Platform;
-use crate::pool::Pool;
+use crate::pool::{Pool, State};
 
 impl CacheCounters {
     /// Adds to a counter. The caller holds the cache, or the central lock for the stray counters, so nobody else writes.
@@ -44,6 +44,25 @@ impl Ended {
         if reservation == 0 {
             CacheCounters::add(&counters.used, taken.bytes().wrapping_neg());
         }
+    }
+}
+
+impl State<'_> {
+    /// Takes a slot of a class, and more of them into a cache that has none.
+    fn fill(&mut self, held: &Held<'_>, class: ClassIndex) -> Option<Slot> {
+        let mut taken = None;
+        let batch = class.class().cached.div_ceil(2);
+        self.central.take_slots(class, batch, |slot| {
+            // Half as many as there is room for, into an empty stack: each one but the last finds its place. The last is
+            // handed out.
+            if let Some(before) = taken.replace(slot) {
+                held.push(class, before);
+            }
+        });
+        if taken.is_some() {
+            self.counters.served();
+        }
+        taken
     }
 }
 
@@ -106,27 +125,16 @@ impl<P: Platform> Pool<'_, P> {
             return None;
         }
         self.with_state(|state| {
-            let larger = class.whole().filter(|_| class.class().is_small());
-            [Some(class), larger]
-                .into_iter()
-                .flatten()
-                .find_map(|class| {
-                    // The larger class may have some.
-                    if let Some(slot) = held.pop(class) {
-                        return Some((class, slot));
-                    }
-                    let mut taken = None;
-                    let batch = class.class().cached.div_ceil(2);
-                    state.central.take_slots(class, batch, |slot| {
-                        // Half as many as there is room for, into an empty stack: each one but the last finds its place.
-                        // The last is handed out.
-                        if let Some(before) = taken.replace(slot) {
-                            held.push(class, before);
-                        }
-                    });
-                    self.shared.note_blocks(state.central.is_out_of_blocks());
-                    taken.map(|slot| (class, slot))
-                })
+            let slot = state.fill(held, class).map(|slot| (class, slot));
+            if slot.is_some() || !class.class().is_small() {
+                return slot;
+            }
+            if state.central.is_out_of_blocks() {
+                self.shared.note_exhausted(class);
+            }
+            let larger = class.whole()?;
+            let slot = held.pop(larger).or_else(|| state.fill(held, larger))?;
+            Some((larger, slot))
         })
     }
 

@@ -179,7 +179,9 @@ impl ClassIndex {
 mod tests {
     use super::*;
 
-    #[inline]
+    /// Every value, but for an interpreter.
+    const STEP: usize = if cfg!(miri) { 61 } else { 1 };
+
     fn class(length: u64) -> &'static Class {
         ClassIndex::for_length(length).unwrap().class()
     }
@@ -190,7 +192,7 @@ mod tests {
 
     #[test]
     fn every_length_gets_the_smallest_slot_that_holds_it() {
-        for length in 1..=LARGEST_SLOT_BYTES {
+        for length in (1..=LARGEST_SLOT_BYTES).step_by(STEP) {
             let index = ClassIndex::for_length(length).unwrap();
             let size = u64::from(index.class().size);
             assert!(size >= length, "{length} in {size}");
@@ -233,7 +235,7 @@ mod tests {
     #[test]
     fn division_by_multiplication_is_exact() {
         for class in all() {
-            for offset in 0..u64::from(class.units) * UNIT_BYTES {
+            for offset in (0..u64::from(class.units) * UNIT_BYTES).step_by(STEP) {
                 assert_eq!(
                     u64::from(class.slot_at(offset)),
                     offset / u64::from(class.size)

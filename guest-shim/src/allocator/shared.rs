@@ -2,6 +2,7 @@
 //! What all CPUs use without the central lock: the tables, the caches, and whether memory is scarce.
 
 use super::cache::{CacheCounters, CpuCache, Held};
+use super::class::ClassIndex;
 use super::tables::{Metadata, Tables};
 use crate::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::geometry::{CHUNK_BYTES, UNIT_BYTES};
@@ -26,8 +27,8 @@ pub(crate) struct Shared<'a> {
     /// Give-backs that still bypass the caches. Written under the central lock; zero, and therefore in every CPU's cache,
     /// while nothing has failed lately.
     scarce: AtomicU32,
-    /// 1 while there are no records for more small slots. Written under the central lock.
-    out_of_blocks: AtomicU32,
+    /// A bit for each class of small slots of which there are none, nor records for more. Written under the central lock.
+    exhausted: AtomicU64,
     /// Most units of extents in one cache. Written under the central lock, when the pool grows or shrinks.
     cached_units: AtomicU32,
 }
@@ -41,7 +42,7 @@ impl<'a> Shared<'a> {
             stray: CacheCounters::default(),
             metadata_bytes: metadata.bytes,
             scarce: AtomicU32::new(0),
-            out_of_blocks: AtomicU32::new(0),
+            exhausted: AtomicU64::new(0),
             cached_units: AtomicU32::new(LEAST_CACHED_UNITS),
         }
     }
@@ -90,16 +91,24 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Whether small slots have to be replaced by larger ones, for want of records.
+    /// Whether a class of small slots has none and can get none for want of records, so that larger ones have to do.
     #[inline]
-    pub fn is_out_of_blocks(&self) -> bool {
-        self.out_of_blocks.load(Ordering::Relaxed) != 0
+    pub fn is_exhausted(&self, class: ClassIndex) -> bool {
+        self.exhausted.load(Ordering::Relaxed) >> class.index() & 1 != 0
     }
 
-    /// There are, or are not, records for more small slots.
-    pub fn note_blocks(&self, none: bool) {
-        if self.is_out_of_blocks() != none {
-            self.out_of_blocks.store(none.into(), Ordering::Relaxed);
+    /// That is so.
+    pub fn note_exhausted(&self, class: ClassIndex) {
+        let classes = self.exhausted.load(Ordering::Relaxed);
+        self.exhausted.store(classes | 1 << class.index(), Ordering::Relaxed);
+    }
+
+    /// That is so no longer: for one class, or for all.
+    pub fn note_supply(&self, class: Option<ClassIndex>) {
+        let classes = self.exhausted.load(Ordering::Relaxed);
+        if classes != 0 {
+            let left = class.map_or(0, |class| classes & !(1 << class.index()));
+            self.exhausted.store(left, Ordering::Relaxed);
         }
     }
 

@@ -2,6 +2,8 @@
 //! The shim on a small machine: a service in memory, and a window that really is one.
 #![expect(clippy::cast_possible_truncation, reason = "small numbers of tests")]
 
+use proptest::prelude::ProptestConfig;
+
 mod attach;
 mod buffer;
 mod growth;
@@ -16,3 +18,12 @@ mod reservation;
 mod service;
 #[cfg(feature = "virtio")]
 mod virtio;
+
+/// How many cases of a property are tried: few, and no file is written, where an interpreter runs them.
+pub(crate) fn cases(count: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases: if cfg!(miri) { 2 } else { count },
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}

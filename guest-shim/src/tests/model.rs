@@ -6,6 +6,7 @@ use std::vec::Vec;
 
 use super::buffer::{Buffer, pattern};
 use super::machine::{Machine, map_with};
+use super::cases;
 use super::memory::BASE;
 use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, Mapping, Pool};
 
@@ -307,7 +308,7 @@ impl Model<'_> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(cases(32))]
     #[test]
     fn random_use_agrees_with_the_model(actions in proptest::collection::vec(action(), 1..120)) {
         let machine = Machine::new(CHUNKS);

@@ -8,6 +8,7 @@ use std::vec::Vec;
 use super::*;
 use crate::allocator::record::Record;
 use crate::atomic::AtomicU16;
+use crate::tests::cases;
 
 const UNITS: usize = 3000;
 
@@ -96,7 +97,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
     #[test]
     fn random_use_agrees_with_an_array(
         steps in proptest::collection::vec((any::<bool>(), 1_u32..140, 0_u32..5, any::<u32>()), 1..150),
