@@ -11,6 +11,7 @@ RAM    ?= accepted
 CPUS   ?= 1
 RESTRICTED_INJECTION ?= on
 RUNFLAGS ?=
+PEERS  ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -27,14 +28,15 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu images igvm disk run test test-host test-qemu lint lint-source fmt doc qemu-snp clean
+.PHONY: help setup setup-qemu images igvm disk run test test-host test-loom test-qemu miri fuzz bench bench-quick \
+        bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
 	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 22
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 	@printf '\nvariables of `make run` and `make igvm`:\n'
 	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -60,26 +62,44 @@ run: setup-qemu igvm $(if $(DISK),,disk) ## Boot the image on the emulated SNP m
 	@$(RUNNER) run --igvm $(IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/disk.img)" \
 		--memory $(MEM) --report $(REPORT) $(RUNFLAGS)
 
-test: setup-qemu test-host test-qemu ## Every test: unit, property and model tests, then the images on QEMU
+test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and model tests, then the images on QEMU
 
 test-host: setup ## The tests that need no QEMU
 	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration
 	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
 	@$(CARGO) test -p integration
 
+test-loom: ## What CPUs share in the shim, in every order of accesses
+	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
+
 test-qemu: setup-qemu igvm ## The tests that boot the images on QEMU
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
+
+bench: setup ## Measure the shim beside limits and other allocators; PEERS="a.so b.so" adds shared objects
+	@$(CARGO) run --release --quiet -p bench -- --output $(REPORT)/bench $(foreach so,$(PEERS),--peer $(so))
+
+bench-quick: setup ## The same with fewer sizes and rounds
+	@$(CARGO) run --release --quiet -p bench -- --quick --output $(REPORT)/bench $(foreach so,$(PEERS),--peer $(so))
+
+bench-operations: setup ## The operations one by one, by criterion
+	@$(CARGO) bench --quiet -p bench
+
+bench-instructions: setup ## The costs in instructions, under valgrind
+	@$(CARGO) run --release --quiet -p bench --bin bench-instructions
 
 lint: setup lint-source ## Formatting, clippy on every target, source rules
 	@$(CARGO) fmt --all --check
 	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
-	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim --lib --target $(NONE) -- -D warnings
+	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c --lib --target $(NONE) -- -D warnings
 	@echo 'lint: ok'
 
 lint-source:
 	@scripts/check-source.sh
+
+header: ## Write the C header from the Rust sources
+	@$(CARGO) run --quiet -p guest-shim-c --example generate_header
 
 fmt: ## Format the sources
 	@$(CARGO) fmt --all

@@ -10,7 +10,8 @@ use crate::allocator::record::Record;
 use crate::atomic::AtomicU16;
 use crate::tests::cases;
 
-const UNITS: usize = 3000;
+const UNITS: usize = if cfg!(miri) { 1100 } else { 3000 };
+const STEPS: usize = if cfg!(miri) { 12 } else { 150 };
 
 /// The lists, and which units are free.
 struct Model {
@@ -100,7 +101,7 @@ proptest! {
     #![proptest_config(cases(64))]
     #[test]
     fn random_use_agrees_with_an_array(
-        steps in proptest::collection::vec((any::<bool>(), 1_u32..140, 0_u32..5, any::<u32>()), 1..150),
+        steps in proptest::collection::vec((any::<bool>(), 1_u32..140, 0_u32..5, any::<u32>()), 1..STEPS),
     ) {
         let mut model = Model::new();
         for (take, length, align, pick) in steps {

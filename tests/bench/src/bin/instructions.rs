@@ -1,0 +1,364 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What a map and its unmap cost in instructions, counted by valgrind: no clock, so the same on a busy machine.
+//!
+//! Every case runs in a process of its own under callgrind, which counts only inside [`counted_pairs`]. The counts
+//! include the driver's loop, which `memcpy_hot` shows.
+
+use std::process::{Command, ExitCode};
+use std::str::FromStr;
+
+use clap::{Parser, Subcommand};
+
+use bench_abi::abi::direction::TO_DEVICE;
+use bench_abi::abi::flags;
+use bench_abi::allocators;
+use bench_abi::driver::failing::{self, State};
+use bench_abi::driver::pair::Size;
+use bench_abi::driver::{Clock, Fill, Machine, Random, Session, Setup, fill};
+
+/// The function that is counted.
+const COUNTED: &str = "counted_pairs";
+/// Pairs before the count, and in it.
+const WARM_UP: usize = 200;
+const PAIRS: usize = 2000;
+const MIB: usize = 1 << 20;
+
+/// What costs may grow by as the pool fills, and as it is larger.
+const MOST_BY_FILL: f64 = 1.5;
+const MOST_BY_POOL: f64 = 1.1;
+/// A map that must fail costs at most this many times a pair that succeeds.
+const MOST_BY_FAILING: f64 = 1.5;
+
+/// The allocator whose costs are judged.
+const JUDGED: &str = "guest_shim";
+const ALLOCATORS: [&str; 4] = ["memcpy_hot", "locked_lifo", "classic", JUDGED];
+const SIZES: [&str; 6] = ["64", "1500", "4096", "65536", "262144", "mix"];
+const FILLS: [&str; 4] = ["0", "90", "98", "f90"];
+const POOLS_MIB: [usize; 3] = [64, 1024, 16384];
+
+/// Counts the instructions of map and unmap at several sizes, fills and pool sizes, under valgrind.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Options {
+    #[command(subcommand)]
+    case: Option<Worker>,
+}
+
+/// One case, to be run under callgrind.
+#[derive(Debug, Subcommand)]
+enum Worker {
+    /// Pairs of map and unmap.
+    #[command(hide = true)]
+    Pair {
+        /// Allocator.
+        allocator: String,
+        /// Pool in MiB.
+        pool: usize,
+        /// What the pool holds already.
+        fill: Fill,
+        /// What is mapped.
+        size: Size,
+    },
+    /// Maps that must fail.
+    #[command(hide = true)]
+    Failing {
+        /// Allocator.
+        allocator: String,
+        /// Pool in MiB.
+        pool: usize,
+    },
+}
+
+fn main() -> ExitCode {
+    let options = Options::parse();
+    let outcome = match &options.case {
+        Some(worker) => work(worker).map(|()| Vec::new()),
+        None => count_all(),
+    };
+    match outcome {
+        Ok(faults) if faults.is_empty() => ExitCode::SUCCESS,
+        Ok(faults) => {
+            for fault in faults {
+                eprintln!("bench-instructions: {fault}");
+            }
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            eprintln!("bench-instructions: {error}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// Maps and unmaps; the one function that is counted, found by its name. The cases differ only in what `session` is.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn counted_pairs(session: &Session<'_>, random: &mut Random, size: &Size) -> usize {
+    pairs(session, random, size, PAIRS)
+}
+
+/// How many of the maps succeeded.
+#[inline(always)]
+fn pairs(session: &Session<'_>, random: &mut Random, size: &Size, count: usize) -> usize {
+    let buffer = session.machine.ballast_at(0);
+    let mut succeeded = 0;
+    for _ in 0..count {
+        let length = size.next(random);
+        // SAFETY: The ballast buffer is as long as every size, and outlives the session.
+        if let Some(bus) = unsafe { session.map(buffer, length, TO_DEVICE, 0) } {
+            // SAFETY: Mapped above.
+            unsafe { session.unmap(bus, length, TO_DEVICE) };
+            succeeded += 1;
+        }
+    }
+    succeeded
+}
+
+fn work(worker: &Worker) -> Result<(), String> {
+    let (Worker::Pair {
+        allocator, pool, ..
+    }
+    | Worker::Failing { allocator, pool }) = worker;
+    let setup = Setup {
+        pool_bytes: pool * MIB,
+        ..Setup::default()
+    };
+    // Nothing is timed.
+    let clock = Clock {
+        ghz: 1.0,
+        overhead_ns: 0.0,
+    };
+    let machine = Machine::untouched(setup, clock);
+    let all = allocators::all();
+    let known = all.iter().find(|one| one.name() == allocator);
+    let known = known.ok_or_else(|| format!("no allocator {allocator}"))?;
+    let session = Session::open(known, &machine, flags::NO_COPY)
+        .map_err(|code| format!("{allocator}: init failed with {code}"))?;
+    let (mut ballast, size) = match worker {
+        Worker::Pair {
+            fill: share, size, ..
+        } => (fill(&session, *share), *size),
+        Worker::Failing { .. } => {
+            let ballast = failing::bring_to(&session, State::Full);
+            (ballast, Size::Bytes(failing::LENGTH))
+        }
+    };
+    session.enter_cpu(0);
+    let mut random = Random::new(setup.seed * 1000);
+    pairs(&session, &mut random, &size, WARM_UP);
+    let succeeded = counted_pairs(&session, &mut random, &size);
+    println!("succeeded {succeeded}");
+    ballast.drop_all(&session);
+    Ok(())
+}
+
+/// A count per pair, and how many pairs failed.
+#[derive(Clone, Copy, Debug)]
+struct Count {
+    instructions: f64,
+    failed: usize,
+}
+
+/// Runs a case under callgrind.
+fn count(arguments: &[&str]) -> Result<Count, String> {
+    let this = std::env::current_exe().map_err(|error| error.to_string())?;
+    let file = std::env::temp_dir().join(format!("bench-callgrind-{}", std::process::id()));
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
+        .arg(format!("--toggle-collect={COUNTED}"))
+        .arg(format!("--callgrind-out-file={}", file.display()))
+        .arg(this)
+        .args(arguments)
+        .output()
+        .map_err(|error| format!("valgrind: {error}"))?;
+    let counts = std::fs::read_to_string(&file).unwrap_or_default();
+    // What is left of a run is no result of it.
+    let _ = std::fs::remove_file(&file);
+    let case = arguments.join(" ");
+    if !output.status.success() {
+        let error = String::from_utf8_lossy(&output.stderr);
+        let last = error.lines().last().unwrap_or("no message").to_owned();
+        return Err(format!("{case}: {last}"));
+    }
+    let total = value_of::<f64>(&counts, "summary:")
+        .filter(|total| *total > 0.0)
+        .ok_or_else(|| {
+            format!("{case}: callgrind counted nothing in {COUNTED}: was the program stripped?")
+        })?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let succeeded = value_of::<usize>(&text, "succeeded")
+        .ok_or_else(|| format!("{case}: no count of successes"))?;
+    Ok(Count {
+        instructions: total / PAIRS as f64,
+        failed: PAIRS - succeeded,
+    })
+}
+
+/// The value behind a name at the start of a line.
+fn value_of<T: FromStr>(text: &str, name: &str) -> Option<T> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().parse().ok()
+}
+
+/// Prints the tables; what is wrong with the judged allocator.
+fn count_all() -> Result<Vec<String>, String> {
+    if Command::new("valgrind").arg("--version").output().is_err() {
+        return Err(
+            "valgrind is missing: install it (apt-get install valgrind), then run this again"
+                .into(),
+        );
+    }
+    let mut faults = Vec::new();
+    println!("instructions per map and unmap, no copies, pool of 64 MiB, by share in use");
+    let fills = FILLS.map(|fill| if fill == "0" { "empty" } else { fill });
+    println!(
+        "  {:<12} {:>7} {}",
+        "",
+        "size",
+        columns(fills.map(String::from))
+    );
+    for allocator in ALLOCATORS {
+        for size in SIZES {
+            let mut counts = Vec::new();
+            for fill in FILLS {
+                counts.push(count(&["pair", allocator, "64", fill, size])?);
+            }
+            println!(
+                "  {allocator:<12} {size:>7} {}",
+                columns(counts.iter().map(shown))
+            );
+            if allocator == JUDGED {
+                let cases = FILLS.map(|fill| format!("{size} bytes, {fill} % full"));
+                judge(&mut faults, &counts, &cases, MOST_BY_FILL);
+            }
+        }
+    }
+    println!("\nthe same, empty pool, by pool size in MiB");
+    println!(
+        "  {:<12} {:>7} {}",
+        "",
+        "size",
+        columns(POOLS_MIB.map(|pool| pool.to_string()))
+    );
+    for allocator in ["classic", JUDGED] {
+        for size in ["4096", "262144"] {
+            let mut counts = Vec::new();
+            for pool in POOLS_MIB {
+                counts.push(count(&["pair", allocator, &pool.to_string(), "0", size])?);
+            }
+            println!(
+                "  {allocator:<12} {size:>7} {}",
+                columns(counts.iter().map(shown))
+            );
+            if allocator == JUDGED {
+                let cases = POOLS_MIB.map(|pool| format!("{size} bytes, pool of {pool} MiB"));
+                judge(&mut faults, &counts, &cases, MOST_BY_POOL);
+            }
+        }
+    }
+    println!("\na map of 262144 that must fail, by pool size in MiB");
+    for allocator in ["classic", JUDGED] {
+        // The classic search takes milliseconds, and valgrind makes them seconds.
+        let pools = if allocator == JUDGED {
+            &POOLS_MIB[..2]
+        } else {
+            &POOLS_MIB[..1]
+        };
+        let mut counts = Vec::new();
+        for pool in pools {
+            counts.push(count(&["failing", allocator, &pool.to_string()])?);
+        }
+        let instructions = counts
+            .iter()
+            .map(|count| format!("{:.1}", count.instructions));
+        println!(
+            "  {allocator:<12} {:>7} {}",
+            "262144",
+            columns(instructions)
+        );
+        if allocator == JUDGED {
+            let pair = count(&["pair", JUDGED, "64", "0", "262144"])?;
+            for (count, pool) in counts.iter().zip(pools) {
+                if count.failed != PAIRS {
+                    faults.push(format!("{pool} MiB: a map that must fail succeeded"));
+                }
+                if count.instructions > pair.instructions * MOST_BY_FAILING {
+                    let (fails, succeeds) = (count.instructions, pair.instructions);
+                    faults.push(format!(
+                        "{pool} MiB: a failing map takes {fails:.1} instructions, a pair that succeeds {succeeds:.1}"
+                    ));
+                }
+            }
+        }
+    }
+    println!("\n'!' marks cases in which maps fail");
+    Ok(faults)
+}
+
+/// The first count is what the others are compared with.
+fn judge(faults: &mut Vec<String>, counts: &[Count], cases: &[String], most: f64) {
+    let Some(first) = counts.first() else { return };
+    for (count, case) in counts.iter().zip(cases) {
+        let ratio = count.instructions / first.instructions;
+        if ratio > most {
+            faults.push(format!(
+                "{case}: {:.1} instructions are {ratio:.2} times {:.1}, at most {most} is allowed",
+                count.instructions, first.instructions
+            ));
+        }
+    }
+}
+
+fn shown(count: &Count) -> String {
+    let mark = if count.failed > 0 { "!" } else { "" };
+    format!("{:.1}{mark}", count.instructions)
+}
+
+fn columns(texts: impl IntoIterator<Item = String>) -> String {
+    texts
+        .into_iter()
+        .map(|text| format!("{text:>11}"))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_found_behind_their_names() {
+        let text = "events: Ir\nsummary: 123456\ntotals: 7\n";
+        assert_eq!(value_of::<f64>(text, "summary:"), Some(123_456.0));
+        assert_eq!(value_of::<f64>(text, "events:"), None);
+        assert_eq!(value_of::<f64>(text, "other"), None);
+    }
+
+    #[test]
+    fn a_cost_that_grows_is_a_fault_that_names_the_case() {
+        let count = |instructions| Count {
+            instructions,
+            failed: 0,
+        };
+        let cases = ["64 bytes, 0 % full".into(), "64 bytes, 98 % full".into()];
+        let mut faults = Vec::new();
+        judge(
+            &mut faults,
+            &[count(100.0), count(149.0)],
+            &cases,
+            MOST_BY_FILL,
+        );
+        assert_eq!(faults, [""; 0]);
+        judge(
+            &mut faults,
+            &[count(100.0), count(151.0)],
+            &cases,
+            MOST_BY_FILL,
+        );
+        assert_eq!(faults.len(), 1);
+        assert!(
+            faults[0].starts_with("64 bytes, 98 % full"),
+            "{}",
+            faults[0]
+        );
+    }
+}
