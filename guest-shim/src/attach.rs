@@ -147,6 +147,7 @@ impl<'a, P: Platform> Pool<'a, P> {
         let service_limit = limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES;
         let growth_limit = config
             .growth_limit_bytes
+            .min(window.bytes())
             .max(CHUNK_BYTES)
             .next_multiple_of(CHUNK_BYTES);
         let shared = Shared::new(&metadata);

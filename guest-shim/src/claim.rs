@@ -10,6 +10,9 @@ use crate::geometry::UNIT_BYTES;
 use crate::platform::Platform;
 use crate::pool::Pool;
 
+/// Looks at a place that changes between two looks.
+const LOOKUPS: u32 = 8;
+
 /// What the caller says was handed out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Expected {
@@ -123,10 +126,22 @@ impl<'a, P: Platform> Pool<'a, P> {
         let offset = self.window.offset_of(address);
         let offset = offset.ok_or(UnmapError::UnknownAddress)?;
         let tables = &self.shared.tables;
-        let Some(place) = tables.place_at(offset) else {
-            return Err(why_nothing(tables.last_here(offset), generation));
+        let mut tries = 0;
+        let (place, seen, (begin, length)) = loop {
+            let Some(place) = tables.place_at(offset) else {
+                return Err(why_nothing(tables.last_here(offset), generation));
+            };
+            let seen = place.record.state();
+            let mapped = tables.mapped(&place, seen);
+            if tables.is_current(&place, offset) {
+                break (place, seen, mapped);
+            }
+            // What lies round the address is changing, or a neighbour is that a hint led to.
+            tries += 1;
+            if tries == LOOKUPS {
+                return Err(UnmapError::Busy);
+            }
         };
-        let seen = place.record.state();
         // A handle is compared by generation before anything else: whatever is handed out here now, an old handle is
         // stale.
         if let Some(generation) = generation
@@ -144,10 +159,6 @@ impl<'a, P: Platform> Pool<'a, P> {
             Use::Claimed => return Err(UnmapError::Busy),
             Use::Free if seen.kind() == Kind::Nothing => return Err(UnmapError::UnknownAddress),
             Use::Free => return Err(UnmapError::AlreadyUnmapped),
-        }
-        let (begin, length) = tables.mapped(&place, seen);
-        if !tables.is_current(&place, offset) {
-            return Err(UnmapError::UnknownAddress);
         }
         if offset.wrapping_sub(begin) >= length {
             return Err(UnmapError::UnknownAddress);

@@ -14,7 +14,7 @@ pub enum MapError {
     NoContiguousRun,
     /// The record storage handed in at attach does not cover more of the window.
     RecordsExhausted,
-    /// Longer than the window or its cap: no release will ever help.
+    /// Longer than the window: no release will ever help.
     TooLarge,
     /// The service was busy with the same chunks in every attempt.
     Busy,
@@ -36,7 +36,7 @@ impl fmt::Display for MapError {
             Self::HostRefused => "the host refused to share more memory",
             Self::NoContiguousRun => "no contiguous run of that length",
             Self::RecordsExhausted => "no records for more of the window",
-            Self::TooLarge => "larger than the window or its cap",
+            Self::TooLarge => "larger than the window",
             Self::Busy => "the service was busy",
             Self::NotAttached => "the service does not know this attachment",
             Self::OutOfReach => "no address of the window meets the constraints",

@@ -5,7 +5,7 @@
 //!   context. Giving back starts over.
 //! * After a refusal nothing at least as large is asked for again until chunks were given back, `maintain` ran, or
 //!   enough requests have failed; how many doubles with every refusal. A pool at its cap therefore fails at the price of
-//!   a compare, and not of an exit.
+//!   a few locks nobody waits for, and not of an exit.
 
 use crate::client::Wish;
 use crate::error::MapError;
@@ -104,9 +104,12 @@ impl Growth {
     /// The service granted nothing for a wish.
     pub fn failed(&mut self, wish: &Wish, cause: MapError) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        let wait = self.refusal.map_or(1, |refusal| {
-            refusal.wait.saturating_mul(2).min(LONGEST_WAIT)
-        });
+        let wait = match self.refusal {
+            // Several CPUs were in calls when the first of them was refused: one refusal for all.
+            Some(refusal) if refusal.remaining > 0 => refusal.wait,
+            Some(refusal) => refusal.wait.saturating_mul(2).min(LONGEST_WAIT),
+            None => 1,
+        };
         let least = self
             .refusal
             .map_or(wish.least, |refusal| refusal.least.min(wish.least));
@@ -131,9 +134,16 @@ impl Growth {
         self.allow_attempt();
     }
 
-    /// Why the pool does not grow at present.
+    /// Why the pool does not grow at present, by as little as a chunk.
     pub fn refusal(&self) -> Option<MapError> {
-        self.refusal.map(|refusal| refusal.cause)
+        self.refusal
+            .filter(|refusal| refusal.least <= CHUNK_BYTES)
+            .map(|refusal| refusal.cause)
+    }
+
+    /// The most that one call grants.
+    pub const fn service_limit(&self) -> u64 {
+        self.service_limit
     }
 }
 

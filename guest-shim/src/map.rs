@@ -8,7 +8,7 @@ use crate::allocator::{
 };
 use crate::constraints::{Constraints, CopyIn, Direction};
 use crate::error::MapError;
-use crate::geometry::UNIT_BYTES;
+use crate::geometry::{UNIT_BYTES, unit_of};
 use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::reservation::Reservation;
@@ -279,6 +279,11 @@ impl<P: Platform> Pool<'_, P> {
         kind: Kind,
     ) -> (u64, u64) {
         let tables = &self.shared.tables;
+        let first = unit_of(taken.offset());
+        let begins_in = unit_of(taken.offset() + placement.offset);
+        if begins_in != first && !taken.is_small() {
+            tables.renew(taken, begins_in);
+        }
         let extra = match taken {
             Taken::Slot(..) => placement.length - 1,
             Taken::Extent(extent) => {

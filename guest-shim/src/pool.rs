@@ -31,20 +31,27 @@ impl State<'_> {
             Taken::Extent(extent) => self.central.put_extent(extent),
         }
         shared.note_return();
+        self.note_blocks(shared);
+        if let Taken::Slot(class, _) = taken {
+            shared.note_supply(Some(*class));
+        }
+    }
+
+    /// Records for small slots may have come back.
+    pub fn note_blocks(&self, shared: &Shared<'_>) {
         if !self.central.is_out_of_blocks() {
             shared.note_supply(None);
-        } else if let Taken::Slot(class, _) = taken {
-            shared.note_supply(Some(*class));
         }
     }
 
     /// Takes what a request needs, if there is room for it.
     pub fn take(&mut self, placement: &Placement) -> Option<Taken> {
         let taken = match placement.room {
-            Room::Slot(_) => {
-                let (class, slot) = self.central.take_slot(placement)?;
-                Taken::Slot(class, slot)
-            }
+            Room::Slot(_) => match self.central.take_slot(placement) {
+                Some((class, slot)) => Taken::Slot(class, slot),
+                // Slots of whole pages lie at multiples of a page; without need there may still be room elsewhere.
+                None => Taken::Extent(self.central.take_any_units(placement)?),
+            },
             Room::Extent { .. } => Taken::Extent(self.central.take_extent(placement, 0)?),
         };
         self.counters.served();

@@ -7,7 +7,10 @@ use crate::error::MapError;
 use crate::platform::Platform;
 use crate::pool::Pool;
 
-/// Extents for `count` mappings at a time, each of at most `max_length` bytes.
+/// The largest alignment of a reservation: 32 MiB.
+const MOST_ALIGNMENT: u64 = 32 << 20;
+
+/// Room for `count` mappings at a time, each of at most `max_length` bytes.
 ///
 /// While it exists, [`Pool::map_reserved`] cannot fail for a request of its shape as long as fewer than `count` such
 /// mappings are in use. Unmapping puts an extent back. Ended by [`Pool::cancel_reservation`]; one that is dropped keeps
@@ -67,10 +70,18 @@ impl<P: Platform> Pool<'_, P> {
         if count == 0 || max_length == 0 || !align.is_power_of_two() {
             return Err(MapError::InvalidRequest);
         }
+        // A record has room for an offset of 14 bits, in units.
+        if align > MOST_ALIGNMENT {
+            return Err(MapError::OutOfReach);
+        }
         // Room for the low bits of any buffer address.
         let slack = Placement::slack(align);
         let length = max_length.saturating_add(slack);
         let placement = Placement::new(&self.window, 0, length, &Constraints::aligned(align))?;
+        let bytes = placement.room.bytes().saturating_mul(count as u64);
+        if bytes > self.window.bytes() {
+            return Err(MapError::TooLarge);
+        }
         let id = self
             .with_state(|state| state.central.begin_reservation(&placement))
             .ok_or(MapError::RecordsExhausted)?;
@@ -116,6 +127,7 @@ impl<P: Platform> Pool<'_, P> {
         while let Some(bytes) = self.with_state(|state| state.central.shrink_reservation(id)) {
             self.count(|counters| CacheCounters::add(&counters.used, bytes.wrapping_neg()));
         }
+        self.with_state(|state| state.note_blocks(&self.shared));
         self.with_state(|state| state.central.end_reservation(id));
     }
 }

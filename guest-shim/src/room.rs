@@ -7,7 +7,7 @@
 use crate::allocator::{
     CacheCounters, ClassIndex, Held, Placement, ReservationId, Room, Slot, Taken,
 };
-use crate::atomic::{AtomicU64, Ordering};
+use crate::atomic::{AtomicU64, Ordering, spin_hint};
 use crate::error::MapError;
 use crate::platform::Platform;
 use crate::pool::{Pool, State};
@@ -20,6 +20,9 @@ impl CacheCounters {
         counter.store(sum, Ordering::Relaxed);
     }
 }
+
+/// Tries to hold a cache that is to be emptied; a holder is through in a fraction of them.
+const TRIES: u32 = 64;
 
 /// What ends when room is given back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,11 +146,12 @@ impl<P: Platform> Pool<'_, P> {
     pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, ended: Ended) {
         if let Taken::Slot(class, slot) = *taken
             && reservation == 0
-            && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
             ended.count(held.counters(), taken, reservation);
-            if !held.push(class, slot) {
+            if self.shared.is_scarce() {
+                self.give_central(taken);
+            } else if !held.push(class, slot) {
                 self.push_full(&held, class, slot);
             }
         } else {
@@ -155,16 +159,20 @@ impl<P: Platform> Pool<'_, P> {
         }
     }
 
-    /// The same for what is no slot, or bypasses the caches.
+    /// The same for what is no slot, or where no cache can be held.
     #[inline(never)]
     fn put_any(&self, taken: &Taken, reservation: u8, ended: Ended) {
         if let Taken::Extent(extent) = *taken
             && reservation == 0
-            && !self.shared.is_scarce()
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
             ended.count(held.counters(), taken, reservation);
-            held.push_extent(extent, self.shared.cached_units(), |older| {
+            let limit = if self.shared.is_scarce() {
+                0
+            } else {
+                self.shared.cached_units()
+            };
+            held.push_extent(extent, limit, |older| {
                 self.give_central(&Taken::Extent(older));
             });
         } else {
@@ -195,6 +203,7 @@ impl<P: Platform> Pool<'_, P> {
     }
 
     /// Gives room back to the central store.
+    #[cold]
     pub(crate) fn give_central(&self, taken: &Taken) {
         self.with_state(|state| state.put(&self.shared, taken));
     }
@@ -207,11 +216,23 @@ impl<P: Platform> Pool<'_, P> {
         }
     }
 
-    /// Empties the caches into the central store, as far as nobody holds them. One lock for each class of each cache, so
-    /// that interrupts are not off for long.
-    pub(crate) fn empty_caches(&self) {
+    /// Empties the caches into the central store. Whether all of them: one that somebody holds is tried for a while, but
+    /// not for ever, since that may be what this context has interrupted. One lock for each class of each cache, so that
+    /// interrupts are not off for long.
+    pub(crate) fn empty_caches(&self) -> bool {
+        let mut all = true;
         for cache in self.shared.caches {
-            let Some(held) = cache.hold() else { continue };
+            let held = (0..TRIES).find_map(|_| {
+                let held = cache.hold();
+                if held.is_none() {
+                    spin_hint();
+                }
+                held
+            });
+            let Some(held) = held else {
+                all = false;
+                continue;
+            };
             for class in held.classes() {
                 self.with_state(|state| {
                     held.spill(class, true, |slot| {
@@ -221,6 +242,7 @@ impl<P: Platform> Pool<'_, P> {
             }
             held.spill_extents(|extent| self.give_central(&Taken::Extent(extent)));
         }
+        all
     }
 
     /// Empties the extents of this CPU's cache into the central store. Whether there were any.

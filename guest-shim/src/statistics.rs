@@ -152,12 +152,12 @@ impl<P: Platform> Pool<'_, P> {
                 unmaps,
                 syncs: shared.sum(|counters| &counters.syncs),
                 failures: counters.failures,
-                shared_buffers: shared.sum(|counters| &counters.shared_buffers),
+                shared_buffers: shared.balance(|counters| &counters.shared_buffers),
                 bytes_in: shared.sum(|counters| &counters.bytes_in),
                 bytes_out: shared.sum(|counters| &counters.bytes_out),
                 granted_bytes: state.granted_bytes(),
                 peak_granted_bytes: counters.peak_granted,
-                used_bytes: shared.sum(|counters| &counters.used),
+                used_bytes: shared.balance(|counters| &counters.used),
                 peak_used_bytes: unit_offset(occupancy.highest_units),
                 released_bytes: counters.released,
                 acknowledged_bytes: counters.acknowledged,
@@ -173,7 +173,7 @@ impl<P: Platform> Pool<'_, P> {
     /// How close the pool is to failing. Issues no call.
     pub fn pressure(&self) -> Pressure {
         self.with_state(|state| {
-            let used = self.shared.sum(|counters| &counters.used);
+            let used = self.shared.balance(|counters| &counters.used);
             let granted = state.granted_bytes();
             let covered = state.central.covered_chunks() as u64 * CHUNK_BYTES;
             let refusal = state.growth.refusal();

@@ -12,8 +12,8 @@ use crate::geometry::CHUNK_BYTES;
 use crate::platform::Platform;
 use crate::pool::{Pool, State};
 
-/// Growths of one request. One suffices unless the run is longer than one call grants, or the device cannot reach what
-/// was granted.
+/// Growths of one request, beyond those that a run longer than one call grants is put together from. One suffices unless
+/// the device cannot reach what was granted.
 const GROWTHS_PER_REQUEST: u32 = 8;
 
 impl<'a, P: Platform> Pool<'a, P> {
@@ -44,14 +44,22 @@ impl<'a, P: Platform> Pool<'a, P> {
             return Ok(taken);
         }
         let needed = placement.growth_bytes();
-        for attempt in 0..GROWTHS_PER_REQUEST {
+        let limit = self.with_state(|state| state.growth.service_limit());
+        let pieces = needed.checked_div(limit).unwrap_or(0);
+        for attempt in 0..u64::from(GROWTHS_PER_REQUEST).saturating_add(pieces) {
             let (admitted, was_scarce) =
                 self.with_state(|state| (state.growth.admit(needed), self.shared.note_scarcity()));
             // What sits in the caches may be what is missing. Nothing does while memory is scarce, so a request that
             // fails again and again fails at once.
-            if !was_scarce {
-                self.empty_caches();
-                if let Some(taken) = self.with_state(&take) {
+            if !was_scarce || !self.shared.is_swept() {
+                let all = self.empty_caches();
+                let taken = self.with_state(|state| {
+                    // The emptying itself has counted against the time of scarcity.
+                    self.shared.note_scarcity();
+                    self.shared.note_sweep(all);
+                    take(state)
+                });
+                if let Some(taken) = taken {
                     return Ok(taken);
                 }
             }
@@ -87,9 +95,10 @@ impl<'a, P: Platform> Pool<'a, P> {
         let target = self
             .config
             .initial_bytes
-            .next_multiple_of(CHUNK_BYTES)
-            .min(self.window.bytes());
-        for _ in 0..GROWTHS_PER_REQUEST {
+            .min(self.window.bytes())
+            .next_multiple_of(CHUNK_BYTES);
+        // Every growth grants a chunk at least, or ends this.
+        for _ in 0..self.window.chunks() {
             let wish = self.with_state(|state| {
                 let missing = target.saturating_sub(state.granted_bytes());
                 (missing > 0).then(|| state.growth.begin_initial(missing))
@@ -160,11 +169,17 @@ impl State<'_> {
     fn begin_growth(
         &mut self,
         placement: &Placement,
-        attempt: u32,
+        attempt: u64,
         window_chunks: usize,
     ) -> Result<Wish, MapError> {
         let needed = placement.growth_bytes();
-        if let Some(cause) = self.central.why_complete(needed, window_chunks) {
+        if let Some(limit) = placement.end_limit
+            && !self.central.has_grantable_below(limit)
+        {
+            // Not remembered: for other devices the pool may still grow.
+            return Err(MapError::NoContiguousRun);
+        }
+        if let Some(cause) = self.central.why_complete(placement.room, window_chunks) {
             let wish = self.growth.begin(needed, false);
             self.growth.failed(&wish, cause);
             return Err(cause);
@@ -173,7 +188,8 @@ impl State<'_> {
             return Ok(self.growth.begin(needed, false));
         }
         let missing = self.central.missing_bytes(needed);
-        if attempt == 0 && missing < needed {
+        let in_pieces = needed > self.growth.service_limit();
+        if (attempt == 0 || in_pieces) && missing < needed {
             Ok(self.growth.begin(missing, false))
         } else {
             Ok(self.growth.begin(needed, true))

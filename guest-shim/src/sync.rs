@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Passing ownership of part of a mapping to and fro without unmapping it.
+//!
+//! While one context copies, the mapping is claimed: another sync or unmap of it gets [`UnmapError::Busy`].
 
 use crate::allocator::{CacheCounters, Kind};
 use crate::claim::Match;

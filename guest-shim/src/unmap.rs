@@ -8,7 +8,7 @@ use crate::allocator::Kind;
 use crate::claim::{Expected, Match};
 use crate::constraints::{CopyIn, Direction};
 use crate::error::UnmapError;
-use crate::geometry::to_index;
+use crate::geometry::{to_index, unit_of};
 use crate::map::Mapping;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -124,6 +124,10 @@ impl<P: Platform> Pool<'_, P> {
             record.retire(found.seen);
         }
         let taken = found.place.taken;
+        let begins_in = unit_of(found.address - self.window.base());
+        if begins_in != unit_of(taken.offset()) && !taken.is_small() {
+            self.shared.tables.keep_generation(&taken, begins_in);
+        }
         self.put_room(&taken, found.place.reservation, Ended::Mapping(bytes));
         Ok(())
     }

@@ -55,7 +55,7 @@ enum svsm_swiotlb_error {
     SVSM_SWIOTLB_ERROR_NO_CONTIGUOUS_RUN = -5,
     // map: the metadata handed in at attach does not cover more; reserve: too many reservations.
     SVSM_SWIOTLB_ERROR_RECORDS_EXHAUSTED = -6,
-    // map: longer than the window or its cap; no release will ever help.
+    // map: longer than the window; no release will ever help.
     SVSM_SWIOTLB_ERROR_TOO_LARGE = -7,
     // The service was busy with the same chunks in every attempt.
     SVSM_SWIOTLB_ERROR_BUSY = -8,

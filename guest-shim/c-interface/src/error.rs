@@ -26,7 +26,7 @@ pub enum Error {
     NoContiguousRun = -5,
     /// map: the metadata handed in at attach does not cover more; reserve: too many reservations.
     RecordsExhausted = -6,
-    /// map: longer than the window or its cap; no release will ever help.
+    /// map: longer than the window; no release will ever help.
     TooLarge = -7,
     /// The service was busy with the same chunks in every attempt.
     Busy = -8,
@@ -118,7 +118,7 @@ impl Error {
             Self::HostRefused => c"the host refused to share more memory",
             Self::NoContiguousRun => c"no contiguous run of that length",
             Self::RecordsExhausted => c"no metadata for more of the window",
-            Self::TooLarge => c"larger than the window or its cap",
+            Self::TooLarge => c"larger than the window",
             Self::Busy => c"the service was busy",
             Self::NotAttached => c"the service does not know this attachment",
             Self::OutOfReach => c"no address of the window meets the constraints",

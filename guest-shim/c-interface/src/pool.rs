@@ -6,7 +6,7 @@ use core::ffi::c_int;
 use guest_shim::Pool;
 use protocol::identity::SharedAddressing;
 
-use crate::argument::{Output, input};
+use crate::argument::Output;
 use crate::callbacks::Callbacks;
 use crate::error::{Error, Outcome, number_of};
 
@@ -64,20 +64,18 @@ impl PoolStorage {
     pub(crate) unsafe fn get<'a>(
         pointer: *const Self,
     ) -> Result<&'a Pool<'static, Callbacks>, Error> {
-        let tag = pointer.cast::<u64>();
-        // SAFETY: Initialised by the caller's contract.
-        if *unsafe { input(tag)? } != Self::tag_at(pointer) {
+        if pointer.is_null() || !pointer.is_aligned() {
+            return Err(Error::InvalidArgument);
+        }
+        // SAFETY: Neither null nor misaligned, so initialised by the caller's contract; any bytes are a number.
+        let tag = unsafe { (&raw const (*pointer).tag).read() };
+        if tag != Self::tag_at(pointer) {
             return Err(Error::InvalidArgument);
         }
         // SAFETY: The tag says that a pool was attached here.
         Ok(unsafe { &(*pointer).pool })
     }
 }
-
-const _: () = assert!(
-    core::mem::offset_of!(PoolStorage, tag) == 0,
-    "the tag is read through a pointer to the storage"
-);
 
 /// A range of guest physical addresses, without the C-bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -82,7 +82,6 @@ pub(crate) struct CacheCounters {
     pub used: AtomicU64,
     /// Shared buffers handed out, less those given back; as `used`.
     pub shared_buffers: AtomicU64,
-    /// Not only by the holder.
     pub syncs: AtomicU64,
 }
 

@@ -7,7 +7,7 @@
 use core::ops::Range;
 
 use super::cache::Extent;
-use super::free_blocks::{FreeBlocks, Side, fit, length_of};
+use super::free_blocks::{FreeBlocks, Side, Start, fit, length_of};
 use super::placement::{Placement, Room};
 use super::reserved::Reservations;
 use super::slab_header::RecordBlocks;
@@ -15,8 +15,12 @@ use super::slabs::Slabs;
 use super::tables::{Chunk, Metadata, Tables};
 use super::tag::{Tag, UnitKind};
 use crate::error::MapError;
-use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK, unit_offset};
+use crate::geometry::{CHUNK_BYTES, UNIT_BYTES, UNITS_PER_CHUNK, to_index, unit_of, unit_offset};
 
+/// Slots of this size and its multiples lie at multiples of it.
+const PAGE_BYTES: u64 = 4096;
+/// Blocks of at least a chunk that a withdrawal looks at.
+const WITHDRAWAL_STEPS: usize = 64;
 /// Blocks looked at for a device that reaches only part of the window.
 const REACH_STEPS: usize = 4096;
 
@@ -41,6 +45,11 @@ impl Chunk {
             2 => ChunkState::Releasing,
             _ => ChunkState::Lost,
         }
+    }
+
+    /// Whether it is on its way back as part of this run.
+    const fn is_leaving(&self, run: &Run) -> bool {
+        matches!(self.state(), ChunkState::Releasing) && self.grant == run.grant
     }
 
     const fn set_state(&mut self, state: ChunkState) {
@@ -147,10 +156,35 @@ impl<'a> Central<'a> {
         Some(Extent { first, units })
     }
 
+    /// Takes units anywhere for a request that a slot would serve, if it does not need a slot's alignment.
+    pub fn take_any_units(&mut self, placement: &Placement) -> Option<Extent> {
+        let Room::Slot(class) = placement.room else {
+            return None;
+        };
+        let page = PAGE_BYTES.trailing_zeros();
+        if u32::from(placement.slot_alignment) >= page || placement.end_limit.is_some() {
+            return None;
+        }
+        // Two at least: the word of the second keeps the length.
+        let units = unit_of(u64::from(class.class().size).next_multiple_of(UNIT_BYTES)).max(2);
+        let first = self.free.take(&self.tables, units, Start::ANY, Side::Low)?;
+        self.mark_extent(first, units, 0);
+        Some(Extent { first, units })
+    }
+
+    /// Whether the service could grant a chunk that begins before this offset. Linear in the chunks there.
+    pub fn has_grantable_below(&self, limit: u64) -> bool {
+        let chunks = limit.div_ceil(CHUNK_BYTES);
+        self.chunks
+            .iter()
+            .take(to_index(chunks))
+            .any(|chunk| chunk.state() == ChunkState::NotGranted)
+    }
+
     /// Finds free room in reach of a device that does not reach the whole window, from the lowest block on.
     ///
     /// Linear in the blocks and slabs that lie in reach, at most [`REACH_STEPS`] of them at a time; the next request goes
-    /// on where this one stopped.
+    /// on where this one stopped, or lower if something was freed there.
     pub(super) fn take_in_reach(
         &mut self,
         placement: &Placement,
@@ -158,11 +192,19 @@ impl<'a> Central<'a> {
         place: impl Fn(u32, u32) -> Option<u32>,
     ) -> Option<u32> {
         let covered = u32::try_from(self.chunks.len()).ok()? * UNITS_PER_CHUNK;
-        let mut unit = self.walk_from;
-        self.walk_from = 0;
+        let began = self.walk_from;
+        let mut unit = began;
+        let mut wrapped = began == 0;
         for _ in 0..REACH_STEPS {
             if unit >= covered || !placement.reaches(unit_offset(unit)) {
-                return None;
+                if wrapped {
+                    break;
+                }
+                (unit, wrapped) = (0, true);
+                continue;
+            }
+            if wrapped && began != 0 && unit >= began {
+                break;
             }
             let tag = self.tables.tag(unit);
             let step = match tag.kind() {
@@ -172,11 +214,12 @@ impl<'a> Central<'a> {
                         && placement.reaches(unit_offset(first))
                     {
                         self.free.cut(&self.tables, unit, length, first, units);
+                        self.walk_from = unit;
                         return Some(first);
                     }
                     length
                 }
-                UnitKind::Slab(class) => class.class().units,
+                UnitKind::Slab(class) => class.class().units.saturating_sub(tag.distance()),
                 UnitKind::ExtentHead => self.tables.extent_units(unit),
                 // Not granted, or lost.
                 UnitKind::Body | UnitKind::FreeTail => UNITS_PER_CHUNK - unit % UNITS_PER_CHUNK,
@@ -198,7 +241,13 @@ impl<'a> Central<'a> {
     /// Takes an extent back.
     pub fn put_extent(&mut self, extent: Extent) {
         self.tables.set_tag(extent.first, Tag::BODY);
-        self.free.put(&self.tables, extent.first, extent.units);
+        self.put_units(extent.first, extent.units);
+    }
+
+    /// Makes units free.
+    pub(super) fn put_units(&mut self, first: u32, units: u32) {
+        self.free.put(&self.tables, first, units);
+        self.walk_from = self.walk_from.min(first);
     }
 
     /// Units of granted chunks.
@@ -227,7 +276,7 @@ impl<'a> Central<'a> {
     }
 
     /// Why growing cannot help, if it cannot: everything that could be granted is.
-    pub fn why_complete(&self, needed: u64, window_chunks: usize) -> Option<MapError> {
+    pub fn why_complete(&self, room: Room, window_chunks: usize) -> Option<MapError> {
         let Occupancy {
             granted_chunks,
             lost_chunks,
@@ -235,7 +284,7 @@ impl<'a> Central<'a> {
         } = self.occupancy;
         if granted_chunks + lost_chunks < self.chunks.len() {
             None
-        } else if unit_offset(self.free.units()) >= needed {
+        } else if unit_offset(self.free.units()) >= room.bytes() {
             Some(MapError::NoContiguousRun)
         } else if self.chunks.len() < window_chunks {
             Some(MapError::RecordsExhausted)
@@ -273,22 +322,23 @@ impl<'a> Central<'a> {
         self.occupancy.granted_chunks += run.chunks.len();
         let (first, units) = run.units();
         if units > 0 {
-            self.free.put(&self.tables, first, units);
+            self.put_units(first, units);
         }
     }
 
-    /// Takes the highest run of free chunks of one grant out of use, at most `most` chunks of it. Linear in the free
-    /// blocks of at least a chunk.
+    /// Takes the highest run of free chunks of one grant out of use, at most `most` chunks of it; the highest among the
+    /// first [`WITHDRAWAL_STEPS`] blocks, so that interrupts are not off for long.
     pub fn withdraw(&mut self, most: usize) -> Option<Run> {
         let mut highest = None;
-        self.free.for_each_long(&self.tables, |block, length| {
-            let end = (block + length) / UNITS_PER_CHUNK;
-            if block.div_ceil(UNITS_PER_CHUNK) < end
-                && highest.is_none_or(|(_, _, best)| best < end)
-            {
-                highest = Some((block, length, end));
-            }
-        });
+        self.free
+            .for_each_long(&self.tables, WITHDRAWAL_STEPS, |block, length| {
+                let end = (block + length) / UNITS_PER_CHUNK;
+                if block.div_ceil(UNITS_PER_CHUNK) < end
+                    && highest.is_none_or(|(_, _, best)| best < end)
+                {
+                    highest = Some((block, length, end));
+                }
+            });
         let (block, length, end) = highest?;
         let end = end as usize;
         let grant = self.chunks.get(end.checked_sub(1)?)?.grant;
@@ -320,7 +370,7 @@ impl<'a> Central<'a> {
     pub fn forget(&mut self, run: &Run) {
         for chunk in self.chunks_of(&run.chunks) {
             // A chunk that was granted anew meanwhile is no longer this withdrawal's business.
-            if chunk.state() == ChunkState::Releasing {
+            if chunk.is_leaving(run) {
                 chunk.set_state(ChunkState::NotGranted);
             }
         }
@@ -332,7 +382,7 @@ impl<'a> Central<'a> {
             let releasing = self
                 .chunks
                 .get(number)
-                .is_some_and(|chunk| chunk.state() == ChunkState::Releasing);
+                .is_some_and(|chunk| chunk.is_leaving(run));
             if releasing {
                 self.open(&Run {
                     chunks: number..number + 1,
@@ -346,7 +396,7 @@ impl<'a> Central<'a> {
     pub fn lose(&mut self, run: &Run) {
         let mut lost = 0;
         for chunk in self.chunks_of(&run.chunks) {
-            if chunk.state() == ChunkState::Releasing {
+            if chunk.is_leaving(run) {
                 chunk.set_state(ChunkState::Lost);
                 lost += 1;
             }

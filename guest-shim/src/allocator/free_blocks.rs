@@ -337,13 +337,18 @@ impl FreeBlocks {
             .map_or(0, |head| length_of(tables, *head))
     }
 
-    /// Calls `look` for every block of at least a chunk. As many steps as there are such blocks.
-    pub fn for_each_long(&self, tables: &Tables<'_>, mut look: impl FnMut(u32, u32)) {
+    /// Calls `look` for the first blocks of at least a chunk, longest doubling first.
+    pub fn for_each_long(&self, tables: &Tables<'_>, most: usize, mut look: impl FnMut(u32, u32)) {
+        let mut left = most;
         let List { doubling, .. } = List::holding(UNITS_PER_CHUNK);
-        for heads in self.heads.iter().skip(doubling) {
+        for heads in self.heads.iter().skip(doubling).rev() {
             for head in heads {
                 let mut block = (*head != NIL).then_some(*head);
                 while let Some(first) = block {
+                    if left == 0 {
+                        return;
+                    }
+                    left -= 1;
                     look(first, length_of(tables, first));
                     block = next_of(tables, first);
                 }

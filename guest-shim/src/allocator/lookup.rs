@@ -47,6 +47,12 @@ impl Taken {
         }
     }
 
+    /// Whether its record is one of a block, which is no unit's.
+    #[inline]
+    pub fn is_small(&self) -> bool {
+        matches!(self, Self::Slot(class, _) if class.class().is_small())
+    }
+
     /// The number of its record.
     #[inline]
     pub const fn record(&self) -> RecordNumber {
@@ -158,14 +164,37 @@ impl<'a> Tables<'a> {
     /// tags tells. If all is as it was, the state belongs to this place; if the place has come back meanwhile, the
     /// generation has changed, and no claim of the old state succeeds.
     pub fn is_current(&self, place: &Place<'_>, offset: u64) -> bool {
-        self.place_at(offset)
-            .is_some_and(|again| again.taken == place.taken)
+        self.place_at(offset).is_some_and(|again| {
+            again.taken == place.taken && again.reservation == place.reservation
+        })
     }
 
     /// The state of the record of a byte's unit, whatever the unit is part of.
     pub fn last_here(&self, offset: u64) -> Option<State> {
         self.record(RecordNumber::of_unit(unit_of(offset)))
             .map(Record::state)
+    }
+
+    /// Makes the record of a place newer than everything that was handed out in the unit in which a mapping there begins,
+    /// where that is not the place's first one. A handle names an address, so its generation has to be new for the
+    /// address, whichever record serves it. The place is the caller's, and nothing is handed out there.
+    pub fn renew(&self, taken: &Taken, begins_in: u32) {
+        if let (Some(record), Some(other)) = (
+            self.record(taken.record()),
+            self.record(RecordNumber::of_unit(begins_in)),
+        ) {
+            record.raise(other.state().generation());
+        }
+    }
+
+    /// The reverse, when the mapping has ended: what begins in that unit later is newer still.
+    pub fn keep_generation(&self, taken: &Taken, begins_in: u32) {
+        if let (Some(record), Some(other)) = (
+            self.record(taken.record()),
+            self.record(RecordNumber::of_unit(begins_in)),
+        ) {
+            other.raise(record.state().generation());
+        }
     }
 
     /// The slab a byte lies in: its class and first unit.
@@ -200,7 +229,7 @@ impl<'a> Tables<'a> {
 
     /// Writes what leads from inside an extent to its first unit, and its length in units.
     pub fn mark_extent(&self, first: u32, units: u32) {
-        self.set_word(first + 1, u64::from(units));
+        self.set_word(first + 1, u64::from(units - 1));
         for bits in 1..UNIT_BITS {
             let unit = (first | ((1 << bits) - 1)) + 1;
             if unit - first >= units {
@@ -216,7 +245,7 @@ impl<'a> Tables<'a> {
     #[inline]
     #[expect(clippy::cast_possible_truncation, reason = "masked to 26 bits")]
     pub fn extent_units(&self, first: u32) -> u32 {
-        self.word(first + 1) as u32 & ((1 << UNIT_BITS) - 1)
+        (self.word(first + 1) as u32 & ((1 << UNIT_BITS) - 1)) + 1
     }
 
     /// Length of what is mapped in an extent, in bytes.
@@ -230,7 +259,7 @@ impl<'a> Tables<'a> {
     pub fn set_extent_length(&self, extent: Extent, length: u64) {
         self.set_word(
             extent.first + 1,
-            length << UNIT_BITS | u64::from(extent.units),
+            length << UNIT_BITS | u64::from(extent.units - 1),
         );
     }
 
@@ -273,5 +302,25 @@ impl<'a> Tables<'a> {
                 (begin + low % UNIT_BYTES, self.extent_length(extent.first))
             }
         }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::atomic::AtomicU16;
+    use std::vec::Vec;
+
+    #[test]
+    fn an_extent_can_be_the_largest_window() {
+        let tags: Vec<_> = (0..4).map(|_| AtomicU16::new(0)).collect();
+        let records: Vec<_> = (0..4).map(|_| Record::unused()).collect();
+        let tables = Tables::new(&tags, &records, &[]);
+        let units = unit_of(crate::MAX_WINDOW_BYTES);
+        tables.mark_extent(0, units);
+        assert_eq!(tables.extent_units(0), units);
+        tables.set_extent_length(Extent { first: 0, units }, crate::MAX_WINDOW_BYTES);
+        assert_eq!(tables.extent_length(0), crate::MAX_WINDOW_BYTES);
+        assert_eq!(tables.extent_units(0), units);
     }
 }

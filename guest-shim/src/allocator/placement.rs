@@ -30,6 +30,16 @@ pub(crate) enum Room {
     Extent { units: u32, start: Start },
 }
 
+impl Room {
+    /// Its length.
+    pub fn bytes(self) -> u64 {
+        match self {
+            Self::Slot(class) => class.class().size.into(),
+            Self::Extent { units, .. } => unit_offset(units),
+        }
+    }
+}
+
 /// A request, worked out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Placement {

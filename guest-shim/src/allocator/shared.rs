@@ -27,6 +27,8 @@ pub(crate) struct Shared<'a> {
     /// Give-backs that still bypass the caches. Written under the central lock; zero, and therefore in every CPU's cache,
     /// while nothing has failed lately.
     scarce: AtomicU32,
+    /// 1 if the caches were all emptied since. Only requests that fail read it.
+    swept: AtomicU32,
     /// A bit for each class of small slots of which there are none, nor records for more. Written under the central lock.
     exhausted: AtomicU64,
     /// Most units of extents in one cache. Written under the central lock, when the pool grows or shrinks.
@@ -42,6 +44,7 @@ impl<'a> Shared<'a> {
             stray: CacheCounters::default(),
             metadata_bytes: metadata.bytes,
             scarce: AtomicU32::new(0),
+            swept: AtomicU32::new(0),
             exhausted: AtomicU64::new(0),
             cached_units: AtomicU32::new(LEAST_CACHED_UNITS),
         }
@@ -69,7 +72,8 @@ impl<'a> Shared<'a> {
         tried.or_else(|| self.caches.get(next(index))?.hold())
     }
 
-    /// Whether what is given back has to bypass the caches. Since it began nothing has been put into them.
+    /// Whether what is given back has to bypass the caches. Asked by whoever holds a cache: an emptying of that cache
+    /// either comes later, or came before the hold, and then this is seen.
     #[inline]
     pub fn is_scarce(&self) -> bool {
         self.scarce.load(Ordering::Relaxed) != 0
@@ -81,6 +85,16 @@ impl<'a> Shared<'a> {
         let before = self.is_scarce();
         self.scarce.store(SCARCE_FOR, Ordering::Relaxed);
         before
+    }
+
+    /// Whether the caches were empty, all of them, after memory had become scarce.
+    pub fn is_swept(&self) -> bool {
+        self.swept.load(Ordering::Relaxed) != 0
+    }
+
+    /// The caches were emptied; `all` if nobody held one meanwhile.
+    pub fn note_sweep(&self, all: bool) {
+        self.swept.store(all.into(), Ordering::Relaxed);
     }
 
     /// Something came back to the central store.
@@ -100,7 +114,8 @@ impl<'a> Shared<'a> {
     /// That is so.
     pub fn note_exhausted(&self, class: ClassIndex) {
         let classes = self.exhausted.load(Ordering::Relaxed);
-        self.exhausted.store(classes | 1 << class.index(), Ordering::Relaxed);
+        self.exhausted
+            .store(classes | 1 << class.index(), Ordering::Relaxed);
     }
 
     /// That is so no longer: for one class, or for all.
@@ -130,6 +145,12 @@ impl<'a> Shared<'a> {
     #[inline]
     pub fn cached_units(&self) -> u32 {
         self.cached_units.load(Ordering::Relaxed)
+    }
+
+    /// The sum over all caches of a counter that goes up and down. While CPUs are counting, what went up in a cache that was
+    /// read already may go down in one that was not: less than nothing is nothing.
+    pub fn balance(&self, counter: impl Fn(&CacheCounters) -> &AtomicU64) -> u64 {
+        self.sum(counter).cast_signed().max(0).cast_unsigned()
     }
 
     /// The sum of a counter over all caches.

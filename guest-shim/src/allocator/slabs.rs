@@ -219,7 +219,7 @@ impl Central<'_> {
         for unit in first..first + class.units {
             self.tables.set_tag(unit, Tag::BODY);
         }
-        self.free.put(&self.tables, first, class.units);
+        self.put_units(first, class.units);
     }
 
     fn link(&mut self, index: ClassIndex, first: u32, header: Header) {

@@ -182,8 +182,10 @@ pub const fn metadata_bytes_with_small(
 ) -> usize {
     let chunks = to_index(window_bytes.div_ceil(CHUNK_BYTES));
     // What sits in the caches of the CPUs keeps its records.
-    let blocks = small_mappings.div_ceil(SMALL_SLOTS as usize) + 16 * cpus;
-    let bytes = fixed_bytes(chunks, cpus) + blocks * BLOCK_BYTES;
+    let blocks = small_mappings
+        .div_ceil(SMALL_SLOTS as usize)
+        .saturating_add(16 * caches(cpus));
+    let bytes = fixed_bytes(chunks, cpus).saturating_add(blocks.saturating_mul(BLOCK_BYTES));
     let default = metadata_bytes(window_bytes, cpus);
     if bytes > default { bytes } else { default }
 }

@@ -2,9 +2,9 @@
 //! S2: unmap, sync and free believe only private records, and a refusal changes nothing.
 
 use super::buffer::{Buffer, pattern};
-use super::machine::{Machine, map};
+use super::machine::{Machine, map, map_with};
 use super::memory::BASE;
-use crate::{CHUNK_BYTES, Config, Direction, Mapping, Pool, UnmapError};
+use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, Mapping, Pool, UnmapError};
 
 fn unchanged(
     pool: &Pool<'_, &Machine>,
@@ -181,4 +181,36 @@ fn a_mapping_in_use_by_another_context_is_busy() {
     );
     found.place.record.unclaim(found.seen);
     pool.unmap(mapping).unwrap();
+}
+
+/// The same address served by the record of another unit: an extent, and one that begins a unit earlier.
+#[test]
+fn s2_a_stale_handle_is_detected_where_its_unit_is_no_longer_the_first() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    let to = Direction::ToDevice;
+    for (length, mask, shared_alignment) in [(20_000, 8191, 8192), (1500, 4095, 1)] {
+        let phase = if length == 1500 { 2048 } else { 4096 };
+        let buffer = Buffer::at_phase(length, 8191, phase);
+        let masked = |alignment| Constraints {
+            min_align_mask: mask,
+            ..Constraints::aligned(alignment)
+        };
+        let mut old: std::vec::Vec<Mapping> = std::vec::Vec::new();
+        for round in 0..6 {
+            let alignment = if round % 2 == 0 { 1 } else { shared_alignment };
+            let mapping = map_with(&pool, &buffer, to, CopyIn::Keep, &masked(alignment)).unwrap();
+            for stale in &old {
+                assert_ne!(*stale, mapping, "two handles that nobody can tell apart");
+                pool.unmap(*stale).unwrap_err();
+            }
+            pool.unmap(mapping).unwrap();
+            old.push(mapping);
+            pool.maintain();
+            // Another kind of room in between.
+            let other = map(&pool, &Buffer::new(2048), to).unwrap();
+            pool.unmap(other).unwrap();
+            pool.give_back();
+        }
+    }
 }

@@ -15,6 +15,7 @@ mod memory;
 mod misuse;
 mod model;
 mod reservation;
+mod scarcity;
 mod service;
 #[cfg(feature = "virtio")]
 mod virtio;

@@ -5,8 +5,8 @@ use proptest::prelude::*;
 use std::vec::Vec;
 
 use super::buffer::{Buffer, pattern};
-use super::machine::{Machine, map_with};
 use super::cases;
+use super::machine::{Machine, map_with};
 use super::memory::BASE;
 use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, Mapping, Pool};
 

@@ -134,11 +134,18 @@ fn a_reservation_in_use_is_not_cancelled() {
 fn a_reservation_that_does_not_fit_leaves_nothing_behind() {
     let machine = Machine::new(2);
     let pool = machine.pool(Config::default());
-    assert_eq!(
-        pool.reserve(100, 65536, 1).map(|_| ()),
-        Err(MapError::CapReached)
-    );
+    for count in [65, 100, usize::MAX] {
+        let refused = pool.reserve(count, 65536, 1).map(|_| ());
+        assert_eq!(refused, Err(MapError::TooLarge));
+    }
+    assert_eq!(machine.granted(), 1, "nothing was tried");
+    let mapping = map(&pool, &Buffer::new(64), Direction::ToDevice).unwrap();
+    let refused = pool.reserve(64, 65536, 1).map(|_| ());
+    assert_eq!(refused, Err(MapError::CapReached));
+    pool.unmap(mapping).unwrap();
     assert_eq!(pool.statistics().used_bytes, 0);
+    let refused = pool.reserve(1, 64, 64 << 20).map(|_| ());
+    assert_eq!(refused, Err(MapError::OutOfReach));
     assert_eq!(
         pool.reserve(1, 0, 1).map(|_| ()),
         Err(MapError::InvalidRequest)

@@ -132,7 +132,7 @@ void test_reservations(void)
     EXPECT(svsm_swiotlb_map_reserved(fixture.pool, &copy, large, 1, BOTH, KEEP, NULL, &mapping),
            ERROR(INVALID_ARGUMENT));
     EXPECT(svsm_swiotlb_cancel_reservation(fixture.pool, &copy), ERROR(INVALID_ARGUMENT));
-    EXPECT(svsm_swiotlb_reserve(fixture.pool, 1000, MIB, 1, &refused), ERROR(CAP_REACHED));
+    EXPECT(svsm_swiotlb_reserve(fixture.pool, 1000, MIB, 1, &refused), ERROR(TOO_LARGE));
     EXPECT(svsm_swiotlb_cancel_reservation(fixture.pool, &refused), ERROR(INVALID_ARGUMENT));
     EXPECT(svsm_swiotlb_cancel_reservation(fixture.pool, &reservation), 0);
     EXPECT(svsm_swiotlb_cancel_reservation(fixture.pool, &reservation), ERROR(INVALID_ARGUMENT));
