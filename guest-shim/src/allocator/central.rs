@@ -7,12 +7,13 @@
 use core::ops::Range;
 
 use super::cache::Extent;
+use super::chunk::{Chunk, ChunkState, Run};
 use super::free_blocks::{FreeBlocks, Side, Start, fit, length_of};
 use super::placement::{Placement, Room};
 use super::reserved::Reservations;
 use super::slab_header::RecordBlocks;
 use super::slabs::Slabs;
-use super::tables::{Chunk, Metadata, Tables};
+use super::tables::{Metadata, Tables};
 use super::tag::{Tag, UnitKind};
 use crate::error::MapError;
 use crate::geometry::{CHUNK_BYTES, UNIT_BYTES, UNITS_PER_CHUNK, to_index, unit_of, unit_offset};
@@ -23,75 +24,6 @@ const PAGE_BYTES: u64 = 4096;
 const WITHDRAWAL_STEPS: usize = 64;
 /// Blocks looked at for a device that reaches only part of the window.
 const REACH_STEPS: usize = 4096;
-
-/// What the shim knows about a chunk. The service's replies are the only source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ChunkState {
-    /// Not ours.
-    NotGranted,
-    /// Ours; its units can be handed out.
-    Granted,
-    /// On its way back to the service; not handed out any more.
-    Releasing,
-    /// The service answered a release in a way that leaves the owner open: never used again.
-    Lost,
-}
-
-impl Chunk {
-    pub(super) const fn state(&self) -> ChunkState {
-        match self.state {
-            0 => ChunkState::NotGranted,
-            1 => ChunkState::Granted,
-            2 => ChunkState::Releasing,
-            _ => ChunkState::Lost,
-        }
-    }
-
-    /// Whether it is on its way back as part of this run.
-    const fn is_leaving(&self, run: &Run) -> bool {
-        matches!(self.state(), ChunkState::Releasing) && self.grant == run.grant
-    }
-
-    const fn set_state(&mut self, state: ChunkState) {
-        self.state = state as u32;
-    }
-}
-
-/// Consecutive chunks of one grant.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Run {
-    /// Chunk numbers, counted from the window's base.
-    pub chunks: Range<usize>,
-    /// Generation the service gave with the grant.
-    pub grant: u32,
-}
-
-impl Run {
-    /// Size in bytes.
-    pub fn bytes(&self) -> u64 {
-        self.chunks.len() as u64 * CHUNK_BYTES
-    }
-
-    /// Splits off the chunks behind the first `bytes` bytes.
-    pub fn split_at(&self, bytes: u64) -> (Self, Self) {
-        let length = usize::try_from(bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
-        let middle = self.chunks.start + length.min(self.chunks.len());
-        let part = |chunks| Self {
-            chunks,
-            grant: self.grant,
-        };
-        (
-            part(self.chunks.start..middle),
-            part(middle..self.chunks.end),
-        )
-    }
-
-    fn units(&self) -> (u32, u32) {
-        let unit =
-            |chunk: usize| u32::try_from(chunk).map_or(u32::MAX, |chunk| chunk * UNITS_PER_CHUNK);
-        (unit(self.chunks.start), unit(self.chunks.len()))
-    }
-}
 
 /// How full the granted chunks are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -23,6 +23,7 @@
 
 mod cache;
 mod central;
+mod chunk;
 mod class;
 mod free_blocks;
 mod lookup;
@@ -38,7 +39,8 @@ mod tables;
 mod tag;
 
 pub(crate) use cache::{CacheCounters, Held, Slot};
-pub(crate) use central::{Central, Run};
+pub(crate) use central::Central;
+pub(crate) use chunk::Run;
 pub(crate) use class::ClassIndex;
 pub(crate) use free_blocks::Start;
 pub(crate) use lookup::{Place, Taken};

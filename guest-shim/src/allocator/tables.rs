@@ -14,6 +14,7 @@
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use super::cache::CpuCache;
+use super::chunk::Chunk;
 use super::class::SMALL_SLOTS;
 use super::record::Record;
 use super::tag::Tag;
@@ -133,17 +134,6 @@ impl<'a> Tables<'a> {
     pub const fn blocks(&self) -> usize {
         self.blocks.len()
     }
-}
-
-/// What is known about a chunk. Only under the central lock.
-#[cfg_attr(not(loom), derive(FromBytes, IntoBytes, KnownLayout))]
-#[derive(Clone, Debug)]
-#[repr(C)]
-pub(crate) struct Chunk {
-    /// Generation of the grant.
-    pub grant: u32,
-    /// A [`ChunkState`](super::central::ChunkState).
-    pub state: u32,
 }
 
 /// Bytes of records and tags for a chunk of the window.
