@@ -46,7 +46,8 @@ impl<'a, P: Platform> Pool<'a, P> {
         let needed = placement.growth_bytes();
         let limit = self.with_state(|state| state.growth.service_limit());
         let pieces = needed.checked_div(limit).unwrap_or(0);
-        for attempt in 0..u64::from(GROWTHS_PER_REQUEST).saturating_add(pieces) {
+        let mut lacked = u64::MAX;
+        for _ in 0..u64::from(GROWTHS_PER_REQUEST).saturating_add(pieces) {
             let (admitted, was_scarce) =
                 self.with_state(|state| (state.growth.admit(needed), self.shared.note_scarcity()));
             // What sits in the caches may be what is missing. Nothing does while memory is scarce, so a request that
@@ -67,7 +68,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             let step = self.with_state(|state| match take(state) {
                 Some(taken) => Ok(Ok(taken)),
                 None => {
-                    let wish = state.begin_growth(placement, attempt, self.window.chunks());
+                    let wish = state.begin_growth(placement, &mut lacked, self.window.chunks());
                     wish.map(Err)
                 }
             });
@@ -161,15 +162,15 @@ impl State<'_> {
     }
 
     /// What to ask for so that there is room. A long run is first completed next to the longest free block: the service
-    /// grants from the lowest free chunk, so what it grants is most likely a neighbour. Where that did not help, the next
-    /// attempt asks for the whole run.
+    /// grants from the lowest free chunk, so what it grants is most likely a neighbour. As long as that makes less be
+    /// `lacked`, it goes on; where it does not help, the next attempt asks for the whole run.
     ///
     /// # Errors
     /// Why no growth can help. It is remembered like a refusal of the service.
     fn begin_growth(
         &mut self,
         placement: &Placement,
-        attempt: u64,
+        lacked: &mut u64,
         window_chunks: usize,
     ) -> Result<Wish, MapError> {
         let needed = placement.growth_bytes();
@@ -188,8 +189,8 @@ impl State<'_> {
             return Ok(self.growth.begin(needed, false));
         }
         let missing = self.central.missing_bytes(needed);
-        let in_pieces = needed > self.growth.service_limit();
-        if (attempt == 0 || in_pieces) && missing < needed {
+        if missing < needed && missing < *lacked {
+            *lacked = missing;
             Ok(self.growth.begin(missing, false))
         } else {
             Ok(self.growth.begin(needed, true))

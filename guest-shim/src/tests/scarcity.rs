@@ -95,6 +95,21 @@ fn a_run_of_many_grants_is_put_together_by_its_first_request() {
     assert!(map(&pool, &Buffer::new(40 << 20), TO).is_ok());
 }
 
+/// What is granted first does not join the longest free block, but is the beginning of a run itself.
+#[test]
+fn a_run_is_completed_where_the_grants_come() {
+    let machine = Machine::new(6);
+    let pool = machine.pool(Config {
+        initial_bytes: 2 * CHUNK_BYTES,
+        ..Config::default()
+    });
+    // Its slab lies at the upper end of what is granted.
+    let small = map(&pool, &Buffer::new(1), TO).unwrap();
+    let run = map(&pool, &Buffer::new(4_205_568), TO).unwrap();
+    pool.unmap(run).unwrap();
+    pool.unmap(small).unwrap();
+}
+
 #[test]
 fn a_refused_long_run_is_no_pressure_on_short_ones() {
     let machine = Machine::new(64);
