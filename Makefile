@@ -12,6 +12,7 @@ CPUS   ?= 1
 RESTRICTED_INJECTION ?= on
 RUNFLAGS ?=
 PEERS  ?=
+SECONDS ?= 60
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -74,6 +75,21 @@ test-loom: ## What CPUs share in the shim, in every order of accesses
 
 test-qemu: setup-qemu igvm ## The tests that boot the images on QEMU
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
+
+# What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the model with small windows.
+miri: ## The shim and its model under Miri (needs the nightly toolchain with the miri component)
+	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'miri: not there; rustup component add --toolchain nightly miri rust-src' >&2; exit 2; }
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-ignore-leaks' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
+		$(CARGO) +nightly miri test -p guest-shim --lib -- allocator:: misuse shared_memory
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
+		$(CARGO) +nightly miri test -p fuzz
+
+fuzz: ## Fuzz the shim against its model for SECONDS=60 (needs nightly and cargo-fuzz)
+	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'fuzz: not there; cargo install cargo-fuzz' >&2; exit 2; }
+	@mkdir -p $(TARGET_DIR)/fuzz/seeds $(TARGET_DIR)/fuzz/found
+	@cd tests/fuzz && $(CARGO) run --quiet -p fuzz --example replay bytes corpus/*.ops && mv corpus/*.bytes $(TARGET_DIR)/fuzz/seeds/
+	@cd tests/fuzz && $(CARGO) +nightly fuzz run --fuzz-dir libfuzzer --target-dir $(TARGET_DIR)/fuzz/build pool $(TARGET_DIR)/fuzz/found $(TARGET_DIR)/fuzz/seeds \
+		-- -rss_limit_mb=4000 -len_control=0 -max_len=1200 -max_total_time=$(SECONDS)
 
 bench: setup ## Measure the shim beside limits and other allocators; PEERS="a.so b.so" adds shared objects
 	@$(CARGO) run --release --quiet -p bench -- --output $(REPORT)/bench $(foreach so,$(PEERS),--peer $(so))
