@@ -12,7 +12,7 @@ use guest_shim::{
     metadata_bytes_with_small,
 };
 
-const ROUNDS: usize = if cfg!(miri) { 40 } else { 200_000 };
+const ROUNDS: usize = if cfg!(miri) { 24 } else { 200_000 };
 
 fn with_pool(cpus: usize, test: impl FnOnce(&Pool<'_, &Machine>)) {
     let machine = Machine::new(1, 255);

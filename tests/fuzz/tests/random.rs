@@ -8,7 +8,7 @@ use fuzz::operation::RECORD_BYTES;
 use fuzz::script::Script;
 use proptest::prelude::*;
 
-const CASES: u32 = if cfg!(miri) { 6 } else { 200 };
+const CASES: u32 = if cfg!(miri) { 6 } else { 100 };
 const OPERATIONS: usize = if cfg!(miri) { 30 } else { 150 };
 
 /// What the last panic said: shrinking panics often, and only the last one matters.
