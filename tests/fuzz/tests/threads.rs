@@ -242,12 +242,11 @@ impl Cpu<'_, '_> {
                     ended: AtomicU32::new(0),
                     tried: AtomicU32::new(0),
                 });
-                self.next
-                    .send(Message::Contested(contested.clone()))
-                    .unwrap();
+                // Only a thread that has failed does not take mail any more.
+                drop(self.next.send(Message::Contested(contested.clone())));
                 self.end(Message::Contested(contested));
             }
-            Some(message) => self.next.send(message).unwrap(),
+            Some(message) => drop(self.next.send(message)),
             None => {}
         }
     }
