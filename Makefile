@@ -81,8 +81,10 @@ miri: ## The shim and its model under Miri (needs the nightly toolchain with the
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'miri: not there; rustup component add --toolchain nightly miri rust-src' >&2; exit 2; }
 	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-ignore-leaks' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
 		$(CARGO) +nightly miri test -p guest-shim --lib -- allocator:: misuse shared_memory
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-disable-stacked-borrows' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
+		$(CARGO) +nightly miri test -p fuzz --test hammer --test threads --test random
 	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
-		$(CARGO) +nightly miri test -p fuzz
+		$(CARGO) +nightly miri test -p fuzz --test handles --test false_answers --test corpus
 
 fuzz: ## Fuzz the shim against its model for SECONDS=60 (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'fuzz: not there; cargo install cargo-fuzz' >&2; exit 2; }
