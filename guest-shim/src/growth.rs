@@ -104,6 +104,11 @@ impl Growth {
     /// The service granted nothing for a wish.
     pub fn failed(&mut self, wish: &Wish, cause: MapError) {
         self.in_flight = self.in_flight.saturating_sub(1);
+        self.refuse(wish.least, cause);
+    }
+
+    /// A request for at least `least` bytes more cannot be met, for now.
+    pub fn refuse(&mut self, least: u64, cause: MapError) {
         let wait = match self.refusal {
             // Several CPUs were in calls when the first of them was refused: one refusal for all.
             Some(refusal) if refusal.remaining > 0 => refusal.wait,
@@ -112,7 +117,8 @@ impl Growth {
         };
         let least = self
             .refusal
-            .map_or(wish.least, |refusal| refusal.least.min(wish.least));
+            .map_or(least, |refusal| refusal.least.min(least))
+            .min(self.service_limit);
         self.refusal = Some(Refusal {
             cause,
             least,

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What two CPUs share, in every order of accesses that the memory model allows (`make loom`).
+//! What two CPUs share, in every order of accesses that the memory model allows (`make test-loom`).
 //!
 //! Each test is a model that loom runs once for each interleaving, with stale values where an ordering permits them.
 

@@ -161,12 +161,13 @@ impl State<'_> {
         self.central.occupancy().granted_chunks as u64 * CHUNK_BYTES
     }
 
-    /// What to ask for so that there is room. A long run is first completed next to the longest free block: the service
-    /// grants from the lowest free chunk, so what it grants is most likely a neighbour. As long as that makes less be
-    /// `lacked`, it goes on; where it does not help, the next attempt asks for the whole run.
+    /// What to ask for so that there is room. A long run is completed where the service grants from, with the free units
+    /// that lie there already. As long as that makes less be `lacked`, it goes on; where it does not help, the next attempt
+    /// asks for the whole run.
     ///
     /// # Errors
-    /// Why no growth can help. It is remembered like a refusal of the service.
+    /// Why no growth can help. Unless it is the device that cannot be served, it is remembered like a refusal of the
+    /// service.
     fn begin_growth(
         &mut self,
         placement: &Placement,
@@ -181,19 +182,18 @@ impl State<'_> {
             return Err(MapError::NoContiguousRun);
         }
         if let Some(cause) = self.central.why_complete(placement.room, window_chunks) {
-            let wish = self.growth.begin(needed, false);
-            self.growth.failed(&wish, cause);
+            self.growth.refuse(needed, cause);
             return Err(cause);
         }
         if needed == CHUNK_BYTES {
             return Ok(self.growth.begin(needed, false));
         }
-        let missing = self.central.missing_bytes(needed);
-        if missing < needed && missing < *lacked {
-            *lacked = missing;
-            Ok(self.growth.begin(missing, false))
-        } else {
-            Ok(self.growth.begin(needed, true))
+        match self.central.missing_bytes(placement.room) {
+            Some(missing) if 0 < missing && missing < *lacked => {
+                *lacked = missing;
+                Ok(self.growth.begin(missing, false))
+            }
+            _ => Ok(self.growth.begin(needed, true)),
         }
     }
 

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The central store: the free units of the granted chunks, handed out as extents and slabs. One lock is round it.
 //!
-//! Every operation costs the same whatever the pool's size, its fill and the length asked for. The exceptions are named
-//! where they are, and none of them is on the way of a map that the whole window can serve.
+//! Taking and putting cost the same whatever the pool's size, its fill and the length asked for. What does not is said
+//! where it is: what comes from the service and goes back to it is linear in its chunks, and a device that reaches only
+//! part of the window is served by a walk.
 
 use core::ops::Range;
 
@@ -199,12 +200,30 @@ impl<'a> Central<'a> {
         self.occupancy.highest_units = self.occupancy.highest_units.max(outside);
     }
 
-    /// Bytes to ask the service for in a first attempt at a long run: as many as the longest free block lacks. If what is
-    /// granted lies next to it, the run is complete.
-    pub fn missing_bytes(&self, needed: u64) -> u64 {
-        let longest = unit_offset(self.free.longest(&self.tables));
-        let missing = needed.saturating_sub(longest - longest % CHUNK_BYTES);
-        missing.max(CHUNK_BYTES)
+    /// Bytes that the service would have to grant from the lowest chunk it may, which is where it grants from, for a long
+    /// run to be complete with the free units round the gap it fills. `None` if the gap is too short for that. Linear in
+    /// the chunks up to the end of the gap; asked before a call to the service.
+    pub fn missing_bytes(&self, room: Room) -> Option<u64> {
+        let Room::Extent { units, start } = room else {
+            return None;
+        };
+        let grantable = |chunk: &Chunk| chunk.state() == ChunkState::NotGranted;
+        let first = self.chunks.iter().position(grantable)?;
+        let chunks = self
+            .chunks
+            .iter()
+            .skip(first)
+            .take_while(|chunk| grantable(chunk));
+        let gap = Run {
+            chunks: first..first + chunks.count(),
+            grant: 0,
+        };
+        let (begin, length) = gap.units();
+        let (before, behind) = self.free.beside(&self.tables, begin, begin + length);
+        let block = begin - before;
+        let run = fit(block, before + length + behind, units, start, Side::Low)?;
+        let missing = (run + units).saturating_sub(begin).min(length);
+        Some(unit_offset(missing).next_multiple_of(CHUNK_BYTES))
     }
 
     /// Why growing cannot help, if it cannot: everything that could be granted is.

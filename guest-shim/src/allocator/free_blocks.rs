@@ -241,27 +241,31 @@ impl FreeBlocks {
 
     /// Makes a run free and joins it with its free neighbours.
     pub fn put(&mut self, tables: &Tables<'_>, first: u32, length: u32) {
-        let (mut begin, mut end) = (first, first + length);
-        if let Some(before) = first.checked_sub(1) {
-            let joined = match tables.tag(before).kind() {
-                UnitKind::FreeSingle => 1,
-                UnitKind::FreeTail => low(tables.word(before)),
-                _ => 0,
-            };
-            if joined > 0 && joined <= first {
-                begin = first - joined;
-                self.remove(tables, begin, joined);
+        let end = first + length;
+        let (before, behind) = self.beside(tables, first, end);
+        if before > 0 {
+            self.remove(tables, first - before, before);
+        }
+        if behind > 0 {
+            self.remove(tables, end, behind);
+        }
+        self.insert(tables, first - before, before + length + behind);
+    }
+
+    /// Lengths of the blocks that end where a range begins, and begin where it ends.
+    pub fn beside(&self, tables: &Tables<'_>, begin: u32, end: u32) -> (u32, u32) {
+        let before = match begin.checked_sub(1) {
+            Some(last) if tables.tag(last).kind() == UnitKind::FreeSingle => 1,
+            Some(last) if tables.tag(last).kind() == UnitKind::FreeTail => {
+                low(tables.word(last)).min(begin)
             }
-        }
-        if matches!(
-            tables.tag(end).kind(),
-            UnitKind::FreeHead | UnitKind::FreeSingle
-        ) {
-            let joined = length_of(tables, end);
-            self.remove(tables, end, joined);
-            end += joined;
-        }
-        self.insert(tables, begin, end - begin);
+            _ => 0,
+        };
+        let behind = match tables.tag(end).kind() {
+            UnitKind::FreeHead | UnitKind::FreeSingle => length_of(tables, end),
+            _ => 0,
+        };
+        (before, behind)
     }
 
     /// Marks a run as a block and puts it on its list.
@@ -320,21 +324,6 @@ impl FreeBlocks {
         tables.set_tag(first, Tag::BODY);
         tables.set_tag(first + length - 1, Tag::BODY);
         self.units -= length;
-    }
-
-    /// Length of the longest block, or a little less.
-    pub fn longest(&self, tables: &Tables<'_>) -> u32 {
-        let Some(doubling) = self.doublings.checked_ilog2() else {
-            return 0;
-        };
-        let doubling = doubling as usize;
-        let range = self
-            .ranges
-            .get(doubling)
-            .and_then(|ranges| ranges.checked_ilog2());
-        range
-            .and_then(|range| self.heads.get(doubling)?.get(range as usize))
-            .map_or(0, |head| length_of(tables, *head))
     }
 
     /// Calls `look` for the first blocks of at least a chunk, longest doubling first.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use guest_shim::{CHUNK_BYTES, CopyIn, Mapping, SharedBuffer};
+use guest_shim::{CopyIn, Mapping, SharedBuffer};
 
 use crate::driver_buffer::DriverBuffer;
 use crate::service::Holding;
@@ -201,9 +201,7 @@ impl Live {
                 let Range { start, end } = wish.extent_at(address);
                 (chunk_of(start)..=chunk_of(end - 1)).all(held)
             });
-            // A run that the pool has to grow for is made of whole chunks.
-            let whole = gap.start.next_multiple_of(CHUNK_BYTES)..gap.end & !(CHUNK_BYTES - 1);
-            in_held || grows && whole.start < whole.end && wish.lowest_in(&whole).is_some()
+            in_held || grows && wish.lowest_in(&gap).is_some()
         })
     }
 

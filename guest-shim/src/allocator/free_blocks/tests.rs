@@ -92,8 +92,6 @@ impl Model {
             unit += length.max(1);
         }
         assert_eq!(self.blocks.units() as usize, free);
-        let longest = self.blocks.longest(&self.tables) as usize;
-        assert!(longest <= self.longest() && longest + longest / 15 + 1 >= self.longest());
     }
 }
 
