@@ -10,13 +10,14 @@ use paravisor::layout::PAGE_BYTES;
 use crate::Failure;
 use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
 
-/// The launch image of `plan` for a guest of `memory_bytes`.
+/// The launch image of `plan` for a guest of `memory_bytes` and `cpus` vCPUs.
 ///
 /// # Errors
 /// Bad input when an address is odd or the image is too large for the machine.
 pub fn launch_blob(
     plan: &LaunchPlan,
     memory_bytes: u64,
+    cpus: u32,
     switches: Switches,
 ) -> Result<Vec<u8>, Failure> {
     let too_large = || {
@@ -39,7 +40,7 @@ pub fn launch_blob(
     // Required memory first: a launch page inside such a range has the last word.
     let records: Vec<_> = required.chain(pages).collect::<Result<_, Failure>>()?;
     let mut blob = Vec::new();
-    launch::write(switches, memory_bytes, &records, |piece| {
+    launch::write(switches, memory_bytes, cpus, &records, |piece| {
         blob.extend_from_slice(piece);
     })
     .map_err(|index| match records.get(index) {
@@ -110,14 +111,14 @@ mod tests {
             vmsa_gpa: 0xffff_ffff_f000,
         };
         let switches = Switches::new().with_trace(true);
-        let mut blob = launch_blob(&plan, 64 << 20, switches).expect("a small plan");
+        let mut blob = launch_blob(&plan, 64 << 20, 2, switches).expect("a small plan");
         blob.resize(blob.len().next_multiple_of(8), 0);
         // The host finds the image at a page boundary; a vector of bytes may lie anywhere.
         let mut aligned = vec![0_u64; blob.len() / 8];
         aligned.as_mut_bytes().copy_from_slice(&blob);
         let image = LaunchImage::parse(aligned.as_bytes()).expect("a whole image");
         assert_eq!(image.switches(), switches);
-        assert_eq!(image.memory_bytes(), 64 << 20);
+        assert_eq!((image.memory_bytes(), image.cpus()), (64 << 20, 2));
         let found: Vec<_> = image
             .pages()
             .map(|page| {
@@ -147,7 +148,7 @@ mod tests {
             ..LaunchPlan::default()
         };
         let refused = |plan: &LaunchPlan| {
-            let error = launch_blob(plan, 64 << 20, Switches::new());
+            let error = launch_blob(plan, 64 << 20, 1, Switches::new());
             error.expect_err("it does not fit").to_string()
         };
         let odd = plan(vec![page(0x40_0800, PageKind::Normal, 1)]);

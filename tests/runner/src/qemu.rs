@@ -20,6 +20,8 @@ pub struct Machine<'a> {
     pub program: &'a Path,
     /// Memory in bytes.
     pub memory_bytes: u64,
+    /// Processors.
+    pub vcpus: u32,
     /// The emulated host, an ELF file with a PVH note.
     pub host: &'a Path,
     /// The launch blob and the address at which the host looks for it.
@@ -84,6 +86,7 @@ impl Machine<'_> {
         };
         add("-machine", "q35".into());
         add("-m", format!("{}M", self.memory_bytes >> 20).into());
+        add("-smp", self.vcpus.to_string().into());
         add("-accel", "tcg".into());
         // Bit 51, the C-bit, must be a legal physical bit, and only five levels of tables reach it.
         add("-cpu", "EPYC-Milan,+la57,phys-bits=52".into());
@@ -232,6 +235,7 @@ mod tests {
         let machine = Machine {
             program: Path::new("q"),
             memory_bytes: 3 << 30,
+            vcpus: 2,
             host: Path::new("h"),
             launch: (Path::new("l"), 0x7a00_0000),
             records: Path::new("r"),

@@ -20,9 +20,6 @@ use crate::qemu::{self, Machine};
 use crate::run_options::{RamState, RunOptions};
 use crate::transcript::Transcript;
 
-/// vCPUs of the machine.
-const CPUS: u32 = 1;
-
 /// Everything that is known after a run.
 #[derive(Debug)]
 pub struct Outcome {
@@ -104,6 +101,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     let machine = Machine {
         program: &options.qemu,
         memory_bytes: inputs.plan.machine_bytes(),
+        vcpus: options.vcpus,
         host: &options.host,
         launch: (&launch, LAUNCH_BASE),
         records: &records,
@@ -147,7 +145,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         duration,
         expectation: inputs.expectation,
         igvm_bytes: inputs.image.file_bytes,
-        digest: launch_digest(&inputs.image.directives, inputs.image.mask, CPUS)
+        digest: launch_digest(&inputs.image.directives, inputs.image.mask, options.vcpus)
             .map_err(|error| Failure::bad_input(error.to_string()))?,
         window_bytes: block.map(|block| block.window_bytes),
         memory_bytes: options.memory,
@@ -218,11 +216,11 @@ fn check_host(path: &Path) -> Result<(), Failure> {
 fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failure> {
     let parameters = Parameters {
         ram: guest_memory::ram(&inputs.plan),
-        cpus: CPUS,
+        cpus: options.vcpus,
         memory_is_shared: options.ram_state == RamState::Shared,
     };
     let plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
-    launch_blob(&plan, options.memory, options.switches())
+    launch_blob(&plan, options.memory, options.vcpus, options.switches())
 }
 
 fn disk_digests(disk: &Disk, second: &Path) -> Result<DiskDigests, Failure> {

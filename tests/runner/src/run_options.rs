@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, value_parser};
 use igvm_builder::parse_size;
+use snp_host::launch::MAX_CPUS;
 use snp_host::switches::Switches;
 
 use crate::expectation::Expectation;
@@ -108,6 +109,9 @@ pub struct RunOptions {
     /// Guest memory, the window included
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: u64,
+    /// vCPUs of the guest
+    #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
+    pub vcpus: u32,
     /// Folder for run.json and pool.svg
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,

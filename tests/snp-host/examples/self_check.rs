@@ -89,6 +89,7 @@ fn main() {
     write(
         Switches::from_bits(switches),
         memory_mib << 20,
+        1,
         &pages,
         &mut sink,
     )

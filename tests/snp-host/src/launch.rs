@@ -13,7 +13,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 /// First bytes of a launch image.
 pub const MAGIC: [u8; 8] = *b"SNPLAUNC";
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
+/// Most CPUs of the machine: what the host has stacks and save areas for.
+pub const MAX_CPUS: u32 = 8;
 /// Most records of one image: 64 MiB hold fewer pages.
 pub const MAX_RECORDS: u32 = 16384;
 
@@ -37,6 +39,10 @@ pub struct Header {
     pub memory_bytes: u64,
     /// Bytes of the whole image.
     pub image_bytes: u64,
+    /// CPUs of the guest, 1 to [`MAX_CPUS`].
+    pub cpus: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 /// What a record asks for (`Record::kind`). The first six carry a page.
@@ -70,7 +76,7 @@ pub struct Record {
 }
 
 const _: () = {
-    assert!(size_of::<Header>() == 40);
+    assert!(size_of::<Header>() == 48);
     assert!(size_of::<Record>() == 16);
 };
 
@@ -116,7 +122,10 @@ impl<'a> LaunchImage<'a> {
         let image_bytes =
             usize::try_from(header.image_bytes).map_err(|_| LaunchError::Malformed)?;
         let image = memory.get(..image_bytes).ok_or(LaunchError::Malformed)?;
-        if header.record_count > MAX_RECORDS {
+        if header.record_count > MAX_RECORDS
+            || !(1..=MAX_CPUS).contains(&header.cpus)
+            || header.reserved != 0
+        {
             return Err(LaunchError::Malformed);
         }
         let (records, _) =
@@ -143,6 +152,12 @@ impl<'a> LaunchImage<'a> {
     #[must_use]
     pub const fn memory_bytes(&self) -> u64 {
         self.header.memory_bytes
+    }
+
+    /// CPUs of the guest.
+    #[must_use]
+    pub const fn cpus(&self) -> u32 {
+        self.header.cpus
     }
 
     /// The records with their pages, in order.
@@ -197,6 +212,7 @@ const fn carries_page(kind: u32) -> bool {
 pub fn write(
     switches: Switches,
     memory_bytes: u64,
+    cpus: u32,
     pages: &[PageToLaunch<'_>],
     mut sink: impl FnMut(&[u8]),
 ) -> Result<(), usize> {
@@ -215,6 +231,8 @@ pub fn write(
         switches: switches.into_bits(),
         memory_bytes,
         image_bytes,
+        cpus,
+        reserved: 0,
     };
     sink(header.as_bytes());
     let mut offset = u32::try_from(table_end).map_err(|_| pages.len())?;
@@ -297,9 +315,15 @@ mod tests {
             },
         ];
         let mut image = Vec::new();
-        write(Switches::new().with_trace(true), 1 << 30, &pages, |piece| {
-            image.extend_from_slice(piece);
-        })
+        write(
+            Switches::new().with_trace(true),
+            1 << 30,
+            2,
+            &pages,
+            |piece| {
+                image.extend_from_slice(piece);
+            },
+        )
         .unwrap();
         image
     }
@@ -309,7 +333,7 @@ mod tests {
         let image = aligned(&example());
         let image = LaunchImage::parse(image.as_bytes()).unwrap();
         assert!(image.switches().trace());
-        assert_eq!(image.memory_bytes(), 1 << 30);
+        assert_eq!((image.memory_bytes(), image.cpus()), (1 << 30, 2));
         let pages: Vec<_> = image.pages().collect();
         assert_eq!(pages.len(), 4);
         assert_eq!(
@@ -332,11 +356,16 @@ mod tests {
         let mut image = good.clone();
         image[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(parse(&image), Err(LaunchError::Malformed));
+        for cpus in [0, 9] {
+            let mut image = good.clone();
+            image[40] = cpus;
+            assert_eq!(parse(&image), Err(LaunchError::Malformed));
+        }
         let mut image = good.clone();
-        image[40] = 1; // record 0: misaligned
+        image[48] = 1; // record 0: misaligned
         assert_eq!(parse(&image), Err(LaunchError::Record(0)));
         let mut image = good;
-        image[40 + 3 * 16 + 12..40 + 3 * 16 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
+        image[48 + 3 * 16 + 12..48 + 3 * 16 + 16].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(parse(&image), Err(LaunchError::Record(3)));
     }
 }

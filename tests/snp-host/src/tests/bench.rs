@@ -76,7 +76,7 @@ impl Bench {
         pages.push(boot);
         pages.extend(extra);
         let mut image = Vec::new();
-        launch::write(switches, MEMORY, &pages, |piece| {
+        launch::write(switches, MEMORY, 1, &pages, |piece| {
             image.extend_from_slice(piece);
         })
         .unwrap();
