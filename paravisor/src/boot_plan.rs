@@ -3,7 +3,7 @@
 
 use crate::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, MAX_LAUNCH_RANGES};
 use crate::handover::{Handover, KIND_RESERVED, KIND_USABLE, MapEntry};
-use crate::layout::{HANDOVER_BASE, HANDOVER_END};
+use crate::layout::{HANDOVER_BASE, HANDOVER_END, LINUX_PAGES, LINUX_PAGES_END};
 use crate::memory_map::MemoryMap;
 use crate::placement::{OWN_REGION, Placement, place};
 use crate::range_list::{ListFull, PhysRange, RangeList};
@@ -13,6 +13,12 @@ use crate::termination::Reason;
 pub const HANDOVER_AREA: PhysRange = PhysRange {
     start: HANDOVER_BASE,
     end: HANDOVER_END,
+};
+
+/// Zero page, command line, tables and start data of a Linux payload.
+pub const LINUX_AREA: PhysRange = PhysRange {
+    start: LINUX_PAGES,
+    end: LINUX_PAGES_END,
 };
 
 /// The fate of every page of RAM.
@@ -61,6 +67,9 @@ impl BootPlan {
         if !payload.contains(&entry) {
             return Err(Reason::PayloadEntry);
         }
+        if boot_block.is_linux() && !payload.contains(&LINUX_AREA) {
+            return Err(Reason::LinuxPages);
+        }
 
         let full = |_: ListFull| Reason::MapTooLong;
         let mut ram = RangeList::new();
@@ -88,6 +97,16 @@ impl BootPlan {
         self.tracked.contains(range)
             && !self.placement.window.overlaps(range)
             && !self.launch.overlaps(range)
+    }
+
+    /// Whether the payload finds the memory that it needs to start: all of it in one RAM entry and
+    /// none of it ours.
+    ///
+    /// # Errors
+    /// [`Reason::PayloadNoRoom`].
+    pub fn check_payload(&self, boot_block: &BootBlock, map: &MemoryMap) -> Result<(), Reason> {
+        self.placement
+            .check_payload(map.ram(), &boot_block.payload_needs())
     }
 
     /// Writes the guest's memory map and the bounds of the payload.
@@ -147,9 +166,9 @@ impl BootPlan {
 pub(crate) mod tests {
     use super::{BootPlan, Handover, KIND_RESERVED, KIND_USABLE, PhysRange, Reason};
     use crate::boot_block::{
-        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_LINUX, VERSION,
     };
-    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, PAYLOAD_BASE};
+    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, LINUX_PAGES, LINUX_PAGES_END, PAYLOAD_BASE};
     use crate::memory_map::{MemoryMap, tests::page};
     use zerocopy::FromZeros;
 
@@ -174,6 +193,24 @@ pub(crate) mod tests {
         block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
         block.launch_ranges[1] = range(IMAGE_LOAD, 0x4_0000, KIND_PARAVISOR);
         block.launch_ranges[2] = range(PAYLOAD_BASE, 1 << 20, KIND_GUEST_PAYLOAD);
+        block
+    }
+
+    /// The same with a Linux kernel that needs 64 MiB.
+    pub(crate) fn linux_boot_block() -> BootBlock {
+        let mut block = boot_block();
+        block.payload_kind = PAYLOAD_LINUX;
+        block.boot_params = LINUX_PAGES;
+        block.payload_entry = PAYLOAD_BASE + 0x200;
+        block.payload_needs_until = PAYLOAD_BASE + (64 << 20);
+        block.launch_range_count = 4;
+        block.launch_ranges[3] = block.launch_ranges[2];
+        block.launch_ranges[2] = LaunchRange {
+            gpa: LINUX_PAGES,
+            bytes: LINUX_PAGES_END - LINUX_PAGES,
+            kind: KIND_GUEST_PAYLOAD,
+            flags: 0,
+        };
         block
     }
 
@@ -229,6 +266,20 @@ pub(crate) mod tests {
             BootPlan::new(&block, &map(), 1).unwrap_err(),
             Reason::PayloadEntry
         );
+    }
+
+    #[test]
+    fn a_kernel_needs_its_pages_and_its_memory() {
+        let (mut block, map) = (linux_boot_block(), map());
+        block.check().unwrap();
+        let plan = BootPlan::new(&block, &map, 1).unwrap();
+        assert_eq!(plan.check_payload(&block, &map), Ok(()));
+        block.payload_needs_until = 0x2000_1000;
+        let refused = plan.check_payload(&block, &map);
+        assert_eq!(refused, Err(Reason::PayloadNoRoom));
+        block.launch_ranges[2].bytes -= 0x1000;
+        let refused = BootPlan::new(&block, &map, 1).unwrap_err();
+        assert_eq!(refused, Reason::LinuxPages);
     }
 
     #[test]

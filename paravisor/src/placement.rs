@@ -38,6 +38,28 @@ pub struct Placement {
     pub storage: PhysRange,
 }
 
+impl Placement {
+    /// Whether `needs`, the memory that a payload needs to start, lies in one RAM entry and is not
+    /// ours. Builder, runner and image decide by this one function.
+    ///
+    /// # Errors
+    /// [`Reason::PayloadNoRoom`].
+    pub fn check_payload(&self, ram: &[PhysRange], needs: &PhysRange) -> Result<(), Reason> {
+        let ours = [self.window, self.storage, OWN_REGION];
+        let free = needs.is_empty()
+            || ram.iter().any(|entry| entry.contains(needs))
+                && !ours
+                    .iter()
+                    .chain(&DEVICE_RANGES)
+                    .any(|one| one.overlaps(needs));
+        if free {
+            Ok(())
+        } else {
+            Err(Reason::PayloadNoRoom)
+        }
+    }
+}
+
 /// Chooses window and storage.
 ///
 /// `ram` are the RAM entries of the checked memory map, `launch` the launch ranges, sorted.
@@ -184,6 +206,23 @@ mod tests {
             reason(&[LOW, vmsa], &[], 22 * MIB, 1),
             Reason::WindowOverVmsa
         );
+    }
+
+    #[test]
+    fn a_payload_needs_ram_that_is_not_ours() {
+        let ram = [LOW, mib(4096, 4352)];
+        let high = place(&ram, &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| high.check_payload(&ram, &needs).is_ok();
+        assert!(check(mib(16, 512)));
+        assert!(check(mib(16, 16)), "nothing");
+        assert!(!check(mib(16, 513)), "beyond RAM");
+        assert!(!check(mib(8, 32)), "the hand-over area");
+        assert!(!check(mib(4096, 4223)), "storage");
+        let low = place(&[LOW], &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| low.check_payload(&[LOW], &needs).is_ok();
+        assert!(check(mib(16, 382)));
+        assert!(!check(mib(16, 383)), "storage");
+        assert!(!check(mib(400, 401)), "window");
     }
 
     #[test]
