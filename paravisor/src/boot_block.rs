@@ -187,7 +187,7 @@ impl BootBlock {
         }
         let mut free_from = 0;
         for range in self.ranges() {
-            let page = crate::layout::PAGE_BYTES;
+            let page = PAGE_BYTES;
             let end = range
                 .gpa
                 .checked_add(range.bytes)
