@@ -5,7 +5,7 @@ use crate::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, MAX_LAUNCH_RANGES};
 use crate::handover::{Handover, KIND_RESERVED, KIND_USABLE, MapEntry};
 use crate::layout::{HANDOVER_BASE, HANDOVER_END, LINUX_PAGES, LINUX_PAGES_END};
 use crate::memory_map::MemoryMap;
-use crate::placement::{OWN_REGION, Placement, place};
+use crate::placement::{LEGACY_RANGE, OWN_REGION, Placement, place};
 use crate::range_list::{ListFull, PhysRange, RangeList};
 use crate::termination::Reason;
 
@@ -130,11 +130,15 @@ impl BootPlan {
             count += 1;
             Ok(())
         };
-        // Own region first, then storage and window: in the order of their addresses.
+        // In the order of their addresses.
         for entry in ram {
             let mut start = entry.start;
-            for hole in [OWN_REGION, storage, window] {
-                if entry.contains(&hole) {
+            let legacy = PhysRange {
+                start: LEGACY_RANGE.start.max(entry.start),
+                end: LEGACY_RANGE.end.min(entry.end),
+            };
+            for hole in [legacy, OWN_REGION, storage, window] {
+                if hole.start < hole.end && entry.contains(&hole) {
                     add(
                         PhysRange {
                             start,
@@ -266,6 +270,27 @@ pub(crate) mod tests {
             BootPlan::new(&block, &map(), 1).unwrap_err(),
             Reason::PayloadEntry
         );
+    }
+
+    #[test]
+    fn video_memory_and_bios_are_accepted_but_not_usable() {
+        let pages = page(&[(0, 0xc0, 0), (0xf8, 0x1_ff08, 0)]);
+        let map = MemoryMap::parse(&pages, 1 << 51).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map, 1 << 20).unwrap();
+        assert_eq!(plan.guest_ram.as_slice()[0], range(0, 0xc_0000));
+        let mut page = Handover::new();
+        plan.describe(map.ram(), &mut page).unwrap();
+        let entries = page.entries().iter();
+        let first: Vec<_> = entries
+            .map(|e| (e.base, e.base + e.bytes, e.kind))
+            .collect();
+        let want = [
+            (0, 0xa_0000, KIND_USABLE),
+            (0xa_0000, 0xc_0000, KIND_RESERVED),
+            (0xf_8000, 0x10_0000, KIND_RESERVED),
+            (0x10_0000, 0x40_0000, KIND_USABLE),
+        ];
+        assert_eq!(first[..4], want);
     }
 
     #[test]

@@ -61,7 +61,8 @@ pub const LINUX_PAGES: u64 = HANDOVER_END;
 pub const ZERO_PAGE: u64 = LINUX_PAGES;
 /// The kernel's command line, one page, ended by a zero byte.
 pub const COMMAND_LINE: u64 = LINUX_PAGES + 0x1000;
-/// The page with descriptor table, `setup_data` node and confidential-computing blob.
+/// The page with descriptor table and `setup_data` node, the last one that is RAM to the kernel: it maps
+/// the node again later, which in reserved memory would be a shared mapping.
 pub const LINUX_START_DATA: u64 = LINUX_PAGES + 0x2000;
 /// The descriptor table the kernel starts with: `__BOOT_CS` (0x10) and `__BOOT_DS` (0x18).
 pub const START_GDT: u64 = LINUX_START_DATA;
@@ -69,10 +70,10 @@ pub const START_GDT: u64 = LINUX_START_DATA;
 pub const START_GDT_BYTES: u64 = 0x20;
 /// The `setup_data` node that points to the confidential-computing blob.
 pub const SETUP_DATA: u64 = LINUX_START_DATA + 0x100;
-/// The confidential-computing blob (`struct cc_blob_sev_info`).
-pub const CC_BLOB: u64 = LINUX_START_DATA + 0x200;
+/// The confidential-computing blob (`struct cc_blob_sev_info`), a page that stays reserved.
+pub const CC_BLOB: u64 = LINUX_PAGES + 0x3000;
 /// First of the pages with ACPI tables; the root pointer (RSDP) is at its start.
-pub const ACPI_TABLES: u64 = LINUX_PAGES + 0x3000;
+pub const ACPI_TABLES: u64 = LINUX_PAGES + 0x4000;
 /// The MADT, a page of its own behind the other tables: the paravisor writes it at boot.
 pub const ACPI_MADT: u64 = ACPI_TABLES + 0x2000;
 /// One past the last page of this kind.

@@ -9,13 +9,17 @@ use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAG
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
-/// Ranges in which a PC has ROM or devices whatever its memory map says: video memory, option ROMs
-/// and BIOS below 1 MiB, and interrupt controllers and flash below 4 GiB.
+/// Video memory, option ROMs and BIOS. A VMM may call it RAM (QEMU does): then it is accepted like
+/// all RAM, because a kernel reads it, but it is never called usable.
+pub const LEGACY_RANGE: PhysRange = PhysRange {
+    start: 0xa_0000,
+    end: 0x10_0000,
+};
+
+/// Ranges in which a PC has ROM or devices whatever its memory map says: the legacy range, and
+/// interrupt controllers and flash below 4 GiB.
 const DEVICE_RANGES: [PhysRange; 2] = [
-    PhysRange {
-        start: 0xa_0000,
-        end: 0x10_0000,
-    },
+    LEGACY_RANGE,
     PhysRange {
         start: 0xfec0_0000,
         end: 0x1_0000_0000,

@@ -5,26 +5,22 @@
 //! place devices. Usable RAM is all validated and granted, so everything else must not be called
 //! usable.
 
-use crate::boot_plan::{BootPlan, LINUX_AREA};
-use crate::layout::{ACPI_TABLES, LINUX_PAGES_END};
+use crate::boot_plan::BootPlan;
+use crate::layout::{ACPI_TABLES, CC_BLOB, LINUX_PAGES_END};
 use crate::linux::boot_params::{E820_ACPI, E820_MAX_ENTRIES, E820_RAM, E820_RESERVED, E820Entry};
-use crate::placement::{OWN_REGION, Placement};
+use crate::placement::{LEGACY_RANGE, OWN_REGION, Placement};
 use crate::range_list::{ListFull, PhysRange, RangeList};
 use crate::termination::Reason;
 
-/// Video memory, option ROMs and BIOS: no RAM for a PC's kernel, whatever the VMM calls it.
-const LEGACY: PhysRange = PhysRange {
-    start: 0xa_0000,
-    end: 0x10_0000,
-};
 /// PCI configuration space of the machine (ECAM).
 const PCI_CONFIGURATION: PhysRange = PhysRange {
     start: 0xb000_0000,
     end: 0xc000_0000,
 };
-/// Zero page, command line and start data; the pages behind are ACPI tables.
-const START_DATA: PhysRange = PhysRange {
-    start: LINUX_AREA.start,
+/// The confidential-computing blob. Zero page, command line and start data before it are RAM: the
+/// kernel copies the first two and keeps what it needs of the third.
+const BLOB: PhysRange = PhysRange {
+    start: CC_BLOB,
     end: ACPI_TABLES,
 };
 /// ACPI tables.
@@ -45,7 +41,7 @@ pub fn e820(
     let full = |_: ListFull| Reason::HandoverMap;
     let Placement { window, storage } = plan.placement;
     let mut usable: RangeList = plan.tracked;
-    for hole in [LEGACY, OWN_REGION, LINUX_AREA, storage] {
+    for hole in [LEGACY_RANGE, OWN_REGION, BLOB, TABLES, storage] {
         usable = usable.without(&hole).map_err(full)?;
     }
     let is_ram = ram.iter().any(|entry| entry.overlaps(&PCI_CONFIGURATION));
@@ -55,9 +51,9 @@ pub fn e820(
         PCI_CONFIGURATION
     };
     let special = [
-        (LEGACY, E820_RESERVED),
+        (LEGACY_RANGE, E820_RESERVED),
         (OWN_REGION, E820_RESERVED),
-        (START_DATA, E820_RESERVED),
+        (BLOB, E820_RESERVED),
         (TABLES, E820_ACPI),
         (storage, E820_RESERVED),
         (window, E820_RESERVED),
@@ -92,7 +88,7 @@ pub fn e820(
 #[cfg(test)]
 mod tests {
     use super::{
-        BootPlan, E820_ACPI, E820_RAM, E820_RESERVED, LINUX_AREA, OWN_REGION, PhysRange, e820,
+        BLOB, BootPlan, E820_ACPI, E820_RAM, E820_RESERVED, OWN_REGION, PhysRange, TABLES, e820,
     };
     use crate::boot_plan::tests::{linux_boot_block, map};
     use crate::memory_map::{MemoryMap, tests::page};
@@ -119,7 +115,8 @@ mod tests {
             plan.placement.window,
             plan.placement.storage,
             OWN_REGION,
-            LINUX_AREA,
+            BLOB,
+            TABLES,
         ];
         for (start, end, kind) in list {
             let range = PhysRange {
@@ -140,9 +137,10 @@ mod tests {
             (0xa_0000, 0x10_0000, E820_RESERVED),
             (0x10_0000, 0x40_0000, E820_RAM),
             (0x40_0000, 0x90_0000, E820_RESERVED),
-            (0x90_0000, 0x90_3000, E820_RESERVED),
-            (0x90_3000, 0x90_6000, E820_ACPI),
-            (0x90_6000, 0x2000_0000, E820_RAM),
+            (0x90_0000, 0x90_3000, E820_RAM),
+            (0x90_3000, 0x90_4000, E820_RESERVED),
+            (0x90_4000, 0x90_7000, E820_ACPI),
+            (0x90_7000, 0x2000_0000, E820_RAM),
             (0xb000_0000, 0xc000_0000, E820_RESERVED),
             (0x1_0000_0000, 0x1_7be0_0000, E820_RAM),
             (0x1_7be0_0000, 0x1_7c00_0000, E820_RESERVED),
@@ -166,6 +164,6 @@ mod tests {
             .collect();
         let (plan, list) = entries(&MemoryMap::parse(&page(&many), 1 << 51).unwrap());
         check(&plan, &list);
-        assert_eq!(list.iter().filter(|entry| entry.2 == E820_RAM).count(), 32);
+        assert_eq!(list.iter().filter(|entry| entry.2 == E820_RAM).count(), 33);
     }
 }

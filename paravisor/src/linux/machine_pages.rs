@@ -43,7 +43,7 @@ mod tests {
 
     #[test]
     fn the_pages_hold_map_and_processors() {
-        let (map, pages) = (map(), RefCell::new(vec![0_u8; 0x6000]));
+        let (map, pages) = (map(), RefCell::new(vec![0_u8; 0x7000]));
         let plan = BootPlan::new(&linux_boot_block(), &map, 1 << 20).unwrap();
         let put = |gpa: u64, bytes: &[u8]| {
             let offset = (gpa - ZERO_PAGE) as usize;
@@ -52,14 +52,14 @@ mod tests {
         };
         write(&plan, &map, 2, put).unwrap();
         let pages = pages.borrow();
-        assert_eq!(pages[0x1e8], 11, "e820_entries");
+        assert_eq!(pages[0x1e8], 12, "e820_entries");
         assert_eq!(pages[0x2d0..0x2d8], [0; 8]);
         assert_eq!(pages[0x2d8..0x2e0], 0xa_0000_u64.to_le_bytes());
         assert_eq!(pages[0x2e0..0x2e4], 1_u32.to_le_bytes());
-        let last = 0x2d0 + 10 * 20;
+        let last = 0x2d0 + 11 * 20;
         assert_eq!(pages[last..last + 8], 0x1_7c00_0000_u64.to_le_bytes());
         assert_eq!(pages[last + 16..last + 20], 2_u32.to_le_bytes());
-        let behind = 0x2d0 + 11 * 20;
+        let behind = 0x2d0 + 12 * 20;
         assert!(pages[behind..0x1000].iter().all(|byte| *byte == 0));
         let madt = (ACPI_MADT - ZERO_PAGE) as usize;
         assert_eq!(&pages[madt..madt + 4], b"APIC");

@@ -17,7 +17,7 @@ use crate::elf_image::Segment;
 use crate::linux::acpi::acpi_tables;
 use crate::linux::bzimage::BzImage;
 use crate::linux::initrd::check_initrd;
-use crate::linux::start_data::{command_line_page, start_data_page, zero_page};
+use crate::linux::start_data::{command_line_page, start_data_pages, zero_page};
 use crate::payload::Payload;
 
 /// Offset of the 64-bit entry point in the protected-mode kernel.
@@ -71,7 +71,9 @@ pub fn linux_payload(
     let zero = zero_page(&kernel, load, place, initrd_bytes.len() as u64);
     pages.add(layout::ZERO_PAGE, &zero);
     pages.add(layout::COMMAND_LINE, &command_line_page(cmdline));
-    pages.add(layout::LINUX_START_DATA, &start_data_page());
+    let [start_data, blob] = start_data_pages();
+    pages.add(layout::LINUX_START_DATA, &start_data);
+    pages.add(layout::CC_BLOB, &blob);
     pages.add(layout::ACPI_TABLES, &acpi_tables());
     pages.add(layout::ACPI_MADT, &[0; 4096]);
     let mut segments = vec![Segment {

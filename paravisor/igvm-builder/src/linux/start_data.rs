@@ -62,8 +62,8 @@ pub fn command_line_page(text: &str) -> [u8; 4096] {
     page
 }
 
-/// The page with descriptor table, `setup_data` node and blob.
-pub fn start_data_page() -> [u8; 4096] {
+/// The pages with descriptor table and `setup_data` node, and with the blob.
+pub fn start_data_pages() -> [[u8; 4096]; 2] {
     let mut page = [0; 4096];
     let offset = |gpa: u64| (gpa - layout::LINUX_START_DATA) as usize;
     put(&mut page, offset(layout::START_GDT), GDT.as_bytes());
@@ -85,8 +85,9 @@ pub fn start_data_page() -> [u8; 4096] {
         cpuid_len: 4096,
         reserved2: 0,
     };
-    put(&mut page, offset(layout::CC_BLOB), blob.as_bytes());
-    page
+    let mut blob_page = [0; 4096];
+    put(&mut blob_page, 0, blob.as_bytes());
+    [page, blob_page]
 }
 
 const _: () = assert!(size_of::<[u64; 4]>() as u64 == layout::START_GDT_BYTES);
