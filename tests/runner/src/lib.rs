@@ -8,6 +8,7 @@
 
 mod chart;
 mod checks;
+mod cpio;
 mod disk;
 mod disk_image;
 mod expectation;
@@ -17,6 +18,8 @@ mod guest_line;
 mod guest_memory;
 mod host_record;
 mod igvm_input;
+mod initrd;
+mod kernel_module;
 mod launch_blob;
 mod launch_plan;
 mod line;
@@ -27,6 +30,7 @@ mod qemu;
 mod report;
 mod run;
 mod run_options;
+mod serve;
 mod steady_state;
 mod table;
 mod tail;
@@ -41,12 +45,14 @@ pub use follow::End;
 pub use guest_line::{Attach, PhaseProgress, PoolSample, SelfTest};
 pub use host_record::{Conversion, Termination};
 pub use igvm_input::IgvmInput;
+pub use initrd::{InitrdOptions, make_initrd};
 pub use launch_plan::{LaunchPage, LaunchPlan, PageKind, Parameters};
 pub use pool_story::PoolStory;
 pub use run::{DiskDigests, Outcome, run};
 pub use run_options::{
     HostManner, HvEvents, PscManner, RamState, RmpPages, RunOptions, VmplSwitches,
 };
+pub use serve::{ServeOptions, serve};
 pub use steady_state::SteadyState;
 pub use transcript::{Counters, Snapshot, Transcript};
 pub use verdict::run_and_report;

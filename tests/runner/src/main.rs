@@ -5,7 +5,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::{DiskOptions, Failure, RunOptions};
+use runner::{DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions};
 
 /// Boots SEV-SNP IGVM files on an emulated SNP machine
 #[derive(Debug, Parser)]
@@ -21,6 +21,10 @@ enum Command {
     Run(Box<RunOptions>),
     /// Make a disk image with a file system that holds a folder
     Disk(DiskOptions),
+    /// Make the initrd of the Linux guest
+    Initrd(InitrdOptions),
+    /// Serve a file to one HTTP client on standard input and output
+    Serve(ServeOptions),
 }
 
 fn main() -> ExitCode {
@@ -31,6 +35,8 @@ fn main() -> ExitCode {
     let result = match command_line.command {
         Command::Run(options) => runner::run_and_report(&options),
         Command::Disk(options) => runner::make_disk(&options),
+        Command::Initrd(options) => runner::make_initrd(&options),
+        Command::Serve(options) => runner::serve(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
