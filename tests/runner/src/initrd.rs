@@ -167,7 +167,7 @@ mod tests {
         };
         refused("init");
         fs::write(&options.init, "text").expect("ours");
-        refused("init");
+        refused("busybox");
         fs::write(&options.busybox, program(3)).expect("ours");
         refused("is no script");
         fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
