@@ -176,6 +176,11 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
 /// Takes memory into use, prepares the guest and runs it.
 fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
     let plan = &inputs.plan;
+    plan.check_payload(&inputs.block, &inputs.map)
+        .inspect_err(|reason| {
+            let needs = inputs.block.payload_needs();
+            log::error!("{}: {:#x}..{:#x}", reason.text(), needs.start, needs.end);
+        })?;
     let owner = PageOwner::new(plan, &Machine);
     let acceptance = Acceptance {
         owner: &owner,
@@ -210,13 +215,14 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
         secrets: launched::secrets(),
         cpuid: launched::cpuid(),
         c_bit: inputs.c_bit,
+        vcpus: inputs.usable_vcpus(),
     }
     .write(&Machine)?;
 
     let processor = processor::current();
     let own = inputs.features();
     let features = guest_features(own).into_bits();
-    let start = start_vmsa(inputs.block.payload_entry, own, inputs.c_bit);
+    let start = start_vmsa(&inputs.block, own, inputs.c_bit);
     let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
     let vcpus = VcpuTable::new();
     let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);

@@ -11,8 +11,6 @@ use snp_host::memory_plan::MemoryPlan;
 
 use crate::Failure;
 
-/// Video memory, option ROMs and BIOS of a PC: never RAM.
-const ROM_HOLE: Range<u64> = 0xa_0000..0x10_0000;
 /// Storage that the paravisor's service takes below the window at the least.
 const SMALLEST_STORAGE: u64 = 2 << 20;
 
@@ -40,19 +38,14 @@ pub fn plan(bytes: u64) -> Result<MemoryPlan, Failure> {
     }
 }
 
-/// RAM as the guest is told, sorted: the plan without the ROM hole.
+/// RAM as the guest is told, sorted. Like QEMU's own map it does not leave out video memory and BIOS:
+/// a kernel looks for tables there, so the image accepts it, and keeps it from use.
 #[must_use]
 pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
-    let mut list: Vec<Range<u64>> = Vec::new();
-    for range in plan.layout().ranges() {
-        let end = range.base + range.bytes;
-        if range.base < ROM_HOLE.start && end > ROM_HOLE.end {
-            list.extend([range.base..ROM_HOLE.start, ROM_HOLE.end..end]);
-        } else {
-            list.push(range.base..end);
-        }
-    }
-    list
+    let ranges = plan.layout().ranges().iter();
+    ranges
+        .map(|range| range.base..range.base + range.bytes)
+        .collect()
 }
 
 /// Finds the place of the paravisor's window in `ram`, by its own rules.
@@ -99,12 +92,12 @@ mod tests {
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn guest_ram_has_the_rom_hole_and_continues_at_four_gib() {
+    fn guest_ram_continues_at_four_gib() {
         let small = plan(512 * MIB).expect("a usual size");
-        assert_eq!(ram(&small), [0..0xa_0000, MIB..512 * MIB]);
+        assert_eq!(ram(&small), [0..512 * MIB]);
         let large = plan(2048 * MIB).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
-        assert_eq!(ram(&large), [0..0xa_0000, MIB..1920 * MIB, high]);
+        assert_eq!(ram(&large), [0..1920 * MIB, high]);
     }
 
     #[test]
