@@ -23,6 +23,9 @@ use paravisor::linux::madt::{OEM_ID, OEM_TABLE_ID};
 
 /// Configuration space of the PCI machine (ECAM), as SeaBIOS places it on q35.
 const ECAM: u64 = 0xb000_0000;
+/// Last PCI bus. A kernel that finds configuration space for more buses looks for devices on all of
+/// them through ports, which for 256 buses are 16,000 exits.
+const LAST_BUS: u8 = 15;
 /// Interrupt of ACPI events.
 const SCI: u16 = 9;
 /// Ports of power management: events, control, timer, general-purpose events.
@@ -33,8 +36,8 @@ const GPE0: u32 = 0x620;
 /// Port and value that reset the machine.
 const RESET_PORT: u64 = 0xcf9;
 const RESET_VALUE: u8 = 0x0f;
-/// There is a keyboard controller; there are devices at their old places.
-const LEGACY_AND_8042: u16 = 0b11;
+/// There are devices at their old places, but no keyboard controller worth looking at.
+const LEGACY_DEVICES: u16 = 1;
 
 /// Bytes of the tables, without the pages behind them.
 pub const TABLES_BYTES: usize = (layout::ACPI_MADT - layout::ACPI_TABLES) as usize;
@@ -49,7 +52,7 @@ pub fn acpi_tables() -> [u8; TABLES_BYTES] {
     let dsdt = area.add(&dsdt());
     let fadt = area.add(&fadt(facs, dsdt));
     let mut mcfg = MCFG::new(OEM_ID, OEM_TABLE_ID, 1);
-    mcfg.add_ecam(ECAM, 0, 0, 0xff);
+    mcfg.add_ecam(ECAM, 0, 0, LAST_BUS);
     let mcfg = area.add(&mcfg);
     let mut root = XSDT::new(OEM_ID, OEM_TABLE_ID, 1);
     for table in [fadt, layout::ACPI_MADT, mcfg] {
@@ -115,7 +118,7 @@ fn fadt(facs: u64, dsdt: u64) -> impl Aml {
     // Neither C2 nor C3.
     table.p_lvl2_lat = 0xfff.into();
     table.p_lvl3_lat = 0xfff.into();
-    table.iapc_boot_arch = LEGACY_AND_8042.into();
+    table.iapc_boot_arch = LEGACY_DEVICES.into();
     table.reset_reg = GAS::new(Space::SystemIo, 8, 0, AccessSize::ByteAccess, RESET_PORT);
     table.reset_value = RESET_VALUE;
     table.finalize()
@@ -130,7 +133,7 @@ fn dsdt() -> Sdt {
         AddressSpace::<u64>::new_memory(AddressSpaceCacheable::Cacheable, true, min, max, None)
     };
     let (buses, configuration) = (
-        AddressSpace::<u16>::new_bus_number(0, 0xff),
+        AddressSpace::<u16>::new_bus_number(0, LAST_BUS.into()),
         IO::new(0xcf8, 0xcf8, 1, 8),
     );
     let ports =
