@@ -48,11 +48,11 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Checks that the paravisor will find room for its window in `ram`, by its own rules.
+/// Finds the place of the paravisor's window in `ram`, by its own rules.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
-pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure> {
+pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failure> {
     let range = |start, end| PhysRange { start, end };
     let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
     let launch: Vec<_> = block
@@ -62,7 +62,7 @@ pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
     match place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE) {
-        Ok(_) => Ok(()),
+        Ok(placed) => Ok(placed.window.start..placed.window.end),
         Err(reason) => Err(Failure::bad_input(format!(
             "a window of {} does not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
             format_size(block.window_bytes),
@@ -87,7 +87,7 @@ mod tests {
     use paravisor::boot_block::{BootBlock, LaunchRange};
     use zerocopy::FromZeros;
 
-    use super::{check_window, plan, ram};
+    use super::{plan, ram, window};
 
     const MIB: u64 = 1 << 20;
 
@@ -128,7 +128,9 @@ mod tests {
             (256, false),
         ] {
             block.window_bytes = mib * MIB;
-            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{mib} MiB");
+            let top = 128 * MIB;
+            let placed = window(&block, &ram).ok();
+            assert_eq!(placed, fits.then(|| top - mib * MIB..top), "{mib} MiB");
         }
     }
 }
