@@ -18,6 +18,7 @@ pub mod guest_vmsa;
 pub mod handover;
 pub mod identity_map;
 pub mod layout;
+pub mod linux;
 pub mod memory_map;
 pub mod own_map;
 pub mod page_account;
@@ -27,6 +28,7 @@ pub mod range_list;
 pub mod start_pages;
 pub mod start_tables;
 pub mod termination;
+pub mod vcpu_control;
 pub mod vcpu_table;
 
 #[cfg(test)]
