@@ -226,8 +226,10 @@ pub struct Cpu {
     /// The state of the VMPL that runs is in the processor and its control block; otherwise it is
     /// in its VMSA page, or there is none.
     pub is_resident: bool,
-    /// The guest has asked to wait for an interrupt.
+    /// The guest waits.
     pub is_halted: bool,
+    /// Whether an interrupt ends its wait.
+    pub wakes_for_interrupts: bool,
     /// Something was registered on this CPU since it last waited: the next wait ends at once.
     pub has_news: bool,
 }
@@ -243,6 +245,7 @@ impl Cpu {
             apic_id,
             is_resident: false,
             is_halted: false,
+            wakes_for_interrupts: true,
             has_news: false,
         }
     }
