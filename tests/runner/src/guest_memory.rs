@@ -48,7 +48,8 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Checks that the paravisor will find room for its window in `ram`, by its own rules.
+/// Checks that the paravisor will find room for its window and for what the guest needs to start in
+/// `ram`, by its own rules.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
@@ -61,15 +62,17 @@ pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure
         .map(|one| range(one.gpa, one.gpa + one.bytes))
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
-    match place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE) {
-        Ok(_) => Ok(()),
-        Err(reason) => Err(Failure::bad_input(format!(
-            "a window of {} does not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
+    let needs = block.payload_needs();
+    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE)
+        .and_then(|placement| placement.check_payload(&ram, &needs));
+    placed.map_err(|reason| {
+        Failure::bad_input(format!(
+            "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
             format_size(block.window_bytes),
             memory.next_multiple_of(1 << 20) >> 20,
             reason.text()
-        ))),
-    }
+        ))
+    })
 }
 
 /// What Linux says programs can still use, in bytes.
@@ -94,7 +97,7 @@ mod tests {
     #[test]
     fn guest_ram_continues_at_four_gib() {
         let small = plan(512 * MIB).expect("a usual size");
-        assert_eq!(ram(&small), [0..512 * MIB]);
+        assert_eq!(ram(&small).as_slice(), std::slice::from_ref(&(0..512 * MIB)));
         let large = plan(2048 * MIB).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
         assert_eq!(ram(&large), [0..1920 * MIB, high]);
@@ -129,6 +132,12 @@ mod tests {
         ] {
             block.window_bytes = mib * MIB;
             assert_eq!(check_window(&block, &ram).is_ok(), fits, "{mib} MiB");
+        }
+        block.window_bytes = 64 * MIB;
+        block.payload_entry = 0x100_0200;
+        for (until, fits) in [(62, true), (63, false)] {
+            block.payload_needs_until = until * MIB;
+            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{until} MiB");
         }
     }
 }
