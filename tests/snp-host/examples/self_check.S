@@ -7,6 +7,7 @@
 # that is shared here. VA = GPA with C-bit in the first GiB, VA = GPA + 1 GiB without.
 
 .equ GHCB_MSR, 0xc0010130
+.equ CODE, 0x410000
 .equ TABLES, 0x420000
 .equ SHARED, 0x40000000
 .equ GHCB, 0x700000
@@ -15,6 +16,7 @@
 .equ LARGE_PRIVATE, 0xa00000
 .equ UNVALIDATED, 0x501000
 .equ VMSA, 0xa01000
+.equ IDT_BYTES, 80 * 16
 .equ CBIT_HIGH, 1 << 19
 .equ C_LARGE_LEAF, 0x83
 .set TO_GDT, gdt - here
@@ -395,6 +397,8 @@ long_mode:
     je vmpl2_touches_vmpl0
     cmp eax, 4
     je write_where_nothing_is_shared
+    cmp eax, 5
+    jae two_cpus
     xor ebp, ebp
 failed:
     mov eax, ebp
@@ -459,14 +463,12 @@ gdt_pointer:
     .long 0
     .balign 8
 idt_pointer:
-    .word 32 * 16 - 1
+    .word IDT_BYTES - 1
     .quad 0
     .balign 16
-idt: .skip 32 * 16
+idt: .skip IDT_BYTES
 vc_count: .long 0
 vc_code: .long 0
     .balign 4096
 stack: .skip 4096
 stack_end:
-# Last word of the image: the hostile access of step 20.
-hostile: .long 0

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Writes a launch image with a guest that goes through the machine's rules (`self_check.S`), to
-//! try this host without paravisor and IGVM file: `self_check OUTPUT MEMORY_MIB SWITCHES HOSTILE`.
-//! With HOSTILE 0 the host must end with code 0; 1 to 3 are violations (code 3), 4 damages the
-//! pattern of a page that is not shared (code 5).
+//! try this host without paravisor and IGVM file: `self_check OUTPUT MEMORY_MIB SWITCHES MODE`.
+//! With MODE 0 the host must end with code 0; 1 to 3 are violations (code 3), 4 damages the
+//! pattern of a page that is not shared (code 5). 5 and 6 go on with two CPUs (`smp_check.S`) and
+//! end with code 0, 6 on a host that does not kick CPUs (switch `no_kick`).
 
 use std::io::Write;
 
@@ -16,6 +17,12 @@ core::arch::global_asm!(
     ".balign 4096",
     "self_check_start:",
     include_str!("self_check.S"),
+    include_str!("smp_check.S"),
+    // Last word of the image: the mode, read in step 20.
+    ".balign 4096",
+    ".skip 4092",
+    "hostile: .long 0",
+    "image_end:",
     "self_check_end:",
     ".code64",
     ".previous",
@@ -29,6 +36,9 @@ unsafe extern "C" {
 /// Where the guest's code and tables lie.
 const CODE: u64 = 0x41_0000;
 const TABLES: u64 = 0x42_0000;
+
+/// First mode with two CPUs.
+const TWO_CPUS: u64 = 5;
 
 fn guest() -> Vec<u8> {
     let (start, end) = (&raw const self_check_start, &raw const self_check_end);
@@ -58,18 +68,18 @@ fn boot_vmsa() -> Vmsa {
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [output, numbers @ ..] = arguments.as_slice() else {
-        panic!("usage: self_check OUTPUT MEMORY_MIB SWITCHES HOSTILE");
+        panic!("usage: self_check OUTPUT MEMORY_MIB SWITCHES MODE");
     };
     let numbers: Vec<u64> = numbers
         .iter()
         .map(|text| text.parse().expect("a number"))
         .collect();
-    let [memory_mib, switches, hostile] = numbers[..] else {
+    let [memory_mib, switches, mode] = numbers[..] else {
         panic!("three numbers");
     };
     let mut code = guest();
     let end = code.len();
-    code[end - 4..].copy_from_slice(&u32::try_from(hostile).expect("small").to_le_bytes());
+    code[end - 4..].copy_from_slice(&u32::try_from(mode).expect("small").to_le_bytes());
     let vmsa = boot_vmsa();
     let page = |gpa, kind, bytes| PageToLaunch {
         gpa,
@@ -89,7 +99,7 @@ fn main() {
     write(
         Switches::from_bits(switches),
         memory_mib << 20,
-        1,
+        if mode >= TWO_CPUS { 2 } else { 1 },
         &pages,
         &mut sink,
     )

@@ -11,8 +11,6 @@ use crate::vmcb::{COMMON_SAVE_BYTES, VIRTUAL_INTERRUPT_MASKING, Vmcb, intercept}
 
 /// CR0.PG.
 pub const CR0_PAGING: u64 = 1 << 31;
-/// CR4.OSXSAVE, which CPUID leaf 1 mirrors.
-pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// DR6 and DR7 after reset; a VMSA that QEMU accepts may leave them zero.
 const DR6_RESET: u64 = 0xFFFF_0FF0;
 const DR7_RESET: u64 = 0x400;
@@ -86,8 +84,12 @@ impl Vcpu {
             intercept::NMI | intercept::CPUID | intercept::MSR | intercept::SHUTDOWN;
         control.intercept_virtualization = intercept::VIRTUALIZATION;
         if !pass_through {
-            control.intercept_instructions |=
-                intercept::HLT | intercept::IOIO | intercept::RDPMC | intercept::INVD;
+            control.intercept_instructions |= intercept::IOIO | intercept::RDPMC | intercept::INVD;
+            // HLT is an automatic exit (APM volume 2, table 15-36): the guest never sees a #VC for it.
+            // Of a guest it really waits here; VMPL0 has no use for it.
+            if vmpl == Vmpl::Vmpl0 {
+                control.intercept_instructions |= intercept::HLT;
+            }
             control.intercept_virtualization |= intercept::CACHE_AND_WAIT;
         }
         control.io_map = maps.io_address();

@@ -16,8 +16,6 @@ const MACHINE: &[&str] = &[
     "q35",
     "-m",
     "3072M",
-    "-accel",
-    "tcg",
     "-cpu",
     "EPYC-Milan,+la57,phys-bits=52",
     "-nodefaults",
@@ -35,9 +33,19 @@ const GUEST_MIB: &str = "64";
 /// Most seconds; it takes about one.
 const TIMEOUT: &str = "60";
 
-/// Runs the guest with these switches and this wrong access at its end (0: none). Returns the
-/// code of the machine's `exit` record and all records.
-fn run(switches: &str, hostile: &str) -> (i32, String) {
+/// Whether QEMU has a thread for each processor, or one for all.
+const EACH: &str = "tcg,thread=multi";
+const ONE: &str = "tcg,thread=single";
+/// Switch `no_kick` of `snp_host::switches`.
+const NO_KICK: &str = "64";
+
+/// Runs the guest with these switches and this mode (0: nothing wrong; `self_check.rs`). Returns
+/// the code of the machine's `exit` record and all records.
+fn run(switches: &str, mode: &str) -> (i32, String) {
+    run_on(EACH, "1", switches, mode)
+}
+
+fn run_on(accelerator: &str, cpus: &str, switches: &str, mode: &str) -> (i32, String) {
     let built = super::bench::built();
     let folder = TempDir::new().expect("a temporary folder");
     let file = |name: &str| {
@@ -46,7 +54,7 @@ fn run(switches: &str, hostile: &str) -> (i32, String) {
     };
     let (launch, records) = (file("launch.bin"), file("records.log"));
     let written = Command::new(built.join("release/examples/self_check"))
-        .args([&launch, GUEST_MIB, switches, hostile])
+        .args([&launch, GUEST_MIB, switches, mode])
         .status()
         .expect("`make images` builds the example");
     assert!(written.success());
@@ -55,6 +63,7 @@ fn run(switches: &str, hostile: &str) -> (i32, String) {
     let status = Command::new("timeout")
         .args([TIMEOUT, "qemu-system-x86_64"])
         .args(MACHINE)
+        .args(["-accel", accelerator, "-smp", cpus])
         .arg("-kernel")
         .arg(&host)
         .args(["-device", &loader, "-debugcon", &format!("file:{records}")])
@@ -107,6 +116,43 @@ fn a_stray_write_is_found_by_its_pattern() {
     assert_eq!(code, 5, "{records}");
     assert!(
         records.contains("pattern gpa=0xc00000 offset=0x0 found=0x5"),
+        "{records}"
+    );
+}
+
+/// Two CPUs: AP creation, VMSAs in use, waits that an AP creation and an interrupt end, interrupts
+/// that are not sent, and a page that is rescinded while the other CPU reads it.
+#[test]
+fn two_cpus_share_the_machine() {
+    for (accelerator, switches) in [(EACH, "0"), (ONE, "0"), (EACH, "2")] {
+        let (code, records) = run_on(accelerator, "2", switches, "5");
+        assert!(records.contains("set=0xb reason=0x0"), "{records}");
+        assert_eq!(code, 0, "{records}");
+        for counter in ["kick", "wait", "interrupt.refused"] {
+            let line = format!("count name={counter} value=");
+            assert!(records.contains(&line), "no {counter}:\n{records}");
+        }
+    }
+}
+
+/// The proof that kicks are needed, and that the test above sees them: without, the other CPU goes
+/// on reading through its old translation.
+#[test]
+fn without_kicks_an_old_translation_lives_on() {
+    let (code, records) = run_on(EACH, "2", NO_KICK, "6");
+    assert_eq!(code, 0, "{records}");
+    let (code, records) = run_on(EACH, "2", NO_KICK, "5");
+    // Step 29.
+    assert!(records.contains("set=0xb reason=0x1d"), "{records}");
+    assert_eq!(code, 1, "{records}");
+}
+
+#[test]
+fn a_missing_cpu_is_named() {
+    let (code, records) = run_on(EACH, "1", "0", "5");
+    assert_eq!(code, 6, "{records}");
+    assert!(
+        records.contains("died what=cpu-did-not-start cpu=1"),
         "{records}"
     );
 }
