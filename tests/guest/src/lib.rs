@@ -25,6 +25,7 @@ pub mod command_line;
 pub mod console;
 pub mod copy;
 pub mod ghcb_channel;
+pub mod nvme;
 pub mod page_state;
 pub mod page_table;
 pub mod pci_configuration;
