@@ -111,7 +111,8 @@ impl Pass {
         }
     }
 
-    /// Starts what may be started, ends what the device has finished, and hands on what is next.
+    /// Starts what may be started, ends what the device has finished, and hands on what is next in
+    /// order, one request at most.
     /// Never waits. True once every byte was handed on.
     ///
     /// # Errors
@@ -136,11 +137,9 @@ impl Pass {
             self.waiting = self.plan.next();
         }
         collect(disk, &mut self.slots)?;
-        loop {
-            let tail = (self.head + MAX_DEPTH - self.in_ring) % MAX_DEPTH;
-            let Some(&SlotState::Done(request)) = self.slots.get(tail) else {
-                break;
-            };
+        // One at a time: who watches may take long over it, and others are to have their turn.
+        let tail = (self.head + MAX_DEPTH - self.in_ring) % MAX_DEPTH;
+        if let Some(&SlotState::Done(request)) = self.slots.get(tail) {
             observer.consume(tail, request);
             put(&mut self.slots, tail, SlotState::Free);
             self.in_ring -= 1;
