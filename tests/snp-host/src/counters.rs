@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What the host counts, and how the counters are named in records.
 //!
-//! `exit.<vmpl>.<cause>`, `vmgexit.<vmpl>.<cause>` and `instruction.<vmpl>.<name>` per VMPL; the
-//! others for the machine. A counter that is zero has no line in a snapshot.
+//! `exit.<vmpl>.<cause>`, `vmgexit.<vmpl>.<cause>` and `instruction.<vmpl>.<name>` per VMPL,
+//! `svsm.<form>.<protocol>.<call>` for calls of the SVSM; the others for the machine. A counter that is zero has no line in a snapshot.
 
 use core::fmt;
 
 use snp::address::Vmpl;
+
+use crate::svsm_calls::{Form, SvsmCalls};
 
 /// Declares an enumeration of causes with their names in records.
 macro_rules! causes {
@@ -141,6 +143,12 @@ causes! {
         SwitchSwallowed = "switch.swallowed",
         /// RUN_VMPL of VMPL 0 that returned without the guest having run.
         SwitchSpurious = "switch.spurious",
+        /// CPUs made to leave their guest because another one took a page or a permission back.
+        Kick = "kick",
+        /// Waits of a CPU whose guest halted.
+        Wait = "wait",
+        /// Interrupts of kinds that would end this host (INIT, SIPI, NMI, SMI), not sent.
+        InterruptRefused = "interrupt.refused",
         /// Events shown in the #HV doorbell page.
         HvSignalled = "hv.signalled",
         /// #HV exceptions raised for them.
@@ -159,6 +167,7 @@ pub struct Counters {
     vmgexits: [[u64; Vmgexit::NAMES.len()]; 4],
     instructions: [[u64; Instruction::NAMES.len()]; 4],
     events: [u64; Event::NAMES.len()],
+    svsm_calls: SvsmCalls,
 }
 
 fn add(counters: &mut [u64], index: usize, count: u64) {
@@ -187,9 +196,19 @@ impl Counters {
         );
     }
 
+    /// Counts a switch to VMPL 0 by the caller's RAX.
+    pub fn svsm_call(&mut self, form: Form, rax: u64) {
+        self.svsm_calls.count(form, rax);
+    }
+
     /// Counts an event of the machine.
     pub fn event(&mut self, event: Event) {
         add(&mut self.events, event as usize, 1);
+    }
+
+    /// Counts `count` events of the machine.
+    pub fn events_add(&mut self, event: Event, count: u64) {
+        add(&mut self.events, event as usize, count);
     }
 
     /// Value of a machine counter.
@@ -222,6 +241,7 @@ impl Counters {
                 }
             }
         }
+        self.svsm_calls.for_each(&mut line)?;
         for (name, value) in Event::NAMES
             .iter()
             .zip(self.events)

@@ -30,29 +30,20 @@ pub(crate) const fn low(value: u64) -> u32 {
 }
 
 impl<H: Hardware> Machine<'_, H> {
-    /// Runs the guest until it stops the machine.
-    pub fn run(&mut self, cpu: &mut Cpu) -> crate::record::ExitCode {
-        loop {
-            let vcpu = cpu.vcpu_mut();
-            let vmpl = vcpu.vmpl;
-            vcpu.vmcb.control.nested_cr3 = self.nested.root(vmpl, vcpu.is_unpaged());
-            vcpu.vmcb.control.intercept_cr_write = if vcpu.is_unpaged() {
-                crate::vmcb::intercept::CR0_WRITE
-            } else {
-                0
-            };
-            self.hardware.enter(vcpu);
-            if let Err(code) = self.handle_exit(cpu) {
-                return self.finish(code);
-            }
-        }
-    }
-
     /// Handles the exit that the VMCB of the running vCPU describes.
     ///
     /// # Errors
     /// Why the machine stops.
     pub fn handle_exit(&mut self, cpu: &mut Cpu) -> Flow {
+        if self.take_posted(cpu) {
+            return Ok(());
+        }
+        let flow = self.sort_exit(cpu);
+        self.flush_others(cpu);
+        flow
+    }
+
+    fn sort_exit(&mut self, cpu: &mut Cpu) -> Flow {
         let vmpl = cpu.current;
         let vcpu = cpu.vcpu_mut();
         let code = vcpu.vmcb.control.exit_code;

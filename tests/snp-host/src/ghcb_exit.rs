@@ -18,6 +18,7 @@ use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
 use crate::msr_protocol::FEATURES;
 use crate::page_conversion::ConversionRun;
+use crate::svsm_calls::Form;
 use crate::vcpu::{CR4_OSXSAVE, Cpu};
 
 /// SW_EXITINFO1 of a reply.
@@ -174,10 +175,13 @@ impl<H: Hardware> Machine<'_, H> {
         self.counters.vmgexit(cpu.current, cause);
         let reply = match cause {
             Vmgexit::Cpuid => self.ghcb_cpuid(cpu, &request),
-            // Nothing to wait for: the guest looks again.
-            Vmgexit::Halt | Vmgexit::NoEffect => GhcbReply::default(),
-            Vmgexit::Ioio => self.port_access(&request),
-            Vmgexit::Msr => self.ghcb_msr_access(&request),
+            Vmgexit::Halt => {
+                self.halt(cpu);
+                GhcbReply::default()
+            }
+            Vmgexit::NoEffect => GhcbReply::default(),
+            Vmgexit::Ioio => self.port_access(cpu, &request)?,
+            Vmgexit::Msr => self.ghcb_msr_access(cpu, &request),
             Vmgexit::MmioRead | Vmgexit::MmioWrite => {
                 self.device_access(&request, cause == Vmgexit::MmioWrite)
             }
@@ -205,7 +209,7 @@ impl<H: Hardware> Machine<'_, H> {
                 self.reply(page, GhcbReply::default());
                 let target = u8::try_from(request.info_1).map_err(|_| Refusal::NoVmsa);
                 if target
-                    .and_then(|target| self.switch_vmpl(cpu, target))
+                    .and_then(|target| self.switch_vmpl(cpu, target, Form::Ghcb))
                     .is_err()
                 {
                     self.reply(page, GhcbReply::malformed(malformed::INVALID_INPUT));

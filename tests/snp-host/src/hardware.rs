@@ -70,7 +70,18 @@ pub trait Processor {
     fn load_context(&self, vcpu: &mut Vcpu);
 }
 
-/// A machine on which the hypervisor runs.
-pub trait Hardware: PhysicalMemory + Devices + Processor {}
+/// The other processors, which share the machine and its nested tables. All calls are made by the
+/// one processor that holds the machine.
+pub trait Processors {
+    /// Makes every processor but `own` that runs a guest leave it; how many there were. On return
+    /// none of them uses a translation from before the call.
+    fn kick_guests(&self, own: u32) -> u32;
 
-impl<T: PhysicalMemory + Devices + Processor> Hardware for T {}
+    /// Makes processor `cpu` leave its guest or end its wait, and look at the machine again.
+    fn wake(&self, cpu: u32);
+}
+
+/// A machine on which the hypervisor runs.
+pub trait Hardware: PhysicalMemory + Devices + Processor + Processors {}
+
+impl<T: PhysicalMemory + Devices + Processor + Processors> Hardware for T {}

@@ -16,6 +16,8 @@ pub const MAGIC: [u8; 8] = *b"SNPLAUNC";
 pub const VERSION: u32 = 2;
 /// Most CPUs of the machine: what the host has stacks and save areas for.
 pub const MAX_CPUS: u32 = 8;
+/// The same, as the length of a table.
+pub const CPU_SLOTS: usize = MAX_CPUS as usize;
 /// Most records of one image: 64 MiB hold fewer pages.
 pub const MAX_RECORDS: u32 = 16384;
 

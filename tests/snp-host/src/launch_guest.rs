@@ -26,6 +26,7 @@ impl<H: Hardware> Machine<'_, H> {
     /// # Errors
     /// [`ExitCode::BadLaunch`] after a record that says why.
     pub fn launch(&mut self, cpu: &mut Cpu, image: &LaunchImage<'_>) -> Result<(), ExitCode> {
+        self.cpus = image.cpus();
         self.fill_patterns();
         let mut started = false;
         for page in image.pages() {
@@ -49,6 +50,7 @@ impl<H: Hardware> Machine<'_, H> {
             self.nested.sync(&self.hardware, &self.rmp, first, true);
         }
         self.hardware.load_context(cpu.vcpu_mut());
+        cpu.is_resident = true;
         self.record(
             record::kind::TRACE,
             format_args!("launched tsc={}", self.hardware.timestamp()),
@@ -147,7 +149,9 @@ impl<H: Hardware> Machine<'_, H> {
         if vmsa.vmpl != 0 || vmsa.sev_features & 1 == 0 || vmsa.efer & EFER_SVME == 0 {
             return false;
         }
-        cpu.vcpu_mut().load(&vmsa);
+        let vcpu = cpu.vcpu_mut();
+        vcpu.load(&vmsa);
+        vcpu.is_boot = true;
         true
     }
 }

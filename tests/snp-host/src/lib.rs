@@ -9,10 +9,11 @@
 //! | part | modules |
 //! |---|---|
 //! | interface to the runner | [`launch`], [`switches`], [`record`], [`counters`], [`memory_plan`] |
-//! | state | [`machine`], [`vcpu`], [`vmcb`], [`permission_maps`], [`shared_view`] |
+//! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
-//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`vmpl_switch`], [`cpuid_policy`] |
+//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
+//! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //!
 //! What it does not model: #HV is raised before a switch of VMPL
@@ -35,19 +36,24 @@ pub mod exits;
 pub mod ghcb_exit;
 pub mod guest_memory;
 pub mod hardware;
+pub mod interrupt_filter;
 pub mod launch;
 pub mod launch_guest;
 pub mod machine;
 pub mod memory_plan;
+pub mod msr_policy;
 pub mod msr_protocol;
 pub mod nested_fault;
 pub mod nested_tables;
 pub mod page_conversion;
 pub mod permission_maps;
 pub mod port_access;
+pub mod power;
 pub mod record;
 pub mod recurrence;
+pub mod residence;
 pub mod shared_view;
+pub mod svsm_calls;
 pub mod switch_manner;
 pub mod switches;
 #[cfg(test)]
@@ -56,5 +62,6 @@ mod test_hardware;
 mod tests;
 pub mod trapped_instruction;
 pub mod vcpu;
+pub mod vcpu_creation;
 pub mod vmcb;
 pub mod vmpl_switch;

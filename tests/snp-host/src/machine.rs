@@ -16,6 +16,7 @@ use crate::shared_view::SharedView;
 use crate::switch_manner::SwitchManner;
 use crate::switches::Switches;
 use crate::vcpu::Cpu;
+use crate::vcpu_creation::PostedChanges;
 
 /// Result of handling an exit; an error stops the machine.
 pub type Flow<T = ()> = Result<T, ExitCode>;
@@ -46,6 +47,12 @@ pub struct Machine<'a, H> {
     pub nested: NestedTables,
     /// What happened so far.
     pub counters: Counters,
+    /// CPUs of the guest; their APIC ids are 0 to this.
+    pub cpus: u32,
+    /// What CPUs registered on others, which have not seen it yet.
+    pub posted: PostedChanges,
+    /// This exit took back a page or a permission that another CPU may still have a translation of.
+    pub is_downgraded: bool,
 }
 
 impl<'a, H: Hardware> Machine<'a, H> {
@@ -82,6 +89,9 @@ impl<'a, H: Hardware> Machine<'a, H> {
             shared_view,
             nested,
             counters,
+            cpus: 1,
+            posted: PostedChanges::default(),
+            is_downgraded: false,
         })
     }
 
@@ -155,6 +165,14 @@ impl<'a, H: Hardware> Machine<'a, H> {
                 "stack={address:#x} value={:#x}",
                 u64::from_le_bytes(word)
             ));
+        }
+    }
+
+    /// Before the exit that took something back ends: no CPU goes on with an older translation.
+    pub(crate) fn flush_others(&mut self, cpu: &Cpu) {
+        if core::mem::take(&mut self.is_downgraded) && !self.switches.no_kick() {
+            let kicked = self.hardware.kick_guests(cpu.apic_id);
+            self.counters.events_add(Event::Kick, kicked.into());
         }
     }
 

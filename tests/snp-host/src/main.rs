@@ -7,22 +7,89 @@
 
 mod bare_metal;
 
-use bare_metal::{BareMetal, exceptions, processor, raw_memory, stop};
-use snp_host::hardware::Processor;
+use bare_metal::lock::Lock;
+use bare_metal::{BareMetal, exceptions, processor, processors, raw_memory, stop, waiting};
+use snp_host::hardware::{Processor, Processors};
 use snp_host::launch::LaunchImage;
 use snp_host::machine::Machine;
 use snp_host::memory_plan::{HIGH_BASE, LAUNCH_BASE, LAUNCH_BYTES, MemoryPlan};
 use snp_host::permission_maps::PermissionMaps;
 use snp_host::record::{self, ExitCode, kind};
+use snp_host::residence::Step;
 use snp_host::vcpu::Cpu;
+use snp_host::vmcb::exit_code;
 use snp_model::rmp::RmpEntry;
+
+/// The machine; there is none before it is launched. Who holds it handles an exit.
+static MACHINE: Lock<Option<Machine<'static, BareMetal>>> = Lock::new(None);
 
 /// Called by `boot.S` on the boot CPU.
 #[unsafe(no_mangle)]
 extern "sysv64" fn host_main() -> ! {
     exceptions::install();
-    processor::enable_svm();
+    processor::enable_svm(0);
     stop(run())
+}
+
+/// Called by `boot.S` on every other CPU.
+#[unsafe(no_mangle)]
+extern "sysv64" fn application_main() -> ! {
+    let number = processors::own_number();
+    exceptions::install();
+    processor::enable_svm(number);
+    processors::register();
+    let pass_through = loop {
+        let machine = MACHINE.lock();
+        if let Some(machine) = machine.as_ref() {
+            break machine.switches.pass_through();
+        }
+        // Said before the lock is given up, so that who launches the machine sees it and wakes
+        // this CPU.
+        let step = Step::Wait { interrupts: false };
+        processors::about_to(number, step);
+        drop(machine);
+        waiting::wait(number, false);
+        processors::back(number);
+    };
+    let maps = PermissionMaps::new(pass_through);
+    run_cpu(Cpu::new(number, &maps, pass_through))
+}
+
+/// Runs a CPU of the guest until the machine stops.
+fn run_cpu(mut cpu: Cpu) -> ! {
+    let number = cpu.apic_id;
+    let mut guard = MACHINE.lock();
+    loop {
+        let Some(machine) = guard.as_mut() else {
+            stop(ExitCode::HostFault);
+        };
+        let step = machine.next_step(&mut cpu);
+        processors::about_to(number, step);
+        drop(guard);
+        match step {
+            Step::Guest => {
+                BareMetal.enter(cpu.vcpu_mut());
+                processors::back(number);
+                if cpu.vcpu().vmcb.control.exit_code == exit_code::NMI {
+                    processor::take_nmi();
+                }
+            }
+            Step::Wait { interrupts } => {
+                waiting::wait(number, interrupts);
+                processors::back(number);
+                cpu.is_halted = false;
+            }
+        }
+        guard = MACHINE.lock();
+        if step == Step::Guest
+            && let Some(machine) = guard.as_mut()
+            && let Err(code) = machine.handle_exit(&mut cpu)
+        {
+            // The machine is kept: no other CPU handles an exit, or writes a record, any more.
+            BareMetal.kick_guests(number);
+            stop(machine.finish(code));
+        }
+    }
 }
 
 fn run() -> ExitCode {
@@ -41,6 +108,9 @@ fn run() -> ExitCode {
             BareMetal.timestamp(),
         ),
     );
+    if let Err(missing) = processors::start(image.cpus()) {
+        return refuse(format_args!("what=cpu-did-not-start cpu={missing}"));
+    }
     let Some(plan) = MemoryPlan::new(bytes) else {
         return refuse(format_args!("what=launch-memory-size bytes={bytes}"));
     };
@@ -72,10 +142,14 @@ fn run() -> ExitCode {
     };
     let maps = PermissionMaps::new(switches.pass_through());
     let mut cpu = Cpu::new(0, &maps, switches.pass_through());
-    match machine.launch(&mut cpu, &image) {
-        Ok(()) => machine.run(&mut cpu),
-        Err(code) => machine.finish(code),
+    if let Err(code) = machine.launch(&mut cpu, &image) {
+        return machine.finish(code);
     }
+    let mut guard = MACHINE.lock();
+    *guard = Some(machine);
+    processors::wake_all(0);
+    drop(guard);
+    run_cpu(cpu)
 }
 
 fn refuse(fields: core::fmt::Arguments<'_>) -> ExitCode {

@@ -13,6 +13,7 @@ use crate::machine::{Flow, Machine};
 use crate::memory_plan::C_BIT;
 use crate::page_conversion::ConversionRun;
 use crate::record::{ExitCode, GUEST_REASON_SET, kind};
+use crate::svsm_calls::Form;
 use crate::vcpu::{CR4_OSXSAVE, Cpu};
 
 /// Versions of the GHCB protocol this host speaks.
@@ -69,7 +70,7 @@ impl<H: Hardware> Machine<'_, H> {
                 self.counters.vmgexit(cpu.current, Vmgexit::MsrRunVmpl);
                 // The answer is there when this VMPL runs again.
                 cpu.vcpu_mut().ghcb_msr = response::run_vmpl(0);
-                if let Err(refusal) = self.switch_vmpl(cpu, vmpl) {
+                if let Err(refusal) = self.switch_vmpl(cpu, vmpl, Form::Msr) {
                     cpu.vcpu_mut().ghcb_msr = response::run_vmpl(refusal as u32);
                 }
                 return Ok(());

@@ -12,7 +12,8 @@
 //!
 //! Fetches and table walks through an address without C-bit are private on hardware, while QEMU
 //! takes them to the shared view. They fault there, and [`NestedTables::alias`] points that leaf to
-//! the private page until the VMPL changes.
+//! the private page until the VMPL changes on any CPU. A 2 MiB directory entry is written behind the
+//! last-level entries that it leads to, because other CPUs walk meanwhile.
 //!
 //! Source: APM volume 2, 5.3 (long-mode tables), 15.25 (nested paging), 15.36.10 (SNP checks).
 
@@ -196,11 +197,6 @@ impl NestedTables {
     pub fn sync(&self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>, index: usize, block: bool) {
         let first = index - index % LARGE_PAGES;
         let large = rmp.entry(first).is_some_and(|entry| entry.large);
-        if block || large {
-            for vmpl in Vmpl::ALL {
-                self.sync_directory(memory, rmp, first, vmpl, large);
-            }
-        }
         let pages = if block || large {
             first..first + LARGE_PAGES
         } else {
@@ -224,6 +220,12 @@ impl NestedTables {
                 let leaf =
                     private_leaf(entry, vmpl).map_or(0, |leaf| leaf | self.plan.private_page(page));
                 memory.write_u64(self.private_tree(vmpl).leaf(page), leaf);
+            }
+        }
+        // Last: another CPU must not walk a table that is not filled yet.
+        if block || large {
+            for vmpl in Vmpl::ALL {
+                self.sync_directory(memory, rmp, first, vmpl, large);
             }
         }
     }
@@ -280,16 +282,20 @@ impl NestedTables {
         );
     }
 
-    /// Takes all aliases back: another VMPL, with other permissions, runs next.
-    pub fn drop_aliases(&mut self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>) {
+    /// Takes all aliases back: another VMPL, with other permissions, runs next. True when there
+    /// was one.
+    pub fn drop_aliases(&mut self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>) -> bool {
+        let mut dropped = false;
         for slot in &mut self.aliases {
             // A page that was shared since has a proper leaf.
             if let Some(index) = slot.take()
                 && rmp.entry(index).is_some_and(|entry| entry.assigned)
             {
                 memory.write_u64(self.shared.leaf(index), 0);
+                dropped = true;
             }
         }
+        dropped
     }
 }
 

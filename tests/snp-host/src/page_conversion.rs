@@ -105,6 +105,8 @@ impl<H: Hardware> Machine<'_, H> {
             }
             self.set_shared(page, shared);
         }
+        // Either view loses what it showed: the private one, or the pattern.
+        self.is_downgraded = true;
         let was_large = self.rmp.entry(index).is_some_and(|entry| entry.large);
         if size == PageSize::Size2M && (shared || !self.switches.small_pages_only()) {
             self.rmp.rmpupdate(index, size, !shared);

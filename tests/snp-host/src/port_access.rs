@@ -3,37 +3,40 @@
 
 use snp::ghcb::{IoExitInformation, malformed, offset};
 
+use crate::counters::Event;
 use crate::exits::low;
 use crate::ghcb_exit::{GhcbReply, GhcbRequest};
 use crate::hardware::Hardware;
-use crate::machine::Machine;
+use crate::interrupt_filter;
+use crate::machine::{Flow, Machine};
+use crate::msr_policy;
+use crate::power::PowerChange;
 use crate::record::{EXIT_PORT, MARKER_PORT, RECORD_PORT, kind};
+use crate::vcpu::Cpu;
 use crate::vmcb::event;
 
-/// Ports that are the host's alone: its records, its exit, and the firmware configuration device's
-/// DMA, which would reach this host's own memory.
+/// Ports that are the host's alone: its records, its exit, the firmware configuration device's
+/// DMA, which would reach this host's own memory, and the one that raises an SMI.
 fn is_host_port(port: u16) -> bool {
-    matches!(port, RECORD_PORT | 0x0514..=0x051B) || (EXIT_PORT..EXIT_PORT + 4).contains(&port)
-}
-
-/// MSRs that read as zero and ignore writes: x2APIC, APIC base and the memory types, which a guest
-/// may ask for and this machine does not have.
-const fn is_ignored_msr(msr: u32) -> bool {
-    matches!(msr, 0x800..=0x8FF | 0x1B | 0xFE | 0x200..=0x20F | 0x250 | 0x258 | 0x259 | 0x268..=0x26F | 0x2FF)
+    matches!(port, RECORD_PORT | 0x0514..=0x051B | 0xB2)
+        || (EXIT_PORT..EXIT_PORT + 4).contains(&port)
 }
 
 impl<H: Hardware> Machine<'_, H> {
     /// IN, OUT, INS and OUTS.
-    pub fn port_access(&self, request: &GhcbRequest) -> GhcbReply {
+    ///
+    /// # Errors
+    /// The guest turned the machine off or reset it.
+    pub fn port_access(&self, cpu: &Cpu, request: &GhcbRequest) -> Flow<GhcbReply> {
         let io = IoExitInformation::from_bits(request.info_1);
         let bytes = io.operand_bytes();
         if bytes == 0 {
-            return GhcbReply::malformed(malformed::INVALID_INPUT);
+            return Ok(GhcbReply::malformed(malformed::INVALID_INPUT));
         }
         if io.string() {
-            return self.string_access(request, io);
+            return self.string_access(cpu, request, io);
         }
-        if io.input() {
+        Ok(if io.input() {
             let value = self.port_read(io.port(), bytes);
             // A narrow IN leaves the rest of RAX alone.
             let mask = if bytes == 4 {
@@ -43,22 +46,27 @@ impl<H: Hardware> Machine<'_, H> {
             };
             GhcbReply::rax((request.rax & !mask) | (u64::from(value) & mask))
         } else if request.has(&[offset::RAX]) {
-            self.port_write(io.port(), bytes, low(request.rax));
+            self.port_write(cpu, io.port(), bytes, low(request.rax))?;
             GhcbReply::default()
         } else {
             GhcbReply::malformed(malformed::MISSING_INPUT)
-        }
+        })
     }
 
     /// INS and OUTS: SW_EXITINFO2 elements in the GHCB's buffer.
-    fn string_access(&self, request: &GhcbRequest, io: IoExitInformation) -> GhcbReply {
+    fn string_access(
+        &self,
+        cpu: &Cpu,
+        request: &GhcbRequest,
+        io: IoExitInformation,
+    ) -> Flow<GhcbReply> {
         let bytes = io.operand_bytes();
         let count = if io.repeat() { request.info_2 } else { 1 };
         let buffer = count
             .checked_mul(u64::from(bytes))
             .and_then(|length| request.buffer(length));
         let Some(buffer) = buffer else {
-            return GhcbReply::malformed(malformed::INVALID_SCRATCH);
+            return Ok(GhcbReply::malformed(malformed::INVALID_SCRATCH));
         };
         let size = usize::from(bytes);
         for address in (0..count).map(|number| buffer + number * u64::from(bytes)) {
@@ -74,10 +82,10 @@ impl<H: Hardware> Machine<'_, H> {
                 self.hardware.write(address, element);
             } else {
                 self.hardware.read(address, element);
-                self.port_write(io.port(), bytes, u32::from_le_bytes(word));
+                self.port_write(cpu, io.port(), bytes, u32::from_le_bytes(word))?;
             }
         }
-        GhcbReply::default()
+        Ok(GhcbReply::default())
     }
 
     fn port_read(&self, port: u16, bytes: u8) -> u32 {
@@ -88,7 +96,10 @@ impl<H: Hardware> Machine<'_, H> {
         }
     }
 
-    fn port_write(&self, port: u16, bytes: u8, value: u32) {
+    fn port_write(&self, cpu: &Cpu, port: u16, bytes: u8, value: u32) -> Flow {
+        if let Some(change) = PowerChange::of(port, bytes, value) {
+            return Err(self.power(cpu, change, port));
+        }
         if port == MARKER_PORT && bytes == 4 {
             let timestamp = self.hardware.timestamp();
             self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
@@ -96,10 +107,12 @@ impl<H: Hardware> Machine<'_, H> {
         } else if !is_host_port(port) {
             self.hardware.port_write(port, bytes, value);
         }
+        Ok(())
     }
 
     /// MMIO read and write: SW_EXITINFO1 address, SW_EXITINFO2 length, data in the buffer.
-    pub fn device_access(&self, request: &GhcbRequest, write: bool) -> GhcbReply {
+    /// It is made on the processor that asks, whose local APIC is the one that is meant.
+    pub fn device_access(&mut self, request: &GhcbRequest, write: bool) -> GhcbReply {
         let (gpa, length) = (request.info_1, request.info_2);
         let Ok(bytes @ (1 | 2 | 4 | 8)) = u8::try_from(length) else {
             return GhcbReply::malformed(malformed::INVALID_INPUT);
@@ -116,8 +129,12 @@ impl<H: Hardware> Machine<'_, H> {
                 buffer,
                 word.get_mut(..usize::from(bytes)).unwrap_or_default(),
             );
-            self.hardware
-                .device_write(gpa, bytes, u64::from_le_bytes(word));
+            let value = u64::from_le_bytes(word);
+            if interrupt_filter::allows(&self.hardware, gpa, value) {
+                self.hardware.device_write(gpa, bytes, value);
+            } else {
+                self.counters.event(Event::InterruptRefused);
+            }
         } else {
             word = self.hardware.device_read(gpa, bytes).to_le_bytes();
             self.hardware
@@ -127,20 +144,25 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     /// RDMSR and WRMSR: what is not known raises #GP.
-    pub fn ghcb_msr_access(&self, request: &GhcbRequest) -> GhcbReply {
+    pub fn ghcb_msr_access(&self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
         let write = request.info_1 & 1 != 0;
         if !request.has(&[offset::RCX]) || (write && !request.has(&[offset::RAX, offset::RDX])) {
             return GhcbReply::malformed(malformed::MISSING_INPUT);
         }
-        if !is_ignored_msr(low(request.rcx)) {
+        let Some(value) = msr_policy::read(cpu, low(request.rcx)) else {
             return GhcbReply::exception(event::GENERAL_PROTECTION);
-        }
+        };
         if write {
             return GhcbReply::default();
         }
-        let zeros = [Some((offset::RAX, 0)), Some((offset::RDX, 0)), None, None];
+        let registers = [
+            Some((offset::RAX, u64::from(low(value)))),
+            Some((offset::RDX, value >> 32)),
+            None,
+            None,
+        ];
         GhcbReply {
-            registers: zeros,
+            registers,
             ..GhcbReply::default()
         }
     }

@@ -38,6 +38,10 @@ pub mod kind {
     pub const DIED: &str = "died";
     /// `vmpl= set= reason=`
     pub const TERMINATE: &str = "terminate";
+    /// `vmpl=`; the guest turned the machine off.
+    pub const POWER_OFF: &str = "poweroff";
+    /// `vmpl= port=`; the guest reset the machine.
+    pub const RESET: &str = "reset";
     /// `gpa= offset= found= expected=`
     pub const PATTERN: &str = "pattern";
     /// For a reader only: exits (`vmpl= exit= info1= info2= rip=`), and the registers and stack

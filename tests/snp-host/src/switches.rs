@@ -24,8 +24,10 @@ pub struct Switches {
     pub trace: bool,
     /// The shared view is not filled and checked.
     pub no_pattern: bool,
-    #[bits(2)]
-    __: u8,
+    /// Other CPUs keep their translations when a page or a permission is taken back: what a host
+    /// that forgets its duty does. For tests of exactly that.
+    pub no_kick: bool,
+    __: bool,
     /// How the host treats page-state changes ([`snp_model::psc::HostManner::from_bits`]): the
     /// manner in bits 15:8, its count in bits 23:16.
     pub page_state_manner: u16,
@@ -88,6 +90,7 @@ mod tests {
         assert_eq!(Switches::new().with_pass_through(true).into_bits(), 8);
         assert_eq!(Switches::new().with_trace(true).into_bits(), 16);
         assert_eq!(Switches::new().with_no_pattern(true).into_bits(), 32);
+        assert_eq!(Switches::new().with_no_kick(true).into_bits(), 64);
         assert_eq!(Switches::new().with_page_state_manner(2).into_bits(), 0x200);
         let manners = Switches::new()
             .with_doorbell_manner(2)

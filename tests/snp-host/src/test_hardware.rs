@@ -6,7 +6,7 @@ use std::boxed::Box;
 use std::collections::BTreeMap;
 use std::vec::Vec;
 
-use crate::hardware::{Devices, PhysicalMemory, Processor};
+use crate::hardware::{Devices, PhysicalMemory, Processor, Processors};
 use crate::vcpu::Vcpu;
 
 /// Sparse memory that reads as zero, and what was written to ports.
@@ -17,6 +17,10 @@ pub struct TestHardware {
     pub port_writes: RefCell<Vec<(u16, u8, u32)>>,
     /// What the next port or device read yields.
     pub input: Cell<u64>,
+    /// Kicks of all guests so far.
+    pub kicks: Cell<u32>,
+    /// CPUs that were woken, in order.
+    pub woken: RefCell<Vec<u32>>,
 }
 
 impl TestHardware {
@@ -124,4 +128,15 @@ impl Processor for TestHardware {
     fn save_context(&self, _vcpu: &mut Vcpu) {}
 
     fn load_context(&self, _vcpu: &mut Vcpu) {}
+}
+
+impl Processors for TestHardware {
+    fn kick_guests(&self, _own: u32) -> u32 {
+        self.kicks.set(self.kicks.get() + 1);
+        1
+    }
+
+    fn wake(&self, cpu: u32) {
+        self.woken.borrow_mut().push(cpu);
+    }
 }

@@ -58,7 +58,8 @@ impl<H: Hardware> Machine<'_, H> {
                 return self.vmgexit(cpu);
             }
             Trapped::Invlpgb | Trapped::Tlbsync => {
-                // Every VMRUN flushes all translations of this CPU.
+                // Every VMRUN flushes all translations of this CPU, and a kick those of the others.
+                self.is_downgraded = true;
                 vcpu.advance(instruction.length());
                 let flush = instruction == Trapped::Invlpgb;
                 let counted = if flush {
@@ -142,6 +143,10 @@ impl<H: Hardware> Machine<'_, H> {
             PageSize::Size4K
         };
         let target = RmpAdjustTarget::from_bits(rdx);
+        let takes_back = match instruction {
+            Trapped::Pvalidate => rdx & 1 == 0,
+            _ => self.takes_permissions(index, target),
+        };
         let outcome = match instruction {
             Trapped::Pvalidate => map(
                 self.rmp.pvalidate(index, size, rdx & 1 != 0, caller),
@@ -168,8 +173,17 @@ impl<H: Hardware> Machine<'_, H> {
         if let Outcome::Done((InstructionCode::SUCCESS, false)) = outcome {
             self.nested
                 .sync(&self.hardware, &self.rmp, index, size == PageSize::Size2M);
+            self.is_downgraded |= takes_back;
         }
         outcome
+    }
+
+    /// Whether RMPADJUST with these operands takes away what a VMPL has.
+    fn takes_permissions(&self, index: usize, target: RmpAdjustTarget) -> bool {
+        let (Some(entry), Ok(vmpl)) = (self.rmp.entry(index), Vmpl::try_from(target.vmpl())) else {
+            return false;
+        };
+        !entry.permissions(vmpl).within(target.rmp_permissions())
     }
 }
 

@@ -64,8 +64,10 @@ pub struct Vcpu {
     pub ghcb_msr: u64,
     /// GHCB the guest registered.
     pub registered_ghcb: Option<GuestPhysicalAddress>,
-    /// VMSA page VMPL 0 registered; the boot VMSA is never read again.
+    /// VMSA page that was registered; the boot VMSA is never read again.
     pub vmsa: Option<GuestPhysicalAddress>,
+    /// VMPL 0 of the boot CPU, whose state is always here.
+    pub is_boot: bool,
     /// SEV_FEATURES of the VMSA.
     pub features: SevFeatures,
     /// #HV doorbell page.
@@ -103,6 +105,7 @@ impl Vcpu {
             ghcb_msr: 0,
             registered_ghcb: None,
             vmsa: None,
+            is_boot: false,
             features: SevFeatures::new(),
             doorbell: None,
         }
@@ -222,6 +225,13 @@ pub struct Cpu {
     pub current: Vmpl,
     /// APIC id.
     pub apic_id: u32,
+    /// The state of the VMPL that runs is in the processor and its control block; otherwise it is
+    /// in its VMSA page, or there is none.
+    pub is_resident: bool,
+    /// The guest has asked to wait for an interrupt.
+    pub is_halted: bool,
+    /// Something was registered on this CPU since it last waited: the next wait ends at once.
+    pub has_news: bool,
 }
 
 impl Cpu {
@@ -233,6 +243,9 @@ impl Cpu {
             vcpus,
             current: Vmpl::Vmpl0,
             apic_id,
+            is_resident: false,
+            is_halted: false,
+            has_news: false,
         }
     }
 

@@ -33,6 +33,8 @@ impl SegmentRegister {
 
 /// Bits of [`ControlArea::intercept_instructions`].
 pub mod intercept {
+    /// Physical interrupts.
+    pub const INTERRUPT: u32 = 1;
     /// NMI, by which another CPU ends a guest's run.
     pub const NMI: u32 = 1 << 1;
     /// RDPMC.

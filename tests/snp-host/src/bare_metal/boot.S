@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
-# From the PVH entry (32-bit, paging off) to 64-bit Rust with 5-level paging.
+# From the PVH entry (32-bit, paging off), and for the other processors from a real-mode stub, to
+# 64-bit Rust with 5-level paging.
 #
 # The note is how QEMU finds the entry (Xen ELF note 18, XEN_ELFNOTE_PHYS32_ENTRY). Memory is mapped
 # identity: 512 GiB by 1 GiB pages. LA57 and NXE are on because the nested tables are walked in the
@@ -39,6 +40,9 @@ pvh_start:
     lea eax, [boot_level_4]
     or eax, 3
     mov [boot_level_5], eax
+    # EBP: 0 on the boot processor, 1 on the others.
+    xor ebp, ebp
+enable_paging:
     lea eax, [boot_level_5]
     mov cr3, eax
     # PAE, OSFXSR, OSXMMEXCPT, LA57, OSXSAVE
@@ -67,20 +71,59 @@ boot_64:
     mov ss, ax
     mov fs, ax
     mov gs, ax
+    test ebp, ebp
+    mov ebp, 0
+    jnz 3f
     lea rsp, [boot_stack_end]
-    xor ebp, ebp
     call host_main
+    jmp 2f
+3:  mov rsp, [application_stack]
+    call application_main
 2:  cli
     hlt
     jmp 2b
 
     .balign 8
 boot_gdt:
-    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff
+    .quad 0, 0x00af9b000000ffff, 0x00cf93000000ffff, 0x00cf9b000000ffff
 boot_gdt_pointer:
-    .word 23
+    .word 31
     .long boot_gdt
     .long 0
+
+# The stub of the other processors, copied to real_mode_stub_address (processors.rs) while they
+# start. The GDT lies above 16 MiB, so LGDT needs an operand-size prefix:
+# lgdt [real_mode_stub_address + ...].
+.code16
+.global real_mode_stub, real_mode_stub_end
+.set REAL_MODE_STUB_ADDRESS, 0x8000
+real_mode_stub:
+    cli
+    xor ax, ax
+    mov ds, ax
+    .byte 0x66, 0x0f, 0x01, 0x16
+    .word REAL_MODE_STUB_ADDRESS + stub_gdt_pointer - real_mode_stub
+    mov eax, cr0
+    or al, 1
+    mov cr0, eax
+    # Far jump to 24:application_32.
+    .byte 0x66, 0xea
+    .long application_32
+    .word 24
+stub_gdt_pointer:
+    .word 31
+    .long boot_gdt
+real_mode_stub_end:
+
+.code32
+application_32:
+    mov ax, 16
+    mov ds, ax
+    mov es, ax
+    mov ss, ax
+    mov ebp, 1
+    jmp enable_paging
+.code64
 
 .section .bss.boot, "aw", @nobits
     .balign 4096
@@ -90,5 +133,9 @@ boot_level_4: .skip 4096
 boot_level_3: .skip 4096
 .global boot_device_level_3
 boot_device_level_3: .skip 4096
+# Stack of the processor that starts at this moment.
+.global application_stack
+application_stack: .skip 8
+    .balign 4096
 boot_stack: .skip 0x40000
 boot_stack_end:

@@ -13,6 +13,11 @@ exception_stubs:
     call exception_common
 .endr
 
+# An NMI is another CPU's kick: that the guest was left is all there is to do.
+.global nmi_stub
+nmi_stub:
+    iretq
+
 exception_common:
     pop rdi
     lea rax, [exception_stubs]

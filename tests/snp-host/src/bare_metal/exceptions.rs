@@ -16,7 +16,11 @@ global_asm!(include_str!("exceptions.S"));
 unsafe extern "C" {
     /// First of 32 stubs, 16 bytes apart.
     static exception_stubs: u8;
+    /// Handler of [`NMI`].
+    static nmi_stub: u8;
 }
+
+const NMI: u64 = 2;
 
 const VECTORS: usize = 32;
 const STUB_BYTES: u64 = 16;
@@ -28,11 +32,15 @@ const LIMIT: u16 = 32 * 16 - 1;
 static DESCRIPTORS: [[AtomicU64; 2]; VECTORS] =
     [const { [AtomicU64::new(0), AtomicU64::new(0)] }; VECTORS];
 
-/// Installs the handlers. Without them any fault of the host would be a silent reset.
+/// Installs the handlers on this processor. Without them any fault of the host would be a silent reset.
 pub fn install() {
     let stubs = (&raw const exception_stubs).addr() as u64;
     for (vector, [low, high]) in (0..).zip(&DESCRIPTORS) {
-        let address: u64 = stubs + vector * STUB_BYTES;
+        let address: u64 = if vector == NMI {
+            (&raw const nmi_stub).addr() as u64
+        } else {
+            stubs + vector * STUB_BYTES
+        };
         let offset = (address & 0xFFFF) | ((address & 0xFFFF_0000) << 32);
         low.store(GATE | offset, Ordering::Relaxed);
         high.store(address >> 32, Ordering::Relaxed);

@@ -3,13 +3,18 @@
 //!
 //! * `boot.S`, [`exceptions`]: entry, the host's own faults
 //! * [`processor`]: SVM, world switch, CPUID, time
+//! * [`waiting`]: a processor without work
+//! * [`processors`]: starting the others, kicks; [`lock`]: what they share
 //! * [`raw_memory`]: host physical memory
 //! * [`ports`]: ports and device memory
 
 pub mod exceptions;
+pub mod lock;
 pub mod ports;
 pub mod processor;
+pub mod processors;
 pub mod raw_memory;
+pub mod waiting;
 
 use snp_host::hardware::Devices;
 use snp_host::record::{EXIT_PORT, ExitCode};

@@ -6,6 +6,7 @@ use core::mem::offset_of;
 use core::ptr;
 
 use snp_host::hardware::Processor;
+use snp_host::launch::CPU_SLOTS;
 use snp_host::vcpu::{GuestRegisters, Vcpu};
 use snp_host::vmcb::Vmcb;
 use x86_64::registers::model_specific::Msr;
@@ -26,21 +27,29 @@ const HOST_SAVE_AREA_MSR: u32 = 0xC001_0117;
 #[repr(C, align(4096))]
 struct HostSaveArea([u8; 4096]);
 
-static mut HOST_SAVE_AREA: HostSaveArea = HostSaveArea([0; 4096]);
+static mut HOST_SAVE_AREAS: [HostSaveArea; CPU_SLOTS] =
+    [const { HostSaveArea([0; 4096]) }; CPU_SLOTS];
 
 unsafe extern "sysv64" {
     fn enter_guest(vmcb: *mut Vmcb, registers: *mut GuestRegisters);
 }
 
-/// Gives the processor its host save area and clears the global interrupt flag for good: interrupts
-/// are for the guest, and the host polls.
-pub fn enable_svm() {
-    let area = (&raw mut HOST_SAVE_AREA).addr() as u64;
+/// Gives processor `cpu`, which runs this, its host save area and clears the global interrupt flag:
+/// interrupts are for the guest. It is set for a moment only, to take an NMI ([`take_nmi`]).
+pub fn enable_svm(cpu: u32) {
+    let areas = (&raw mut HOST_SAVE_AREAS).addr();
+    let area = (areas + cpu as usize * size_of::<HostSaveArea>()) as u64;
     // SAFETY: EFER.SVME is set by the boot code; the area is used by nothing but VMRUN.
     unsafe {
         Msr::new(HOST_SAVE_AREA_MSR).write(area);
         asm!("clgi", options(nomem, nostack));
     }
+}
+
+/// Takes the NMI that ended a guest's run and is still pending: it would end every other run too.
+pub fn take_nmi() {
+    // SAFETY: with the interrupt flag clear only NMI comes, whose handler does nothing.
+    unsafe { asm!("stgi", "nop", "nop", "clgi") };
 }
 
 impl Processor for BareMetal {

@@ -29,13 +29,16 @@ pub fn map_device(address: u64) -> usize {
     if address >= IDENTITY_BYTES {
         let entry = to_usize(address >> 39) % 512;
         let base = address & !(IDENTITY_BYTES - 1);
-        // SAFETY: only this function uses the spare table, on one CPU; entry 0, which maps this
-        // host, is never written because the address is beyond it.
+        // SAFETY: only this function uses the spare table, on the CPU that holds the machine;
+        // entry 0, which maps this host, is never written because the address is beyond it.
         unsafe {
             let table = (&raw mut boot_device_level_3).cast::<u64>();
-            for gib in 0..512 {
-                let leaf = base + ((gib as u64) << 30) + PRESENT_WRITABLE + LARGE;
-                table.add(gib).write(leaf);
+            // Where the table leads is in its first leaf.
+            if table.read() != base + PRESENT_WRITABLE + LARGE {
+                for gib in 0..512 {
+                    let leaf = base + ((gib as u64) << 30) + PRESENT_WRITABLE + LARGE;
+                    table.add(gib).write_volatile(leaf);
+                }
             }
             boot_level_4[entry] = table.addr() as u64 + PRESENT_WRITABLE;
         }

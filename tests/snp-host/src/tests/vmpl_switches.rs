@@ -10,6 +10,7 @@ use super::bench::{Bench, CODE, FREE};
 use crate::counters::Event;
 use crate::hardware::PhysicalMemory;
 use crate::recurrence::Recurrence;
+use crate::svsm_calls::Form;
 use crate::switch_manner::SwitchManner;
 use crate::vmcb::exit_code;
 
@@ -114,7 +115,10 @@ fn a_call_goes_there_and_back() {
     // Back by the MSR protocol; VMPL 2 here runs unpaged and may not read its code: the answer is
     // set up without an exit.
     bench.cpu.vcpu_mut().vmcb.control.exit_code = exit_code::VMMCALL;
-    assert_eq!(bench.machine.switch_vmpl(&mut bench.cpu, 0), Ok(()));
+    assert_eq!(
+        bench.machine.switch_vmpl(&mut bench.cpu, 0, Form::Msr),
+        Ok(())
+    );
     assert_eq!(bench.cpu.current, Vmpl::Vmpl0);
     assert!(!bench.rmp().entry(index).unwrap().in_use);
     assert_eq!(bench.peek(VMSA + 0x1F8), 6);
@@ -148,10 +152,16 @@ fn a_swallowed_call_is_answered_and_never_served() {
     for served in [true, false] {
         assert_eq!(bench.run_vmpl(Vmpl::Vmpl2), response::run_vmpl(0));
         assert_eq!(bench.cpu.current, Vmpl::Vmpl2, "switches from VMPL 0 work");
-        assert_eq!(bench.machine.switch_vmpl(&mut bench.cpu, 0), Ok(()));
+        assert_eq!(
+            bench.machine.switch_vmpl(&mut bench.cpu, 0, Form::Msr),
+            Ok(())
+        );
         assert_eq!(bench.cpu.current == Vmpl::Vmpl0, served);
     }
-    assert_eq!(bench.machine.switch_vmpl(&mut bench.cpu, 0), Ok(()));
+    assert_eq!(
+        bench.machine.switch_vmpl(&mut bench.cpu, 0, Form::Msr),
+        Ok(())
+    );
     assert_eq!(bench.cpu.current, Vmpl::Vmpl0, "the next one is served");
     let counters = &bench.machine.counters;
     assert_eq!(counters.events(Event::SwitchSwallowed), 1);

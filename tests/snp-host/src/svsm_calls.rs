@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Counting what a guest asks of its SVSM: the calls behind the switches to VMPL 0, by RAX of the
+//! caller (SVSM specification, section 5). Host and SVSM see the same register; nothing is decided
+//! by it here.
+
+use core::fmt;
+
+use snp::svsm::CallId;
+
+/// How the guest asked for the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    /// By the MSR protocol.
+    Msr,
+    /// By a GHCB.
+    Ghcb,
+}
+
+const FORMS: [&str; 2] = ["msr", "ghcb"];
+const PROTOCOLS: [&str; 5] = ["core", "attestation", "vtpm", "pool", "other"];
+/// Number of the pool's protocol (docs/PROTOCOL.md); those before are 0 to 2.
+const POOL: u32 = 0x4000_0001;
+const CORE_CALLS: [&str; 8] = [
+    "remap-ca",
+    "pvalidate",
+    "create-vcpu",
+    "delete-vcpu",
+    "deposit-mem",
+    "withdraw-mem",
+    "query-protocol",
+    "configure-vtom",
+];
+/// Calls 0 to 15, and the others.
+const CALLS: usize = 17;
+const OTHER: usize = CALLS - 1;
+
+/// Counters by form, protocol and call.
+#[derive(Clone, Debug, Default)]
+pub struct SvsmCalls([[[u64; CALLS]; PROTOCOLS.len()]; FORMS.len()]);
+
+impl SvsmCalls {
+    /// Counts the call that `rax` asks for.
+    pub fn count(&mut self, form: Form, rax: u64) {
+        let id = CallId::from_rax(rax);
+        let protocol = match id.protocol {
+            protocol @ 0..=2 => protocol as usize,
+            POOL => 3,
+            _ => 4,
+        };
+        let call = (id.call as usize).min(OTHER);
+        let call = if protocol == 0 && call >= CORE_CALLS.len() {
+            OTHER
+        } else {
+            call
+        };
+        let counters = self.0.get_mut(form as usize);
+        if let Some(counter) = counters
+            .and_then(|form| form.get_mut(protocol))
+            .and_then(|protocol| protocol.get_mut(call))
+        {
+            *counter += 1;
+        }
+    }
+
+    /// Calls `line` with name and value of each counter that is not zero.
+    ///
+    /// # Errors
+    /// What `line` returns.
+    pub fn for_each(
+        &self,
+        line: &mut impl FnMut(fmt::Arguments<'_>, u64) -> fmt::Result,
+    ) -> fmt::Result {
+        for (form, protocols) in FORMS.iter().zip(&self.0) {
+            for (protocol, calls) in PROTOCOLS.iter().zip(protocols) {
+                for (call, value) in calls.iter().enumerate().filter(|(_, value)| **value != 0) {
+                    let core = CORE_CALLS.get(call).filter(|_| *protocol == PROTOCOLS[0]);
+                    match core {
+                        Some(name) => line(format_args!("svsm.{form}.{protocol}.{name}"), *value)?,
+                        None if call == OTHER => {
+                            line(format_args!("svsm.{form}.{protocol}.other"), *value)?;
+                        }
+                        None => line(format_args!("svsm.{form}.{protocol}.{call}"), *value)?,
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::{String, ToString};
+    use std::vec::Vec;
+
+    use super::*;
+
+    #[test]
+    fn calls_are_named_as_the_runner_reads_them() {
+        let mut calls = SvsmCalls::default();
+        let call = |protocol, call| CallId { protocol, call }.to_rax();
+        calls.count(Form::Msr, call(0, 1));
+        calls.count(Form::Msr, call(0, 1));
+        calls.count(Form::Ghcb, call(0, 8));
+        calls.count(Form::Ghcb, call(2, 15));
+        calls.count(Form::Ghcb, call(2, 16));
+        calls.count(Form::Ghcb, call(POOL, 3));
+        calls.count(Form::Ghcb, call(9, u32::MAX));
+        let mut lines: Vec<(String, u64)> = Vec::new();
+        calls
+            .for_each(&mut |name, value| {
+                lines.push((name.to_string(), value));
+                Ok(())
+            })
+            .unwrap();
+        let expected = [
+            ("svsm.msr.core.pvalidate", 2),
+            ("svsm.ghcb.core.other", 1),
+            ("svsm.ghcb.vtpm.15", 1),
+            ("svsm.ghcb.vtpm.other", 1),
+            ("svsm.ghcb.pool.3", 1),
+            ("svsm.ghcb.other.other", 1),
+        ];
+        assert_eq!(
+            lines,
+            expected.map(|(name, value)| (name.to_string(), value))
+        );
+    }
+}

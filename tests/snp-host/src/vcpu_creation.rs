@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! AP creation (GHCB specification, 4.1.9): registering and forgetting VMSAs, on this CPU or on
+//! another one.
+//!
+//! A CPU changes only its own vCPUs. What is for another one is posted, and that CPU is made to
+//! look: it takes the changes up before it runs a guest again.
+
+use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE, Vmpl};
+use snp::ghcb::ApCreation;
+
+use crate::hardware::Hardware;
+use crate::launch::CPU_SLOTS;
+use crate::machine::Machine;
+use crate::vcpu::{Cpu, FloatState};
+
+/// Operations.
+const CREATE_ON_INIT: u16 = 0;
+const CREATE: u16 = 1;
+const DESTROY: u16 = 2;
+
+/// A change to one vCPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Change {
+    /// The VMSA in this page is its state from now on.
+    Create(GuestPhysicalAddress),
+    /// It has no state any more.
+    Destroy,
+}
+
+/// Changes by CPU and VMPL; a later one replaces an earlier one.
+#[derive(Debug, Default)]
+pub struct PostedChanges([[Option<Change>; 4]; CPU_SLOTS]);
+
+impl PostedChanges {
+    fn slot(&mut self, cpu: u32, vmpl: Vmpl) -> Option<&mut Option<Change>> {
+        self.0
+            .get_mut(usize::try_from(cpu).ok()?)?
+            .get_mut(vmpl.index())
+    }
+}
+
+impl<H: Hardware> Machine<'_, H> {
+    /// Registers or forgets the VMSA of a VMPL. False when the request is invalid (error 5 of the
+    /// GHCB specification).
+    ///
+    /// On its own CPU a caller may change lower VMPLs, on others those from its own level down, but
+    /// not the boot CPU's VMPL 0. A VMSA must be a validated page with the VMSA bit, not 2 MiB
+    /// aligned (erratum), not running, for that VMPL, and its features those that the guest
+    /// announces. INIT reaches no CPU of this machine, so that only the caller's own may be created
+    /// on INIT, which is the same as now: it runs when the caller switches to it.
+    pub fn create_vcpu(
+        &mut self,
+        cpu: &mut Cpu,
+        request: ApCreation,
+        vmsa: u64,
+        features: u64,
+    ) -> bool {
+        let (operation, target) = (request.operation(), request.apic_id());
+        let Ok(vmpl) = Vmpl::try_from(request.vmpl()) else {
+            return false;
+        };
+        let own = target == cpu.apic_id;
+        let allowed = if own {
+            vmpl > cpu.current
+        } else {
+            let boot = target == 0 && vmpl == Vmpl::Vmpl0;
+            target < self.cpus && vmpl >= cpu.current && !boot
+        };
+        if !allowed {
+            return false;
+        }
+        let change = match operation {
+            DESTROY => Change::Destroy,
+            CREATE_ON_INIT if !own => return false,
+            CREATE | CREATE_ON_INIT => {
+                let Some(page) = self.usable_vmsa(vmpl, vmsa, features) else {
+                    return false;
+                };
+                Change::Create(page)
+            }
+            _ => return false,
+        };
+        if own {
+            register(cpu, vmpl, change);
+        } else if let Some(slot) = self.posted.slot(target, vmpl) {
+            *slot = Some(change);
+            self.hardware.wake(target);
+        }
+        true
+    }
+
+    fn usable_vmsa(&self, vmpl: Vmpl, vmsa: u64, features: u64) -> Option<GuestPhysicalAddress> {
+        let page = GuestPhysicalAddress::new(vmsa);
+        if !page.is_aligned(PAGE_SIZE) || page.is_aligned(LARGE_PAGE_SIZE) {
+            return None;
+        }
+        let index = self.plan.page_index(page.bits())?;
+        let entry = self.rmp.entry(index)?;
+        let content = self.read_vmsa(index);
+        let usable = entry.validated
+            && entry.vmsa
+            && !entry.in_use
+            && content.vmpl == vmpl.number()
+            && content.sev_features == features
+            && features & 1 != 0;
+        usable.then_some(page)
+    }
+
+    /// Takes up what other CPUs posted for `cpu`; true when the VMPL that runs was replaced, so
+    /// that its last exit means nothing any more.
+    pub(crate) fn take_posted(&mut self, cpu: &mut Cpu) -> bool {
+        let mut replaced = false;
+        for vmpl in Vmpl::ALL {
+            let slot = self.posted.slot(cpu.apic_id, vmpl);
+            let Some(change) = slot.and_then(Option::take) else {
+                continue;
+            };
+            if vmpl == cpu.current {
+                self.suspend(cpu);
+                replaced = true;
+            }
+            register(cpu, vmpl, change);
+            (cpu.has_news, cpu.is_halted) = (true, false);
+        }
+        replaced
+    }
+}
+
+fn register(cpu: &mut Cpu, vmpl: Vmpl, change: Change) {
+    let vcpu = cpu.at_mut(vmpl);
+    match change {
+        Change::Create(page) => {
+            vcpu.vmsa = Some(page);
+            vcpu.ghcb_msr = 0;
+            vcpu.registered_ghcb = None;
+            vcpu.doorbell = None;
+            vcpu.float = FloatState::default();
+        }
+        Change::Destroy => vcpu.vmsa = None,
+    }
+}
