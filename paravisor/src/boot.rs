@@ -3,6 +3,9 @@
 //!
 //! Order matters: inputs are checked before anything is done with them, the host is asked before pages
 //! are validated, pages are zeroed before the guest may see them, and the guest's VMSA comes last.
+//!
+//! What the run loops of all processors work on is written once, before the guest runs, and lives as
+//! long as the VM.
 
 #![forbid(unsafe_code)]
 
@@ -20,6 +23,7 @@ use paravisor::layout::{
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
+use paravisor::range_list::PhysRange;
 use paravisor::start_pages::StartPages;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{MAX_VCPUS, VcpuTable};
@@ -28,6 +32,7 @@ use snp::address::{GuestPhysicalAddress, Vmpl};
 use snp::cpuid::CpuidPage;
 use snp::ghcb::PROTOCOL_VERSION as GHCB_VERSION;
 use snp::msr::SevFeatures;
+use spin::Once;
 use svsm_swiotlb::page_state::{PageStates, RamRanges};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
 use svsm_swiotlb::storage::storage_bytes;
@@ -35,17 +40,22 @@ use svsm_swiotlb::{Configuration, Service};
 use zerocopy::FromBytes;
 
 use crate::machine::doorbell::Doorbell;
-use crate::machine::ghcb::Ghcb;
+use crate::machine::ghcb::{ApOperation, Ghcb};
+use crate::machine::processor::Processor;
 use crate::machine::vmsa_page::VmsaPage;
 use crate::machine::{Machine, console, launched, msr_exit, page_tables, processor, tlb};
 use crate::serve::Server;
 
 /// APIC identifier of the boot vCPU.
 const BOOT_APIC_ID: u32 = 0;
-/// Number of vCPUs with a [`Server`]. It rises when VMPL0 is started on further processors, each with
-/// a `Processor` of its own (`machine::processor`) and a run loop; until then nobody would answer the
-/// calls of a vCPU that CREATE_VCPU makes.
-const SERVED_VCPUS: u32 = 1;
+/// Pages of a processor that can be shared with the host: GHCB and doorbell.
+const HOST_PAGES: usize = 2;
+
+static INPUTS: Once<Inputs> = Once::new();
+static SERVICE: Once<Service<'static, Machine>> = Once::new();
+static PROTOCOLS: Once<[VersionRange; 1]> = Once::new();
+static VCPUS: VcpuTable = VcpuTable::new();
+static DISPATCHER: Once<Dispatcher<'static, Machine>> = Once::new();
 
 /// The inputs, checked one by one.
 struct Inputs {
@@ -61,7 +71,15 @@ struct Inputs {
 /// Boots and runs the guest; returns only with a reason to end the VM.
 pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
     let inputs = Inputs::read(c_bit)?;
-    let ghcb = bring_up(&inputs)?;
+    let inputs = INPUTS.call_once(|| inputs);
+    let ghcb = bring_up(inputs)?;
+    if inputs.vcpu_count > MAX_VCPUS {
+        log::error!(
+            "{} vCPUs: this image serves at most {MAX_VCPUS}",
+            inputs.vcpu_count
+        );
+        return Err(Reason::VpCount);
+    }
     log::info!(
         "svsm-swiotlb {}, window {:#x}..{:#x}, {} MiB of RAM",
         env!("CARGO_PKG_VERSION"),
@@ -69,7 +87,27 @@ pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
         inputs.plan.placement.window.end,
         inputs.tracked.bytes() >> 20,
     );
-    run(&inputs, ghcb)
+    run(inputs, ghcb)
+}
+
+/// Serves the processor that runs this, one that CREATE_VCPU has started; returns only with a reason to
+/// end the VM.
+pub fn serve_further() -> Result<Infallible, Reason> {
+    // Both are there: it is the dispatcher that serves CREATE_VCPU.
+    let inputs = INPUTS.get().ok_or(Reason::Panic)?;
+    let dispatcher = DISPATCHER.get().ok_or(Reason::Panic)?;
+    let processor = processor::current();
+    let vcpu = VCPUS.place(processor.number()).ok_or(Reason::Panic)?;
+    let ghcb = talk_to_host(inputs, processor)?;
+    log::info!("processor {} is served", processor.number());
+    Err(Server {
+        dispatcher,
+        ghcb,
+        doorbell: Doorbell::new(&processor.doorbell),
+        vcpu,
+        boot_vmsa: None,
+    }
+    .run())
 }
 
 impl Inputs {
@@ -82,7 +120,7 @@ impl Inputs {
         }
         let general = launched::general_parameters();
         let vcpu_count = read_u32(general, VP_COUNT_OFFSET);
-        if vcpu_count == 0 || vcpu_count > MAX_VCPUS {
+        if vcpu_count == 0 {
             return Err(Reason::VpCount);
         }
         let environment = read_u32(general, ENVIRONMENT_OFFSET);
@@ -105,12 +143,12 @@ impl Inputs {
         })
     }
 
-    /// Number of vCPUs the guest may use: those of the machine that have a [`Server`]. Without a flush
-    /// that reaches other processors it is one: a page could not be taken from the others. The boot
-    /// vCPU's APIC identifier is taken for good, so with one usable vCPU CREATE_VCPU never succeeds.
+    /// Number of vCPUs the guest may use. Without a flush that reaches other processors it is one: a page
+    /// could not be taken from the others. The boot vCPU's APIC identifier is taken for good, so with
+    /// one usable vCPU CREATE_VCPU never succeeds.
     fn usable_vcpus(&self) -> u32 {
         if tlb::reaches_all_processors() {
-            self.vcpu_count.min(SERVED_VCPUS)
+            self.vcpu_count.min(MAX_VCPUS)
         } else {
             1
         }
@@ -151,30 +189,43 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
         return Err(Reason::HypervisorFeatures);
     }
 
-    // Rescinding needs private mappings, which only the entry code's tables have.
-    let processor = processor::current();
-    processor.ghcb.share()?;
-    if restricted_injection {
-        processor.doorbell.share()?;
+    // Rescinding needs private mappings, which only the entry code's tables have. So the pages of all
+    // processors are shared now, used or not.
+    let processors = processor::first(inputs.vcpu_count);
+    let mut host_pages = [PhysRange::default(); HOST_PAGES * MAX_VCPUS as usize];
+    for (processor, slots) in processors.iter().zip(host_pages.chunks_mut(HOST_PAGES)) {
+        let doorbell = restricted_injection.then_some(&processor.doorbell);
+        for (page, slot) in [&processor.ghcb].into_iter().chain(doorbell).zip(slots) {
+            page.share()?;
+            *slot = page.range();
+        }
     }
-    let host_pages = [processor.ghcb.range(), processor.doorbell.range()];
-    let shared = if restricted_injection { 2 } else { 1 };
-    let host_pages = host_pages.get(..shared).unwrap_or(&[]);
-    page_tables::load(&inputs.plan, host_pages, inputs.c_bit)?;
-    let ghcb = Ghcb::bring_up(&processor.ghcb)?;
-    console::install();
-    processor.doorbell.clear();
-    if restricted_injection {
-        ghcb.set_doorbell(processor.doorbell.gpa())?;
-    }
+    page_tables::load(
+        &inputs.plan,
+        &host_pages,
+        inputs.vcpu_count.min(MAX_VCPUS),
+        inputs.c_bit,
+    )?;
+    let ghcb = talk_to_host(inputs, processor::current())?;
     if let Ok(cpuid) = CpuidPage::ref_from_bytes(launched::cpuid()) {
         tlb::detect(cpuid);
     }
     Ok(ghcb)
 }
 
+/// Brings up GHCB, console and doorbell of the processor that runs this, whose pages are shared.
+fn talk_to_host(inputs: &Inputs, processor: &'static Processor) -> Result<Ghcb<'static>, Reason> {
+    let ghcb = Ghcb::bring_up(&processor.ghcb)?;
+    console::install();
+    processor.doorbell.clear();
+    if inputs.block.restricted_injection() {
+        ghcb.set_doorbell(processor.doorbell.gpa())?;
+    }
+    Ok(ghcb)
+}
+
 /// Takes memory into use, prepares the guest and runs it.
-fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
+fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reason> {
     let plan = &inputs.plan;
     let owner = PageOwner::new(plan, &Machine);
     let acceptance = Acceptance {
@@ -183,6 +234,7 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
     };
     let storage = acceptance.keep(plan.placement.storage)?;
     let service = service(inputs, storage)?;
+    let service = SERVICE.call_once(|| service);
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
     record(plan, service.page_states(), accepted)?;
 
@@ -218,44 +270,49 @@ fn run(inputs: &Inputs, ghcb: Ghcb<'_>) -> Result<Infallible, Reason> {
     let features = guest_features(own).into_bits();
     let start = start_vmsa(inputs.block.payload_entry, own, inputs.c_bit);
     let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
-    let vcpus = VcpuTable::new();
     let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
-    let vcpu = vcpus
+    let vcpu = VCPUS
         .reserve(BOOT_APIC_ID)
         .ok_or(Reason::VpCount)?
         .fill(vmsa.page(), area);
-    ghcb.create_vcpu(BOOT_APIC_ID, Vmpl::Vmpl2, vmsa.page(), features)?;
+    let operation = ApOperation::CreateOnInit;
+    ghcb.create_vcpu(operation, BOOT_APIC_ID, Vmpl::Vmpl2, vmsa.page(), features)?;
 
     let version = u32::from(PROTOCOL_VERSION);
-    let protocols = [VersionRange {
-        protocol: service.protocol_number(),
-        min: version,
-        max: version,
-    }];
-    let dispatcher = Dispatcher {
+    let protocols = PROTOCOLS.call_once(|| {
+        [VersionRange {
+            protocol: service.protocol_number(),
+            min: version,
+            max: version,
+        }]
+    });
+    let dispatcher = DISPATCHER.call_once(|| Dispatcher {
         core: CoreProtocol {
             owner,
             states: service.page_states(),
-            vcpus: &vcpus,
+            vcpus: &VCPUS,
             guest_features: features,
             vcpu_count: inputs.usable_vcpus(),
-            protocols: &protocols,
+            protocols,
         },
-        service: &service,
-    };
+        service,
+    });
     log::info!("the guest starts at {:#x}", inputs.block.payload_entry);
-    let doorbell = Doorbell::new(&processor.doorbell);
     Err(Server {
-        dispatcher: &dispatcher,
-        doorbell,
-        vmsa,
+        dispatcher,
+        ghcb,
+        doorbell: Doorbell::new(&processor.doorbell),
         vcpu,
+        boot_vmsa: Some(vmsa),
     }
     .run())
 }
 
 /// The service over its storage.
-fn service(inputs: &Inputs, storage: OwnMemory) -> Result<Service<'_, Machine>, Reason> {
+fn service(
+    inputs: &'static Inputs,
+    storage: OwnMemory,
+) -> Result<Service<'static, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
     let base = GuestPhysicalAddress::new(placement.window.start);

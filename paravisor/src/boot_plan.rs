@@ -27,8 +27,8 @@ pub struct BootPlan {
     pub guest_ram: RangeList,
     /// Launched pages of the guest: valid already, so they are only granted.
     pub payload: RangeList,
-    /// Launch pages of either owner: never validated by us.
-    pub launch: RangeList,
+    /// Launch pages of the paravisor: valid for ever.
+    pub own_launch: RangeList,
 }
 
 impl BootPlan {
@@ -43,15 +43,16 @@ impl BootPlan {
         storage_bytes: u64,
     ) -> Result<Self, Reason> {
         let mut launch_ranges = [PhysRange::default(); MAX_LAUNCH_RANGES];
-        let mut launch = RangeList::new();
+        let mut own_launch = RangeList::new();
         let mut payload = RangeList::new();
         let full = |_: ListFull| Reason::LaunchRanges;
         for (slot, range) in launch_ranges.iter_mut().zip(boot_block.ranges()) {
             *slot = PhysRange::new(range.gpa, range.bytes).ok_or(Reason::LaunchRanges)?;
-            launch.push(*slot).map_err(full)?;
-            if range.kind == KIND_GUEST_PAYLOAD {
-                payload.push(*slot).map_err(full)?;
-            }
+            let owner = match range.kind {
+                KIND_GUEST_PAYLOAD => &mut payload,
+                _ => &mut own_launch,
+            };
+            owner.push(*slot).map_err(full)?;
         }
         let used = launch_ranges
             .get(..boot_block.ranges().len())
@@ -77,17 +78,18 @@ impl BootPlan {
             tracked,
             guest_ram,
             payload,
-            launch,
+            own_launch,
         })
     }
 
     /// Whether PVALIDATE(1) may ever be executed on `range`: it is RAM, no window page (W1) and no
-    /// launch page, which the secure processor has validated (P1).
+    /// launch page of ours. The launch pages of the payload are the guest's like other RAM; the secure
+    /// processor has validated them, so the page-state map begins with them Valid (P1).
     #[must_use]
     pub fn may_validate(&self, range: &PhysRange) -> bool {
         self.tracked.contains(range)
             && !self.placement.window.overlaps(range)
-            && !self.launch.overlaps(range)
+            && !self.own_launch.overlaps(range)
     }
 
     /// Writes the guest's memory map and the bounds of the payload.
@@ -208,7 +210,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn window_launch_and_unknown_pages_may_not_be_validated() {
+    fn window_own_and_unknown_pages_may_not_be_validated() {
         let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
         let may = |start, end| plan.may_validate(&range(start, end));
         assert!(may(0x20_0000, 0x40_0000));
@@ -216,7 +218,9 @@ pub(crate) mod tests {
         assert!(!may(0x1_7c00_0000, 0x1_7c00_1000), "window");
         assert!(!may(0x1_7bff_f000, 0x1_7c00_1000), "into the window");
         assert!(!may(0x40_0000, 0x40_1000), "boot block");
-        assert!(!may(0x100_0000, 0x120_0000), "payload");
+        assert!(!may(0x3f_f000, 0x40_1000), "into the boot block");
+        assert!(!may(IMAGE_LOAD, IMAGE_LOAD + 0x1000), "image");
+        assert!(may(0x100_0000, 0x120_0000), "payload");
         assert!(!may(0x8000_0000, 0x8000_1000), "no RAM");
         assert!(!may(0x1f_ff00_0000, 0x1f_ff00_1000), "beyond RAM");
     }

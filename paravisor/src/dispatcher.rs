@@ -7,6 +7,7 @@ use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 
 use crate::core_protocol::CoreProtocol;
 use crate::termination::Reason;
+use crate::vcpu_control::VcpuControl;
 use crate::vcpu_table::VcpuIndex;
 
 /// Both protocols.
@@ -18,7 +19,7 @@ pub struct Dispatcher<'a, M> {
     pub service: &'a Service<'a, M>,
 }
 
-impl<M: PageInstructions + GuestMemory + HostPages> Dispatcher<'_, M> {
+impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_, M> {
     /// Handles a call of `vcpu`: the registers it made it with in, the registers it goes on with out.
     ///
     /// # Errors

@@ -16,12 +16,12 @@ const CR0: u64 = 0x8001_0031;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT.
 const CR4: u64 = 0x620;
 /// DR6 and DR7 at reset.
-const DR6: u64 = 0xffff_0ff0;
-const DR7: u64 = 0x400;
+pub(crate) const DR6: u64 = 0xffff_0ff0;
+pub(crate) const DR7: u64 = 0x400;
 /// MXCSR, x87 tag word and control word at reset.
-const MXCSR: u32 = 0x1f80;
-const X87_TAG_WORD: u16 = 0x5555;
-const X87_CONTROL_WORD: u16 = 0x40;
+pub(crate) const MXCSR: u32 = 0x1f80;
+pub(crate) const X87_TAG_WORD: u16 = 0x5555;
+pub(crate) const X87_CONTROL_WORD: u16 = 0x40;
 
 /// Features of the guest's VMSA: ours without restricted injection and debug swap, which would take
 /// interrupts and debug registers away from a guest that does not know them.

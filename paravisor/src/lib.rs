@@ -27,6 +27,7 @@ pub mod range_list;
 pub mod start_pages;
 pub mod start_tables;
 pub mod termination;
+pub mod vcpu_control;
 pub mod vcpu_table;
 
 #[cfg(test)]

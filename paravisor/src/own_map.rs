@@ -17,8 +17,8 @@ pub struct ImageParts<'a> {
     pub rodata: PhysRange,
     /// Variables, the host pages among them.
     pub data: PhysRange,
-    /// Stacks; the page below each is a guard page and stays unmapped.
-    pub stacks: [PhysRange; 2],
+    /// Stacks of the processors; the page below each is a guard page and stays unmapped.
+    pub stacks: &'a [PhysRange],
     /// Pages that are shared with the host.
     pub host_pages: &'a [PhysRange],
 }
@@ -68,7 +68,7 @@ fn fill(
         next = page.end;
     }
     for stack in image.stacks {
-        map.map(stack, Access::Write)?;
+        map.map(*stack, Access::Write)?;
     }
     let own = range(IMAGE_BASE, IMAGE_END);
     let rest = plan.tracked.without(&own).map_err(|_| MapError::NoTable)?;
@@ -96,16 +96,21 @@ mod tests {
         end: 0x41_5000,
     };
 
-    fn parts() -> ImageParts<'static> {
-        let range = |start, end| PhysRange {
+    const fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange {
             start: IMAGE_LOAD + start,
             end: IMAGE_LOAD + end,
-        };
+        }
+    }
+
+    const STACKS: [PhysRange; 2] = [range(0x7000, 0x9000), range(0xa000, 0xb000)];
+
+    fn parts() -> ImageParts<'static> {
         ImageParts {
             text: range(0, 0x2000),
             rodata: range(0x2000, 0x3000),
             data: range(0x3000, 0x6000),
-            stacks: [range(0x7000, 0x9000), range(0xa000, 0xb000)],
+            stacks: &STACKS,
             host_pages: &[HOST_PAGE],
         }
     }

@@ -56,7 +56,7 @@ impl<'a, M: PageInstructions> PageOwner<'a, M> {
     }
 
     /// Whether pages of a range may be validated and rescinded at all: RAM, no window page, no launch
-    /// page.
+    /// page of ours.
     #[must_use]
     pub fn may_change(&self, page: GuestPhysicalAddress, size: PageSize) -> bool {
         PhysRange::new(page.bits(), size.bytes())

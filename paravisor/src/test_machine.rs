@@ -8,7 +8,10 @@ use std::collections::BTreeMap;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::{PscDescriptor, PscEntry, PscOperation};
+use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
+
+use crate::vcpu_control::{StartError, VcpuControl};
 
 /// An instruction, as the log shows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +26,8 @@ pub enum Step {
     Flush,
     /// A page-state change with so many entries.
     Psc(usize),
+    /// A start of VMPL0 on a processor.
+    Start(u32),
 }
 
 /// A 4 KiB page.
@@ -63,6 +68,8 @@ pub struct TestMachine {
     psc_buffer: RefCell<Vec<PscEntry>>,
     /// The host reports this in SW_EXITINFO2.
     pub psc_error: Cell<u64>,
+    /// How a start of VMPL0 on a processor fails.
+    pub start_error: Cell<Option<StartError>>,
 }
 
 impl TestMachine {
@@ -204,6 +211,27 @@ impl GuestMemory for TestMachine {
                 return Err(Fault);
             }
             page.bytes[offset..][..bytes.len()].copy_from_slice(bytes);
+            Ok(())
+        })
+    }
+}
+
+impl VcpuControl for TestMachine {
+    fn start_processor(&self, apic_id: u32) -> Result<(), StartError> {
+        self.step(Step::Start(apic_id));
+        self.start_error.get().map_or(Ok(()), Err)
+    }
+
+    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
+        const EFER: usize = core::mem::offset_of!(Vmsa, efer);
+        self.page(vmsa.bits(), |page| {
+            if !page.valid {
+                return Err(Fault);
+            }
+            let field: &mut [u8; 8] = page.bytes[EFER..].first_chunk_mut().unwrap();
+            let efer = u64::from_le_bytes(*field) & !EFER_SVME;
+            let svme = if runnable { EFER_SVME } else { 0 };
+            *field = (efer | svme).to_le_bytes();
             Ok(())
         })
     }

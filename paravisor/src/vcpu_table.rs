@@ -2,16 +2,17 @@
 //! The guest's vCPUs: which VMSA and which calling area belong together.
 //!
 //! There is one slot per APIC identifier, so that no processor ever has two VMSAs: the TLB flush and
-//! the run loop rely on it. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word, and
-//! its calling area is changed only by the vCPU it belongs to, or while the VMSA page's state word is
-//! held.
+//! the run loop rely on it. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word. What
+//! belongs to a vCPU whose VMSA is a page of the guest changes only while that page's state word is
+//! held, which [`VcpuTable::seat`] takes for the processor that runs it.
 
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use snp::address::GuestPhysicalAddress;
+use svsm_swiotlb::page_state::{HeldPages, HoldError, PageState, PageStates};
 
-/// Most vCPUs, the boot vCPU among them.
-pub const MAX_VCPUS: u32 = 64;
+/// Most vCPUs, the boot vCPU among them. Each has its own pages and stacks in the image.
+pub const MAX_VCPUS: u32 = 8;
 /// A slot without a vCPU; page 0 is never a VMSA of ours.
 const FREE: u64 = 0;
 /// A slot whose vCPU is being made; no page address.
@@ -22,11 +23,24 @@ const RESERVED: u64 = 1;
 struct Slot {
     vmsa: AtomicU64,
     calling_area: AtomicU64,
+    /// VMPL0 runs on this processor; written only by who has reserved the slot.
+    served: AtomicBool,
 }
 
 /// Index of a vCPU in the table: its APIC identifier.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VcpuIndex(usize);
+
+/// What a processor finds when it wants the VMSA of its vCPU.
+#[derive(Debug)]
+pub enum Seat<'s> {
+    /// The VMSA page, and its state word.
+    Taken(GuestPhysicalAddress, HeldPages<'s>),
+    /// Another processor has the word: DELETE_VCPU is at it.
+    Busy,
+    /// The processor has no vCPU.
+    Vacant,
+}
 
 /// All vCPUs of the guest, by APIC identifier.
 #[derive(Debug)]
@@ -43,6 +57,7 @@ impl VcpuTable {
                 Slot {
                     vmsa: AtomicU64::new(FREE),
                     calling_area: AtomicU64::new(FREE),
+                    served: AtomicBool::new(false),
                 }
             }; MAX_VCPUS as usize],
         }
@@ -58,6 +73,37 @@ impl VcpuTable {
             .compare_exchange(FREE, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
         Some(Reservation { slot, index })
+    }
+
+    /// The place of an APIC identifier, with a vCPU or without; `None` beyond the table.
+    #[must_use]
+    pub fn place(&self, apic_id: u32) -> Option<VcpuIndex> {
+        let index = usize::try_from(apic_id).ok()?;
+        self.slots.get(index).map(|_| VcpuIndex(index))
+    }
+
+    /// Takes the VMSA page of a vCPU that CREATE_VCPU made. Until the word is given back no other
+    /// processor deletes the vCPU.
+    pub fn seat<'s>(&self, vcpu: VcpuIndex, states: &PageStates<'s>) -> Seat<'s> {
+        let Some(page) = self.vmsa(vcpu) else {
+            return Seat::Vacant;
+        };
+        match states.hold(page, &[PageState::Vmsa]) {
+            // Between the two steps the vCPU may have been deleted, and the page made another's.
+            Ok(held) if self.vmsa(vcpu) != Some(page) => {
+                held.keep();
+                Seat::Vacant
+            }
+            Ok(held) => Seat::Taken(page, held),
+            Err(HoldError::Busy) => Seat::Busy,
+            Err(_) => Seat::Vacant,
+        }
+    }
+
+    /// The VMSA of a vCPU.
+    fn vmsa(&self, vcpu: VcpuIndex) -> Option<GuestPhysicalAddress> {
+        let bits = self.slots.get(vcpu.0)?.vmsa.load(Ordering::Acquire);
+        (bits != FREE && bits != RESERVED).then_some(GuestPhysicalAddress::new(bits))
     }
 
     /// Finds the vCPU that runs on `vmsa`.
@@ -99,6 +145,17 @@ pub struct Reservation<'a> {
 }
 
 impl Reservation<'_> {
+    /// Whether VMPL0 runs on the processor.
+    #[must_use]
+    pub fn is_served(&self) -> bool {
+        self.slot.served.load(Ordering::Acquire)
+    }
+
+    /// Notes that it does, from now on for good.
+    pub fn set_served(&self) {
+        self.slot.served.store(true, Ordering::Release);
+    }
+
     /// Makes the slot that of the vCPU which runs on `vmsa`.
     pub fn fill(self, vmsa: GuestPhysicalAddress, calling_area: GuestPhysicalAddress) -> VcpuIndex {
         let area = &self.slot.calling_area;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CREATE_VCPU: a page of the guest becomes the VMSA of a further vCPU.
+//! CREATE_VCPU: a page of the guest becomes the VMSA of a further vCPU. The first one of a processor
+//! starts VMPL0 there.
 
 use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
@@ -9,10 +10,12 @@ use svsm_swiotlb::page_state::{HeldPages, PageState};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{CallResult, CoreProtocol, Refusal, lost, require_page};
+use super::{CallResult, CoreProtocol, HOST_REFUSED, Refusal, lost, require_page};
 use crate::guest_vmsa::acceptable;
+use crate::vcpu_control::{StartError, VcpuControl};
+use crate::vcpu_table::Reservation;
 
-impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
+impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
     /// RCX: VMSA page, RDX: calling area, R8: APIC identifier, which must have no vCPU yet.
     pub(super) fn create_vcpu(&self, registers: &CallRegisters) -> CallResult {
         let vmsa = GuestPhysicalAddress::new(registers.rcx);
@@ -57,6 +60,14 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             vmsa_page.keep();
             return Err(refusal); // quarantines the calling area
         }
+        if let Err(refusal) = self.serve(&slot, apic_id) {
+            area_page.keep();
+            self.owner
+                .grant(vmsa, PageSize::Size4K)
+                .map_err(|_| lost())?;
+            vmsa_page.keep();
+            return Err(refusal);
+        }
         // Last, because nothing after it can fail: a VMSA is either in the table or does not exist.
         // The guest may go on reading it: Linux takes SEV_FEATURES from there.
         let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
@@ -68,6 +79,22 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         vmsa_page.change_to(PageState::Vmsa);
         area_page.change_to(PageState::CallingArea);
         Ok(())
+    }
+
+    /// Sees to it that VMPL0 runs on the processor. There it finds no vCPU yet and waits. The slot is
+    /// ours, so nobody else starts it meanwhile.
+    fn serve(&self, slot: &Reservation<'_>, apic_id: u32) -> CallResult {
+        if slot.is_served() {
+            return Ok(());
+        }
+        match self.owner.machine().start_processor(apic_id) {
+            Ok(()) => {
+                slot.set_served();
+                Ok(())
+            }
+            Err(StartError::Refused) => Err(HOST_REFUSED.into()),
+            Err(StartError::Fatal(reason)) => Err(Refusal::Fatal(reason)),
+        }
     }
 
     /// Takes the page away from the guest and looks at it. `false`: its contents are no acceptable

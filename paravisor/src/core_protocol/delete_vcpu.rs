@@ -1,33 +1,34 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! DELETE_VCPU: undoes CREATE_VCPU.
 
-use core::mem::offset_of;
-
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::operands::{InstructionCode, RmpAdjustTarget, RmpPermissions};
 use snp::svsm::{CallRegisters, ResultCode};
-use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::page_state::{HeldPages, PageState};
-use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
+use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 
 use super::{CallResult, CoreProtocol, Refusal, lost, require_page};
+use crate::vcpu_control::VcpuControl;
 use crate::vcpu_table::VcpuIndex;
 
 /// The vCPU is running.
 const IN_USE: ResultCode = ResultCode::protocol_error(3);
 
-impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
+impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
     /// RCX: VMSA page of a vCPU that CREATE_VCPU made. The boot vCPU's is not the guest's, and a vCPU
-    /// cannot delete itself: the answer needs its VMSA.
+    /// cannot delete itself: the answer needs its VMSA. One that runs on another processor is IN_USE,
+    /// one whose call is being served there BUSY.
     pub(super) fn delete_vcpu(&self, caller: VcpuIndex, registers: &CallRegisters) -> CallResult {
         let vmsa = GuestPhysicalAddress::new(registers.rcx);
         require_page(vmsa)?;
+        // First: the caller's word is taken for as long as its call is served.
+        if self.vcpus.find(vmsa) == Some(caller) {
+            return Err(ResultCode::INVALID_REQUEST.into());
+        }
         let page = self.hold(vmsa, &[PageState::Vmsa])?;
-        let other = |vcpu: &VcpuIndex| *vcpu != caller;
         let Some((vcpu, area)) = self
             .vcpus
             .find(vmsa)
-            .filter(other)
             .and_then(|vcpu| Some((vcpu, self.vcpus.calling_area(vcpu)?)))
         else {
             page.keep();
@@ -42,7 +43,8 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             }
             Err(_) => None, // quarantined when it was lost
         };
-        if self.set_runnable(vmsa, false).is_err() {
+        let machine = self.owner.machine();
+        if machine.set_runnable(vmsa, false).is_err() {
             // The host took the page away, and with it the vCPU. Quarantines the page.
             self.vcpus.remove(vcpu);
             release(area_page, PageState::Valid);
@@ -50,11 +52,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         }
         let all = RmpPermissions::READ_WRITE_EXECUTE;
         let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, all);
-        match self
-            .owner
-            .machine()
-            .rmpadjust(vmsa, PageSize::Size4K, target)
-        {
+        match machine.rmpadjust(vmsa, PageSize::Size4K, target) {
             Ok(InstructionCode::SUCCESS) => {
                 self.vcpus.remove(vcpu);
                 release(area_page, PageState::Valid);
@@ -63,7 +61,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             }
             Ok(InstructionCode::FAIL_INUSE) => {
                 release(area_page, PageState::CallingArea);
-                self.set_runnable(vmsa, true).map_err(|_| lost())?;
+                machine.set_runnable(vmsa, true).map_err(|_| lost())?;
                 page.keep();
                 Err(IN_USE.into())
             }
@@ -75,18 +73,13 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         }
     }
 
-    /// Sets or clears EFER.SVME, without which the host cannot run the vCPU. Only the byte with the bit
-    /// is written.
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
-        const BYTE: u64 = EFER_SVME.trailing_zeros() as u64 / 8;
-        const BIT: u8 = 1 << (EFER_SVME.trailing_zeros() % 8);
-        let byte = offset_of!(Vmsa, efer) as u64 + BYTE;
-        let byte = GuestPhysicalAddress::new(vmsa.bits() + byte);
-        let mut value = [0];
-        self.owner.machine().read(byte, &mut value)?;
-        let [value] = value;
-        let value = if runnable { value | BIT } else { value & !BIT };
-        self.owner.machine().write(byte, &[value])
+    /// The page of a vCPU, whose word is `page`, is gone under the hands of the processor that runs it:
+    /// the vCPU is no more, its page quarantined, its calling area the guest's again.
+    pub fn lose_vcpu(&self, vcpu: VcpuIndex, page: HeldPages<'_>) {
+        let area = self.vcpus.remove(vcpu);
+        let area = area.and_then(|area| self.hold(area, &[PageState::CallingArea]).ok());
+        release(area, PageState::Valid);
+        drop(page);
     }
 }
 

@@ -5,6 +5,10 @@
 //! cannot change one page at a time; a taken word answers BUSY. Pages of the pool window and of the
 //! paravisor have no word a guest could take: INVALID_ADDRESS.
 //!
+//! Calls run on several processors at once. What one of them takes is the state words of pages and the
+//! vCPU table's slot of an APIC identifier; none of it is waited for, so both may be kept across the
+//! VMGEXIT that starts a processor.
+//!
 //! DEPOSIT_MEM and WITHDRAW_MEM answer UNSUPPORTED_CALL: all memory of the paravisor is its own from
 //! boot.
 
@@ -26,10 +30,14 @@ use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 
 use crate::page_owner::{OwnError, PageOwner};
 use crate::termination::Reason;
+use crate::vcpu_control::VcpuControl;
 use crate::vcpu_table::{VcpuIndex, VcpuTable};
 
 /// Work units of one call: one per 4 KiB page touched, one per 2 MiB page that is not touched.
 pub const WORK_UNITS: u64 = 4096;
+
+/// CREATE_VCPU: the host did not start the processor. Nothing changed; the guest may ask again.
+pub const HOST_REFUSED: ResultCode = ResultCode(0x8000_1012);
 
 /// How a call ended, other than well.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,7 +74,7 @@ pub struct CoreProtocol<'a, M> {
     pub protocols: &'a [VersionRange],
 }
 
-impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
+impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
     /// Handles a call of `vcpu`; `registers` become the answer.
     ///
     /// # Errors
@@ -91,7 +99,9 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         registers.rax = code.to_rax();
         Ok(())
     }
+}
 
+impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     /// Takes a page of the guest that is in one of `allowed`.
     fn hold(
         &self,

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The core protocol on the test machine, call by call.
 
+mod races;
 mod vcpus;
 
 use core::sync::atomic::AtomicU8;
@@ -260,12 +261,22 @@ fn w1_window_paravisor_and_other_addresses_are_refused() {
 }
 
 #[test]
-fn launched_pages_stay_what_they_are() {
+fn launched_pages_of_the_payload_are_ordinary_ram() {
     world(|world| {
         let payload = 0x100_0000;
-        assert_eq!(world.pvalidate(0, &[small(payload, false)]), (ADDRESS, 0));
+        world.machine.launch(payload);
+        // Valid from the launch on, so it is never validated a second time (P1).
         assert_eq!(world.pvalidate(0, &[small(payload, true)]), (NO_CHANGE, 0));
+        assert_eq!(world.machine.steps(), []);
+        assert_eq!(world.pvalidate(0, &[small(payload, false)]), (SUCCESS, 1));
+        assert_eq!(world.state(payload), Some(PageState::Invalid));
+        assert_eq!(world.pvalidate(0, &[small(payload, true)]), (SUCCESS, 1));
         assert_eq!(world.state(payload), Some(PageState::Valid));
+        world.machine.page(payload, |page| {
+            assert!(page.valid);
+            assert_eq!(page.permissions[2], 0xf);
+            assert!(page.bytes.iter().all(|byte| *byte == 0));
+        });
     });
 }
 

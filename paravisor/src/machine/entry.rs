@@ -5,7 +5,8 @@
 //! The position of the C-bit is unknown when the image is built: it comes from leaf 0x8000_001F of
 //! the CPUID page, whose contents the secure processor has checked. The code below puts it into
 //! minimal page tables, which map our own region only, enters long mode and calls
-//! [`crate::start`] with the C-bit's mask. Proper tables come later, from Rust.
+//! [`crate::start`] with the C-bit's mask. Proper tables come later, from Rust. Further processors
+//! start in 64-bit mode with those, at [`crate::start_further`].
 //!
 //! Nothing is on the stack and no exception can be handled before `start` loads the IDT; a fault
 //! until then shuts the VM down.
@@ -16,6 +17,8 @@ use paravisor::layout::{CPUID_PAGE, IMAGE_BASE, LARGE_PAGE_BYTES};
 use paravisor::termination::{REASON_SET, Reason};
 use snp::cpuid::{LEAF_ENCRYPTION, MAX_ENTRIES};
 use snp::msr;
+
+use super::processor::BOOT_STACK_TOP;
 
 /// EAX of a termination request by the GHCB MSR protocol (GHCB specification, 2.3.1).
 const fn terminate(reason: Reason) -> u32 {
@@ -115,7 +118,7 @@ entry_long_mode:
     mov eax, offset entry_pml4
     or rax, rdi
     mov cr3, rax
-    mov esp, offset __stack_top
+    mov esp, offset __processor_stacks + {stack_top}
     xor ebp, ebp
     call {start}
     ud2
@@ -152,5 +155,6 @@ entry_directory:
     no_leaf = const terminate(Reason::NoCpuidLeaf),
     bad_position = const terminate(Reason::CbitPosition),
     ghcb_msr = const msr::GHCB,
+    stack_top = const BOOT_STACK_TOP,
     start = sym crate::start,
 );

@@ -6,7 +6,7 @@
 //! reason code. Interrupts are always off at VMPL0.
 
 use core::arch::global_asm;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use paravisor::fault_fixup::{NOT_VALIDATED, VECTOR_HV, VECTOR_VC, landing};
 use paravisor::termination::Reason;
@@ -18,7 +18,7 @@ use x86_64::structures::DescriptorTablePointer;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use super::{msr_exit, symbols};
+use super::{msr_exit, processor, symbols};
 
 /// Bytes between two entry stubs.
 const STUB_BYTES: u64 = 16;
@@ -122,11 +122,29 @@ const DOUBLE_FAULT: u64 = 8;
 const GATES_LIMIT: u16 = 16 * 32 - 1;
 const _: () = assert!(size_of::<[Gate; VECTORS]>() == GATES_LIMIT as usize + 1);
 
-static TASK_STATE: Once<TaskStateSegment> = Once::new();
-static SEGMENTS: Once<GlobalDescriptorTable> = Once::new();
+/// The same for all processors: the stack of a gate is an index into the task state.
 static GATES: Once<[Gate; VECTORS]> = Once::new();
-/// Set when the VM is being ended, so that a fault in the report ends it at once.
-static ENDING: AtomicBool = AtomicBool::new(false);
+/// Which processor ends the VM, by its APIC identifier + 1; 0 for none.
+static ENDING: AtomicU32 = AtomicU32::new(0);
+/// How long the others leave it alone, in looks at nothing: its report is a few lines.
+const REPORT_TIME: u32 = 1 << 26;
+
+/// Segments and task state of one processor.
+#[derive(Debug)]
+pub struct DescriptorTables {
+    task_state: Once<TaskStateSegment>,
+    segments: Once<GlobalDescriptorTable>,
+}
+
+impl DescriptorTables {
+    /// Tables not yet made.
+    pub const fn new() -> Self {
+        Self {
+            task_state: Once::new(),
+            segments: Once::new(),
+        }
+    }
+}
 
 /// A present interrupt gate of ring 0; `stack` is a slot of the interrupt stack table or 0.
 fn gate(handler: u64, code: SegmentSelector, stack: u64) -> Gate {
@@ -138,18 +156,20 @@ fn gate(handler: u64, code: SegmentSelector, stack: u64) -> Gate {
     ]
 }
 
-/// Loads segments, the task state and the interrupt descriptor table.
+/// Loads segments, the task state and the interrupt descriptor table of the current processor.
 pub fn install() {
-    let task_state = TASK_STATE.call_once(|| {
+    let processor = processor::current();
+    let task_state = processor.tables.task_state.call_once(|| {
+        let [_, fault_stack] = processor::stacks(processor.number());
         let mut task_state = TaskStateSegment::new();
-        task_state.interrupt_stack_table[0] = VirtAddr::new(symbols::fault_stack_top());
+        task_state.interrupt_stack_table[0] = VirtAddr::new_truncate(fault_stack.end);
         task_state
     });
     let mut table = GlobalDescriptorTable::new();
     let code = table.append(Descriptor::kernel_code_segment());
     let data = table.append(Descriptor::kernel_data_segment());
     let task = table.append(Descriptor::tss_segment(task_state));
-    SEGMENTS.call_once(|| table).load();
+    processor.tables.segments.call_once(|| table).load();
 
     let gates = GATES.call_once(|| {
         let stubs = (exception_stubs as *const ()).addr() as u64;
@@ -199,7 +219,7 @@ extern "C" fn exception(frame: &mut Frame) {
     if (vector, error_code) == (VECTOR_VC, NOT_VALIDATED) {
         msr_exit::terminate(Reason::NotValidated.code());
     }
-    if !ENDING.swap(true, Ordering::Relaxed) {
+    if begins_to_end() {
         log::error!("exception {vector}, error code {error_code:#x}, at {rip:#x}");
     }
     msr_exit::terminate(match vector {
@@ -208,9 +228,24 @@ extern "C" fn exception(frame: &mut Frame) {
     });
 }
 
+/// Whether the current processor is the one that reports why the VM ends. A fault in its report ends the
+/// VM at once; the others give it time to finish.
+fn begins_to_end() -> bool {
+    let own = processor::current().number() + 1;
+    match ENDING.compare_exchange(0, own, Ordering::Relaxed, Ordering::Relaxed) {
+        Ok(_) => true,
+        Err(ending) => {
+            if ending != own {
+                (0..REPORT_TIME).for_each(|_| core::hint::spin_loop());
+            }
+            false
+        }
+    }
+}
+
 /// Ends the VM with a reason and says so on the console, once.
 pub fn fail(reason: Reason) -> ! {
-    if !ENDING.swap(true, Ordering::Relaxed) {
+    if begins_to_end() {
         log::error!(
             "{} ({:#x}): {}",
             reason.name(),

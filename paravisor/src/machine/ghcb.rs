@@ -15,10 +15,18 @@ use super::{Machine, msr_exit, processor};
 
 /// Serial port that carries the console.
 const COM1: u16 = 0x3f8;
-/// `AP_CREATION`: the context is installed for the next INIT, nothing runs yet.
-const CREATE_ON_INIT: u16 = 0;
 /// Offset of the descriptor's entries in the shared buffer, behind its header.
 const PSC_ENTRIES: usize = offset::SHARED_BUFFER + size_of::<PscHeader>();
+
+/// What an AP creation does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u16)]
+pub enum ApOperation {
+    /// The context is installed for the next INIT, nothing runs yet.
+    CreateOnInit = 0,
+    /// The context is installed and runs.
+    CreateNow = 1,
+}
 
 /// The GHCB of the vCPU that runs this code.
 #[derive(Debug, Clone, Copy)]
@@ -65,19 +73,30 @@ impl<'a> Ghcb<'a> {
         });
     }
 
-    /// Installs `vmsa` as the context of this vCPU at `vmpl`; `features` are those of the VMSA.
+    /// Waits until the host has something new for this processor. The host may end the wait at any
+    /// time, or not wait at all.
+    pub fn halt(&self) {
+        self.exit(&Exit {
+            code: exit_code::HLT,
+            ..Exit::default()
+        });
+    }
+
+    /// Installs `vmsa` as the context of the vCPU `apic_id` at `vmpl`; `features` are those of the
+    /// VMSA.
     ///
     /// # Errors
     /// [`Reason::VmsaCreate`].
     pub fn create_vcpu(
         &self,
+        operation: ApOperation,
         apic_id: u32,
         vmpl: Vmpl,
         vmsa: GuestPhysicalAddress,
         features: u64,
     ) -> Result<(), Reason> {
         let info = ApCreation::new()
-            .with_operation(CREATE_ON_INIT)
+            .with_operation(operation as u16)
             .with_vmpl(vmpl.number())
             .with_apic_id(apic_id);
         let (info_1, info_2) = self.exit(&Exit {

@@ -5,7 +5,8 @@
 //! * `page_tables`, `tlb`: translations
 //! * `msr_exit`, `host_page`, `ghcb`, `doorbell`, `console`: talking to the host
 //! * `guest_access`: touching guest pages
-//! * `vmsa_page`, `run_vmpl`, `processor`: running the guest
+//! * `vmsa_page`, `run_vmpl`: running the guest
+//! * `processor`, `processor_start`: what belongs to one processor, and starting further ones
 //! * `launched`: the pages that were there from the start, and the service's storage
 
 pub mod console;
@@ -19,6 +20,7 @@ pub mod launched;
 pub mod msr_exit;
 pub mod page_tables;
 pub mod processor;
+mod processor_start;
 pub mod run_vmpl;
 mod symbols;
 pub mod tlb;

@@ -27,6 +27,11 @@ pub fn sev_status() -> u64 {
     unsafe { read_sev_status() }
 }
 
+/// SEV_FEATURES of our VMSA, which SEV_STATUS shows above its two lowest bits.
+pub fn sev_features() -> u64 {
+    sev_status() >> 2
+}
+
 /// Protocol versions and C-bit position by the host's word.
 pub fn sev_info() -> Result<SevInfo, Reason> {
     parse_sev_info(exchange(Request::SevInfo)).map_err(|_| Reason::GhcbProtocol)

@@ -8,11 +8,12 @@ use paravisor::identity_map::Table;
 use paravisor::own_map::{ImageParts, build};
 use paravisor::range_list::PhysRange;
 use paravisor::termination::Reason;
+use paravisor::vcpu_table::MAX_VCPUS;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
-use super::symbols;
+use super::{processor, symbols};
 
 /// Tables: root, one for 512 GiB, and for each end of a range that is not a multiple of 1 GiB or
 /// 2 MiB at most one of each smaller kind.
@@ -27,16 +28,34 @@ unsafe impl Sync for Tables {}
 
 static STORAGE: Tables = Tables(UnsafeCell::new([Table::EMPTY; TABLES]));
 
-/// Builds the tables for `plan` and loads them. Called once.
+/// Most stacks.
+const STACKS: usize = 2 * MAX_VCPUS as usize;
+
+/// Builds the tables for `plan` and the first `processors` processors, and loads them. Called once; the
+/// other processors start with them.
 ///
 /// # Errors
 /// See [`build`].
-pub fn load(plan: &BootPlan, host_pages: &[PhysRange], c_bit: u64) -> Result<(), Reason> {
+pub fn load(
+    plan: &BootPlan,
+    host_pages: &[PhysRange],
+    processors: u32,
+    c_bit: u64,
+) -> Result<(), Reason> {
+    let mut stacks = [PhysRange::default(); STACKS];
+    let mut count = 0;
+    for (slot, stack) in stacks
+        .iter_mut()
+        .zip((0..processors).flat_map(processor::stacks))
+    {
+        *slot = stack;
+        count += 1;
+    }
     let image = ImageParts {
         text: symbols::text(),
         rodata: symbols::rodata(),
         data: symbols::data(),
-        stacks: symbols::stacks(),
+        stacks: stacks.get(..count).unwrap_or(&[]),
         host_pages,
     };
     let base = STORAGE.0.get().expose_provenance() as u64;

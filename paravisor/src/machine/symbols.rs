@@ -15,10 +15,7 @@ unsafe extern "C" {
     static __fixup_end: FixupEntry;
     static __data_start: u8;
     static __data_end: u8;
-    static __stack_bottom: u8;
-    static __stack_top: u8;
-    static __fault_stack_bottom: u8;
-    static __fault_stack_top: u8;
+    static __processor_stacks: u8;
 }
 
 /// The range between two symbols.
@@ -46,17 +43,9 @@ pub fn data() -> PhysRange {
     between!(__data_start, __data_end)
 }
 
-/// The ordinary stack and the one for double faults; below each lies a guard page.
-pub fn stacks() -> [PhysRange; 2] {
-    [
-        between!(__stack_bottom, __stack_top),
-        between!(__fault_stack_bottom, __fault_stack_top),
-    ]
-}
-
-/// First address above the stack for double faults.
-pub fn fault_stack_top() -> u64 {
-    addr_of!(__fault_stack_top).addr() as u64
+/// First byte of the stacks of all processors; see `processor::stacks`.
+pub fn processor_stacks() -> u64 {
+    addr_of!(__processor_stacks).addr() as u64
 }
 
 /// The table of survivable faults.

@@ -8,6 +8,10 @@ use svsm_swiotlb::page_state::PageState;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{ADDRESS, LARGE, LIST, PAGE, PARAMETER, SUCCESS, Step, World, small, world};
+use crate::core_protocol::HOST_REFUSED;
+use crate::termination::Reason;
+use crate::vcpu_control::StartError;
+use crate::vcpu_table::{Seat, VcpuIndex};
 
 /// Writes an acceptable VMSA into PAGE.
 fn put_vmsa(world: &World<'_>, change: impl FnOnce(&mut Vmsa)) {
@@ -28,6 +32,7 @@ fn a_vcpu_is_created_and_deleted() {
             Step::Rmpadjust(PAGE, PageSize::Size4K, 2),
             Step::Rmpadjust(PAGE, PageSize::Size4K, 3),
             Step::Flush,
+            Step::Start(1),
             Step::Rmpadjust(PAGE, PageSize::Size4K, 0x1_0102),
         ];
         assert_eq!(world.machine.steps(), want);
@@ -147,5 +152,116 @@ fn an_unacceptable_vmsa_stays_the_guests() {
         assert_eq!(create(PAGE, PAGE + 0x1000, 1 << 32), PARAMETER);
         assert_eq!(create(PAGE + 8, PAGE + 0x1000, 1), PARAMETER);
         assert_eq!(create(LARGE, PAGE, 1), PARAMETER, "2 MiB aligned");
+    });
+}
+
+/// Whether the steps since the last look include a start of processor 1.
+fn started(world: &World<'_>) -> bool {
+    world.machine.steps().contains(&Step::Start(1))
+}
+
+#[test]
+fn a_processor_is_started_once_and_serves_later_vcpus() {
+    world(|world| {
+        let create = || {
+            put_vmsa(world, |_| ());
+            world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 1)
+        };
+        assert_eq!(create(), SUCCESS);
+        assert!(started(world));
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
+        assert_eq!(create(), SUCCESS);
+        assert!(!started(world));
+    });
+}
+
+#[test]
+fn a_refused_vcpu_starts_no_processor() {
+    world(|world| {
+        put_vmsa(world, |vmsa| vmsa.efer = 0);
+        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, 1);
+        assert_eq!(create(PAGE + 0x1000), PARAMETER);
+        put_vmsa(world, |_| ());
+        world.machine.faulting_write.set(Some(PAGE + 0x1000));
+        assert_eq!(create(PAGE + 0x1000), ADDRESS);
+        assert!(!started(world));
+    });
+}
+
+#[test]
+fn a_host_that_starts_no_processor_costs_the_guest_nothing_else() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        let create = || world.call(call::CREATE_VCPU, PAGE, area, 1);
+        world.machine.start_error.set(Some(StartError::Refused));
+        assert_eq!(create(), HOST_REFUSED);
+        assert!(started(world));
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+        assert_eq!(world.state(area), Some(PageState::Valid));
+        world.machine.page(PAGE, |page| {
+            assert_eq!((page.vmsa, page.permissions[2]), (false, 0xf));
+        });
+        world.machine.start_error.set(None);
+        assert_eq!(create(), SUCCESS, "the identifier is free");
+        assert!(started(world), "it is asked again");
+    });
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let fatal = StartError::Fatal(Reason::GrantFailed);
+        world.machine.start_error.set(Some(fatal));
+        let result = world.registers(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 1);
+        assert_eq!(result.unwrap_err(), Reason::GrantFailed);
+    });
+}
+
+/// The seat of the vCPU with APIC identifier 1.
+fn seat<'s>(world: &World<'s>) -> (VcpuIndex, Seat<'s>) {
+    let vcpu = world.core.vcpus.place(1).unwrap();
+    (vcpu, world.core.vcpus.seat(vcpu, world.states))
+}
+
+#[test]
+fn p5_a_vcpu_whose_call_is_served_is_not_deleted() {
+    world(|world| {
+        assert!(matches!(seat(world).1, Seat::Vacant));
+        put_vmsa(world, |_| ());
+        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, 1);
+        assert_eq!(create(PAGE + 0x1000), SUCCESS);
+        let (vcpu, Seat::Taken(page, held)) = seat(world) else {
+            panic!("it has a vCPU");
+        };
+        assert_eq!(page.bits(), PAGE);
+        assert!(matches!(seat(world).1, Seat::Busy));
+        let delete = || world.call(call::DELETE_VCPU, PAGE, 0, 0);
+        assert_eq!(delete(), ResultCode::BUSY);
+        let mut own = CallRegisters {
+            rax: u64::from(call::DELETE_VCPU),
+            rcx: PAGE,
+            ..CallRegisters::default()
+        };
+        world.core.call(vcpu, &mut own).unwrap();
+        assert_eq!(own.rax, ResultCode::INVALID_REQUEST.to_rax(), "itself");
+        held.keep();
+        assert_eq!(delete(), SUCCESS);
+        assert!(matches!(seat(world).1, Seat::Vacant));
+    });
+}
+
+#[test]
+fn p3_a_vcpu_whose_page_is_lost_under_its_processor_is_no_more() {
+    world(|world| {
+        put_vmsa(world, |_| ());
+        let area = PAGE + 0x1000;
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        let (vcpu, Seat::Taken(_, held)) = seat(world) else {
+            panic!("it has a vCPU");
+        };
+        world.core.lose_vcpu(vcpu, held);
+        assert_eq!(world.state(PAGE), Some(PageState::Quarantined));
+        assert_eq!(world.state(area), Some(PageState::Valid));
+        assert!(matches!(seat(world).1, Seat::Vacant));
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), ADDRESS);
+        assert!(world.core.vcpus.reserve(1).is_some(), "free again");
     });
 }

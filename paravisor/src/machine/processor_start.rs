@@ -1,0 +1,103 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! VMPL0 on further processors: their VMSA, and the exit that starts them.
+
+use core::arch::asm;
+use core::mem::offset_of;
+
+use paravisor::termination::Reason;
+use paravisor::vcpu_control::{ProcessorStart, StartError, VcpuControl};
+use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
+use snp::operands::{InstructionCode, RmpAdjustTarget};
+use snp::vmsa::{EFER_SVME, Vmsa};
+use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
+use x86_64::registers::control::{Cr0, Cr3, Cr4, Efer};
+use zerocopy::IntoBytes;
+
+use super::ghcb::{ApOperation, Ghcb};
+use super::{Machine, msr_exit, processor};
+
+/// RMPADJUST needs a lower level as its target; none gets any access.
+const NOBODY: RmpAdjustTarget = RmpAdjustTarget::revoke(Vmpl::Vmpl1);
+
+/// The state in which the processor of `apic_id` starts: as this one is now, on its own stack.
+fn start_state(processor: &processor::Processor, apic_id: u32) -> ProcessorStart {
+    let (root, _) = Cr3::read_raw();
+    let [stack, _] = processor::stacks(apic_id);
+    ProcessorStart {
+        entry: (crate::start_further as *const ()).addr() as u64,
+        // Where a call would have left it: a return address, of which there is none, above 16 bytes.
+        stack: stack.end - 8,
+        gs_base: processor.gs_base(),
+        cr0: Cr0::read_raw(),
+        cr3: root.start_address().as_u64(),
+        cr4: Cr4::read_raw(),
+        efer: Efer::read_raw(),
+        features: msr_exit::sev_features(),
+    }
+}
+
+/// Makes the page a VMSA, or an ordinary page again.
+fn adjust(page: GuestPhysicalAddress, vmsa: bool) -> Result<(), StartError> {
+    match Machine.rmpadjust(page, PageSize::Size4K, NOBODY.with_vmsa(vmsa)) {
+        Ok(InstructionCode::SUCCESS) => Ok(()),
+        Ok(_) => Err(StartError::Fatal(Reason::GrantFailed)),
+        Err(Fault) => Err(StartError::Fatal(Reason::NotValidated)),
+    }
+}
+
+impl VcpuControl for Machine {
+    fn start_processor(&self, apic_id: u32) -> Result<(), StartError> {
+        let processor = processor::of(apic_id).ok_or(StartError::Refused)?;
+        let page = processor.vmsa_page();
+        let start = start_state(processor, apic_id);
+        processor.assign(apic_id);
+        self.write(page, start.vmsa().as_bytes())
+            .map_err(|Fault| StartError::Fatal(Reason::NotValidated))?;
+        adjust(page, true)?;
+        Ghcb::new(&processor::current().ghcb)
+            .create_vcpu(
+                ApOperation::CreateNow,
+                apic_id,
+                Vmpl::Vmpl0,
+                page,
+                start.features,
+            )
+            .or_else(|_| {
+                // Without this the host could run what it has refused. It fails while the vCPU runs:
+                // then the host has lied, and what it is at cannot be known.
+                adjust(page, false)?;
+                Err(StartError::Refused)
+            })
+    }
+
+    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
+        const BIT: u32 = EFER_SVME.trailing_zeros();
+        let byte = vmsa.bits() + offset_of!(Vmsa, efer) as u64 + u64::from(BIT / 8);
+        let bit: u8 = 1 << (BIT % 8);
+        let (set, keep) = if runnable { (bit, !0) } else { (0, !bit) };
+        let faulted: u64;
+        // SAFETY: A byte of a VMSA page, which is ours or the guest's, and in which no Rust object
+        // lives; the caller holds the word of a page of the guest. A fault resumes at the third label,
+        // of either instruction.
+        unsafe {
+            asm!(
+                "2: lock and byte ptr [{byte}], {keep}",
+                "5: lock or byte ptr [{byte}], {set}",
+                "xor {faulted:e}, {faulted:e}",
+                "jmp 4f",
+                "3: mov {faulted:e}, 1",
+                "4:",
+                ".pushsection .fixup_table, \"a\"",
+                ".quad 2b, 3b",
+                ".quad 5b, 3b",
+                ".popsection",
+                byte = in(reg) byte,
+                keep = in(reg_byte) keep,
+                set = in(reg_byte) set,
+                faulted = out(reg) faulted,
+                options(nostack),
+            );
+        }
+        if faulted == 0 { Ok(()) } else { Err(Fault) }
+    }
+}
