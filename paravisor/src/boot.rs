@@ -227,6 +227,11 @@ fn talk_to_host(inputs: &Inputs, processor: &'static Processor) -> Result<Ghcb<'
 /// Takes memory into use, prepares the guest and runs it.
 fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reason> {
     let plan = &inputs.plan;
+    plan.check_payload(&inputs.block, &inputs.map)
+        .inspect_err(|reason| {
+            let needs = inputs.block.payload_needs();
+            log::error!("{}: {:#x}..{:#x}", reason.text(), needs.start, needs.end);
+        })?;
     let owner = PageOwner::new(plan, &Machine);
     let acceptance = Acceptance {
         owner: &owner,
@@ -262,13 +267,14 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
         secrets: launched::secrets(),
         cpuid: launched::cpuid(),
         c_bit: inputs.c_bit,
+        vcpus: inputs.usable_vcpus(),
     }
     .write(&Machine)?;
 
     let processor = processor::current();
     let own = inputs.features();
     let features = guest_features(own).into_bits();
-    let start = start_vmsa(inputs.block.payload_entry, own, inputs.c_bit);
+    let start = start_vmsa(&inputs.block, own, inputs.c_bit);
     let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
     let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
     let vcpu = VCPUS

@@ -6,12 +6,14 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::layout::{PAGE_BYTES, ZERO_PAGE};
+use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
 /// First bytes of the page.
 pub const MAGIC: [u8; 8] = *b"SVSMSWIO";
 /// Layout version of the structure.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most launch ranges that fit.
 pub const MAX_LAUNCH_RANGES: usize = 32;
 /// Room for the guest's command line; the rest is zero.
@@ -27,6 +29,8 @@ pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
 
 /// [`BootBlock::payload_kind`]: a 64-bit ELF file, entered at its entry point.
 pub const PAYLOAD_ELF64: u32 = 0;
+/// [`BootBlock::payload_kind`]: a Linux kernel, entered at its 64-bit entry point.
+pub const PAYLOAD_LINUX: u32 = 1;
 
 /// [`LaunchRange::kind`]: pages of the paravisor.
 pub const KIND_PARAVISOR: u32 = 0;
@@ -80,17 +84,22 @@ pub struct BootBlock {
     pub initial_cap: u64,
     /// Where the guest starts.
     pub payload_entry: u64,
-    /// [`PAYLOAD_ELF64`].
+    /// [`PAYLOAD_ELF64`] or [`PAYLOAD_LINUX`].
     pub payload_kind: u32,
     /// Number of entries of `launch_ranges` in use.
     pub launch_range_count: u32,
+    /// The zero page of a Linux payload, [`crate::layout::ZERO_PAGE`]; 0 for other payloads.
+    pub boot_params: u64,
+    /// One past the last byte of memory the payload needs from the page of `payload_entry` on, beyond
+    /// its launch pages (a kernel unpacks itself there); 0 when it needs no more than those.
+    pub payload_needs_until: u64,
     /// Launch pages, sorted, not overlapping.
     pub launch_ranges: [LaunchRange; MAX_LAUNCH_RANGES],
     /// The guest's command line, padded with zeros.
     pub cmdline: [u8; CMDLINE_BYTES],
 }
 
-const _: () = assert!(size_of::<BootBlock>() == 64 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
+const _: () = assert!(size_of::<BootBlock>() == 80 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
 const _: () = assert!(size_of::<BootBlock>() <= 4096);
 
 impl BootBlock {
@@ -117,6 +126,34 @@ impl BootBlock {
         self.flags & FLAG_RESTRICTED_INJECTION != 0
     }
 
+    /// Whether the payload is a Linux kernel.
+    #[must_use]
+    pub const fn is_linux(&self) -> bool {
+        self.payload_kind == PAYLOAD_LINUX
+    }
+
+    /// Memory that has to be usable RAM for the payload to start: for a kernel, from its load address
+    /// to the end of what it unpacks into and of its initrd. Empty if it needs its launch pages only.
+    #[must_use]
+    pub const fn payload_needs(&self) -> PhysRange {
+        let start = self.payload_entry - self.payload_entry % PAGE_BYTES;
+        let end = self.payload_needs_until;
+        PhysRange {
+            start,
+            end: if end < start { start } else { end },
+        }
+    }
+
+    /// Whether the fields about the payload fit its kind. A kernel started directly cannot accept
+    /// memory, so its RAM is accepted.
+    const fn payload_is_consistent(&self) -> bool {
+        match self.payload_kind {
+            PAYLOAD_ELF64 => self.boot_params == 0,
+            PAYLOAD_LINUX => self.boot_params == ZERO_PAGE && self.ram_mode == RAM_ACCEPTED,
+            _ => false,
+        }
+    }
+
     /// Checks everything that does not depend on the memory map.
     ///
     /// # Errors
@@ -128,7 +165,7 @@ impl BootBlock {
         let large = crate::layout::LARGE_PAGE_BYTES;
         if self.ram_mode > RAM_FIRMWARE
             || self.flags & !FLAG_RESTRICTED_INJECTION != 0
-            || self.payload_kind != PAYLOAD_ELF64
+            || !self.payload_is_consistent()
             || self.protocol_number == 0
         {
             return Err(Reason::BootBlockField);
@@ -150,7 +187,7 @@ impl BootBlock {
         }
         let mut free_from = 0;
         for range in self.ranges() {
-            let page = crate::layout::PAGE_BYTES;
+            let page = PAGE_BYTES;
             let end = range
                 .gpa
                 .checked_add(range.bytes)
@@ -171,7 +208,7 @@ impl BootBlock {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootBlock, Reason};
+    use super::{BootBlock, PAYLOAD_LINUX, RAM_FIRMWARE, Reason, ZERO_PAGE};
     use crate::boot_plan::tests::boot_block;
 
     fn reason(change: impl FnOnce(&mut BootBlock)) -> Result<(), Reason> {
@@ -184,19 +221,49 @@ mod tests {
     fn a_wrong_field_names_its_reason() {
         assert_eq!(reason(|_| ()), Ok(()));
         assert_eq!(reason(|b| b.magic[7] = 0), Err(Reason::BootBlockVersion));
-        assert_eq!(reason(|b| b.version = 2), Err(Reason::BootBlockVersion));
+        assert_eq!(reason(|b| b.version = 1), Err(Reason::BootBlockVersion));
         assert_eq!(reason(|b| b.ram_mode = 2), Err(Reason::BootBlockField));
         assert_eq!(reason(|b| b.flags = 2), Err(Reason::BootBlockField));
         assert_eq!(
             reason(|b| b.protocol_number = 0),
             Err(Reason::BootBlockField)
         );
+        assert_eq!(reason(|b| b.payload_kind = 2), Err(Reason::BootBlockField));
+        assert_eq!(reason(|b| b.boot_params = 1), Err(Reason::BootBlockField));
         assert_eq!(reason(|b| b.window_bytes = 0), Err(Reason::WindowSize));
         assert_eq!(reason(|b| b.window_bytes += 4096), Err(Reason::WindowSize));
         assert_eq!(
             reason(|b| b.initial_cap = b.window_bytes + (2 << 20)),
             Err(Reason::WindowSize)
         );
+    }
+
+    #[test]
+    fn a_kernel_has_its_zero_page_and_accepted_ram() {
+        let linux =
+            |b: &mut BootBlock| (b.payload_kind, b.boot_params) = (PAYLOAD_LINUX, ZERO_PAGE);
+        assert_eq!(reason(linux), Ok(()));
+        let wrong = |change: fn(&mut BootBlock)| {
+            reason(|b| {
+                linux(b);
+                change(b);
+            })
+        };
+        let field = Err(Reason::BootBlockField);
+        assert_eq!(wrong(|b| b.boot_params += 4096), field);
+        assert_eq!(wrong(|b| b.ram_mode = RAM_FIRMWARE), field);
+    }
+
+    #[test]
+    fn what_the_payload_needs_begins_with_its_page() {
+        let mut block = boot_block();
+        assert!(block.payload_needs().is_empty());
+        block.payload_entry = 0x100_0200;
+        block.payload_needs_until = 0x200_0000;
+        let needs = block.payload_needs();
+        assert_eq!((needs.start, needs.end), (0x100_0000, 0x200_0000));
+        block.payload_needs_until = 1;
+        assert!(block.payload_needs().is_empty());
     }
 
     #[test]

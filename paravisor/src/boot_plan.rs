@@ -3,9 +3,9 @@
 
 use crate::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, MAX_LAUNCH_RANGES};
 use crate::handover::{Handover, KIND_RESERVED, KIND_USABLE, MapEntry};
-use crate::layout::{HANDOVER_BASE, HANDOVER_END};
+use crate::layout::{HANDOVER_BASE, HANDOVER_END, LINUX_PAGES, LINUX_PAGES_END};
 use crate::memory_map::MemoryMap;
-use crate::placement::{OWN_REGION, Placement, place};
+use crate::placement::{LEGACY_RANGE, OWN_REGION, Placement, place};
 use crate::range_list::{ListFull, PhysRange, RangeList};
 use crate::termination::Reason;
 
@@ -13,6 +13,12 @@ use crate::termination::Reason;
 pub const HANDOVER_AREA: PhysRange = PhysRange {
     start: HANDOVER_BASE,
     end: HANDOVER_END,
+};
+
+/// Zero page, command line, tables and start data of a Linux payload.
+pub const LINUX_AREA: PhysRange = PhysRange {
+    start: LINUX_PAGES,
+    end: LINUX_PAGES_END,
 };
 
 /// The fate of every page of RAM.
@@ -62,6 +68,9 @@ impl BootPlan {
         if !payload.contains(&entry) {
             return Err(Reason::PayloadEntry);
         }
+        if boot_block.is_linux() && !payload.contains(&LINUX_AREA) {
+            return Err(Reason::LinuxPages);
+        }
 
         let full = |_: ListFull| Reason::MapTooLong;
         let mut ram = RangeList::new();
@@ -92,6 +101,16 @@ impl BootPlan {
             && !self.own_launch.overlaps(range)
     }
 
+    /// Whether the payload finds the memory that it needs to start: all of it in one RAM entry and
+    /// none of it ours.
+    ///
+    /// # Errors
+    /// [`Reason::PayloadNoRoom`].
+    pub fn check_payload(&self, boot_block: &BootBlock, map: &MemoryMap) -> Result<(), Reason> {
+        self.placement
+            .check_payload(map.ram(), &boot_block.payload_needs())
+    }
+
     /// Writes the guest's memory map and the bounds of the payload.
     ///
     /// # Errors
@@ -113,11 +132,15 @@ impl BootPlan {
             count += 1;
             Ok(())
         };
-        // Own region first, then storage and window: in the order of their addresses.
+        // In the order of their addresses.
         for entry in ram {
             let mut start = entry.start;
-            for hole in [OWN_REGION, storage, window] {
-                if entry.contains(&hole) {
+            let legacy = PhysRange {
+                start: LEGACY_RANGE.start.max(entry.start),
+                end: LEGACY_RANGE.end.min(entry.end),
+            };
+            for hole in [legacy, OWN_REGION, storage, window] {
+                if hole.start < hole.end && entry.contains(&hole) {
                     add(
                         PhysRange {
                             start,
@@ -149,9 +172,9 @@ impl BootPlan {
 pub(crate) mod tests {
     use super::{BootPlan, Handover, KIND_RESERVED, KIND_USABLE, PhysRange, Reason};
     use crate::boot_block::{
-        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_LINUX, VERSION,
     };
-    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, PAYLOAD_BASE};
+    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, LINUX_PAGES, LINUX_PAGES_END, PAYLOAD_BASE};
     use crate::memory_map::{MemoryMap, tests::page};
     use zerocopy::FromZeros;
 
@@ -176,6 +199,24 @@ pub(crate) mod tests {
         block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
         block.launch_ranges[1] = range(IMAGE_LOAD, 0x4_0000, KIND_PARAVISOR);
         block.launch_ranges[2] = range(PAYLOAD_BASE, 1 << 20, KIND_GUEST_PAYLOAD);
+        block
+    }
+
+    /// The same with a Linux kernel that needs 64 MiB.
+    pub(crate) fn linux_boot_block() -> BootBlock {
+        let mut block = boot_block();
+        block.payload_kind = PAYLOAD_LINUX;
+        block.boot_params = LINUX_PAGES;
+        block.payload_entry = PAYLOAD_BASE + 0x200;
+        block.payload_needs_until = PAYLOAD_BASE + (64 << 20);
+        block.launch_range_count = 4;
+        block.launch_ranges[3] = block.launch_ranges[2];
+        block.launch_ranges[2] = LaunchRange {
+            gpa: LINUX_PAGES,
+            bytes: LINUX_PAGES_END - LINUX_PAGES,
+            kind: KIND_GUEST_PAYLOAD,
+            flags: 0,
+        };
         block
     }
 
@@ -233,6 +274,41 @@ pub(crate) mod tests {
             BootPlan::new(&block, &map(), 1).unwrap_err(),
             Reason::PayloadEntry
         );
+    }
+
+    #[test]
+    fn video_memory_and_bios_are_accepted_but_not_usable() {
+        let pages = page(&[(0, 0xc0, 0), (0xf8, 0x1_ff08, 0)]);
+        let map = MemoryMap::parse(&pages, 1 << 51).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map, 1 << 20).unwrap();
+        assert_eq!(plan.guest_ram.as_slice()[0], range(0, 0xc_0000));
+        let mut page = Handover::new();
+        plan.describe(map.ram(), &mut page).unwrap();
+        let entries = page.entries().iter();
+        let first: Vec<_> = entries
+            .map(|e| (e.base, e.base + e.bytes, e.kind))
+            .collect();
+        let want = [
+            (0, 0xa_0000, KIND_USABLE),
+            (0xa_0000, 0xc_0000, KIND_RESERVED),
+            (0xf_8000, 0x10_0000, KIND_RESERVED),
+            (0x10_0000, 0x40_0000, KIND_USABLE),
+        ];
+        assert_eq!(first[..4], want);
+    }
+
+    #[test]
+    fn a_kernel_needs_its_pages_and_its_memory() {
+        let (mut block, map) = (linux_boot_block(), map());
+        block.check().unwrap();
+        let plan = BootPlan::new(&block, &map, 1).unwrap();
+        assert_eq!(plan.check_payload(&block, &map), Ok(()));
+        block.payload_needs_until = 0x2000_1000;
+        let refused = plan.check_payload(&block, &map);
+        assert_eq!(refused, Err(Reason::PayloadNoRoom));
+        block.launch_ranges[2].bytes -= 0x1000;
+        let refused = BootPlan::new(&block, &map, 1).unwrap_err();
+        assert_eq!(refused, Reason::LinuxPages);
     }
 
     #[test]

@@ -2,14 +2,18 @@
 //! The register state in which the guest's boot vCPU starts.
 //!
 //! 64-bit direct start: paging on with the start tables, flat segments, interrupts off, RSI = the
-//! hand-over page, RSP = 0. Source: APM volume 2, table B-4 and 15.36.8 (VMPLs).
+//! hand-over page or the zero page, RSP = 0. A kernel also gets the descriptor table that the Linux
+//! boot protocol ("64-bit boot protocol") demands. Source: APM volume 2, table B-4 and 15.36.8 (VMPLs).
 
 use snp::address::Vmpl;
 use snp::msr::SevFeatures;
 use snp::vmsa::{EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
 use zerocopy::FromZeros;
 
-use crate::layout::{HANDOVER_PAGE, LARGE_PAGE_BYTES, PAGE_BYTES, START_PAGE_TABLES};
+use crate::boot_block::BootBlock;
+use crate::layout::{
+    HANDOVER_PAGE, LARGE_PAGE_BYTES, PAGE_BYTES, START_GDT, START_GDT_BYTES, START_PAGE_TABLES,
+};
 
 /// CR0: PG, WP, NE, ET, PE.
 const CR0: u64 = 0x8001_0031;
@@ -30,24 +34,60 @@ pub const fn guest_features(own: SevFeatures) -> SevFeatures {
     own.with_restricted_injection(false).with_debug_swap(false)
 }
 
-/// The VMSA of the boot vCPU, which starts at `entry` in 64-bit mode. EFER.SVME is clear until the
-/// vCPU may run.
+/// What differs between the kinds of payload.
+struct Start {
+    /// Selector of CS.
+    code: u16,
+    /// Selector of the data segments.
+    data: u16,
+    /// Base and limit of the descriptor table.
+    gdt: (u64, u32),
+    /// RSI.
+    argument: u64,
+}
+
+impl Start {
+    fn of(block: &BootBlock) -> Self {
+        if block.is_linux() {
+            // The table is a measured page of the payload.
+            let limit = u32::try_from(START_GDT_BYTES - 1).unwrap_or(0);
+            Self {
+                code: 0x10,
+                data: 0x18,
+                gdt: (START_GDT, limit),
+                argument: block.boot_params,
+            }
+        } else {
+            Self {
+                code: 0x08,
+                data: 0x10,
+                gdt: (0, 0xffff),
+                argument: HANDOVER_PAGE,
+            }
+        }
+    }
+}
+
+/// The VMSA of the boot vCPU, which starts at the payload's entry point in 64-bit mode. EFER.SVME is
+/// clear until the vCPU may run.
 #[must_use]
-pub fn start_vmsa(entry: u64, own: SevFeatures, c_bit: u64) -> Vmsa {
-    let data = VmsaSegment::flat(0x10, VmsaSegment::DATA);
+pub fn start_vmsa(block: &BootBlock, own: SevFeatures, c_bit: u64) -> Vmsa {
+    let start = Start::of(block);
+    let data = VmsaSegment::flat(start.data, VmsaSegment::DATA);
     let table = |attributes| VmsaSegment {
         attributes,
         limit: 0xffff,
         ..VmsaSegment::default()
     };
     let mut vmsa = Vmsa::new_zeroed();
-    vmsa.cs = VmsaSegment::flat(0x08, VmsaSegment::CODE_64);
+    vmsa.cs = VmsaSegment::flat(start.code, VmsaSegment::CODE_64);
     vmsa.ds = data;
     vmsa.es = data;
     vmsa.fs = data;
     vmsa.gs = data;
     vmsa.ss = data;
     vmsa.gdtr = table(0);
+    (vmsa.gdtr.base, vmsa.gdtr.limit) = start.gdt;
     vmsa.idtr = table(0);
     vmsa.ldtr = table(VmsaSegment::LDT);
     vmsa.tr = table(VmsaSegment::BUSY_TSS);
@@ -59,8 +99,8 @@ pub fn start_vmsa(entry: u64, own: SevFeatures, c_bit: u64) -> Vmsa {
     vmsa.dr6 = DR6;
     vmsa.dr7 = DR7;
     vmsa.rflags = 2;
-    vmsa.rip = entry;
-    vmsa.rsi = HANDOVER_PAGE;
+    vmsa.rip = block.payload_entry;
+    vmsa.rsi = start.argument;
     vmsa.g_pat = PAT_RESET;
     vmsa.xcr0 = 1;
     vmsa.mxcsr = MXCSR;
@@ -92,24 +132,43 @@ pub const fn acceptable(vmsa: &Vmsa, caller_features: u64) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use crate::boot_block::PAYLOAD_LINUX;
+    use crate::boot_plan::tests::boot_block;
+    use crate::layout::ZERO_PAGE;
+
     use super::{EFER_SVME, SevFeatures, acceptable, start_vmsa, usable_page};
 
     const OWN: SevFeatures = SevFeatures::from_bits(0x29);
 
     #[test]
     fn the_guest_loses_two_features_and_may_not_run_yet() {
-        let vmsa = start_vmsa(0x100_0000, OWN, 1 << 51);
+        let vmsa = start_vmsa(&boot_block(), OWN, 1 << 51);
         assert_eq!(vmsa.sev_features, 1);
         assert_eq!(vmsa.efer & EFER_SVME, 0);
         assert_eq!((vmsa.vmpl, vmsa.cpl), (2, 0));
         assert_eq!(vmsa.rip, 0x100_0000);
         assert_eq!(vmsa.cr3, 0x0008_0000_0080_4000);
         assert_eq!((vmsa.rsi, vmsa.rsp), (0x80_0000, 0));
+        assert_eq!((vmsa.cs.selector, vmsa.ds.selector), (0x08, 0x10));
+    }
+
+    #[test]
+    fn a_kernel_starts_as_its_boot_protocol_says() {
+        let mut block = boot_block();
+        block.payload_kind = PAYLOAD_LINUX;
+        block.boot_params = ZERO_PAGE;
+        block.payload_entry = 0x100_0200;
+        let vmsa = start_vmsa(&block, OWN, 1 << 51);
+        assert_eq!((vmsa.rip, vmsa.rsi), (0x100_0200, 0x90_0000));
+        let selectors = [vmsa.cs, vmsa.ds, vmsa.es, vmsa.ss].map(|one| one.selector);
+        assert_eq!(selectors, [0x10, 0x18, 0x18, 0x18]);
+        assert_eq!((vmsa.gdtr.base, vmsa.gdtr.limit), (0x90_2000, 0x1f));
+        assert_eq!(vmsa.rflags, 2, "interrupts off");
     }
 
     #[test]
     fn a_vmsa_of_a_guest_is_checked() {
-        let mut vmsa = start_vmsa(0, OWN, 0);
+        let mut vmsa = start_vmsa(&boot_block(), OWN, 0);
         assert!(!acceptable(&vmsa, 1), "not runnable");
         vmsa.efer |= EFER_SVME;
         assert!(acceptable(&vmsa, 1));

@@ -55,6 +55,30 @@ pub const START_PAGE_TABLES: u64 = HANDOVER_BASE + 0x4000;
 /// Number of start page table pages.
 pub const START_TABLE_PAGES: u64 = 6;
 
+/// First of the measured pages that accompany a Linux kernel: the zero page (`struct boot_params`).
+pub const LINUX_PAGES: u64 = HANDOVER_END;
+/// The zero page; its memory map is written by the paravisor.
+pub const ZERO_PAGE: u64 = LINUX_PAGES;
+/// The kernel's command line, one page, ended by a zero byte.
+pub const COMMAND_LINE: u64 = LINUX_PAGES + 0x1000;
+/// The page with descriptor table and `setup_data` node, the last one that is RAM to the kernel: it maps
+/// the node again later, which in reserved memory would be a shared mapping.
+pub const LINUX_START_DATA: u64 = LINUX_PAGES + 0x2000;
+/// The descriptor table the kernel starts with: `__BOOT_CS` (0x10) and `__BOOT_DS` (0x18).
+pub const START_GDT: u64 = LINUX_START_DATA;
+/// Bytes of the descriptor table.
+pub const START_GDT_BYTES: u64 = 0x20;
+/// The `setup_data` node that points to the confidential-computing blob.
+pub const SETUP_DATA: u64 = LINUX_START_DATA + 0x100;
+/// The confidential-computing blob (`struct cc_blob_sev_info`), a page that stays reserved.
+pub const CC_BLOB: u64 = LINUX_PAGES + 0x3000;
+/// First of the pages with ACPI tables; the root pointer (RSDP) is at its start.
+pub const ACPI_TABLES: u64 = LINUX_PAGES + 0x4000;
+/// The MADT, a page of its own behind the other tables: the paravisor writes it at boot.
+pub const ACPI_MADT: u64 = ACPI_TABLES + 0x2000;
+/// One past the last page of this kind.
+pub const LINUX_PAGES_END: u64 = ACPI_MADT + PAGE_BYTES;
+
 /// Lowest address at which a guest payload may be linked.
 pub const PAYLOAD_BASE: u64 = 0x0100_0000;
 
@@ -67,4 +91,4 @@ pub const GUEST_VMPL: u8 = 2;
 const _: () = assert!(IMAGE_LOAD > SECRETS_PAGE);
 const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
 const _: () = assert!(START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES <= HANDOVER_END);
-const _: () = assert!(HANDOVER_END <= PAYLOAD_BASE);
+const _: () = assert!(LINUX_PAGES_END <= PAYLOAD_BASE);

@@ -18,6 +18,7 @@ pub mod guest_vmsa;
 pub mod handover;
 pub mod identity_map;
 pub mod layout;
+pub mod linux;
 pub mod memory_map;
 pub mod own_map;
 pub mod page_account;

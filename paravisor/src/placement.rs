@@ -9,13 +9,17 @@ use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAG
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
-/// Ranges in which a PC has ROM or devices whatever its memory map says: video memory, option ROMs
-/// and BIOS below 1 MiB, and interrupt controllers and flash below 4 GiB.
+/// Video memory, option ROMs and BIOS. A VMM may call it RAM (QEMU does): then it is accepted like
+/// all RAM, because a kernel reads it, but it is never called usable.
+pub const LEGACY_RANGE: PhysRange = PhysRange {
+    start: 0xa_0000,
+    end: 0x10_0000,
+};
+
+/// Ranges in which a PC has ROM or devices whatever its memory map says: the legacy range, and
+/// interrupt controllers and flash below 4 GiB.
 const DEVICE_RANGES: [PhysRange; 2] = [
-    PhysRange {
-        start: 0xa_0000,
-        end: 0x10_0000,
-    },
+    LEGACY_RANGE,
     PhysRange {
         start: 0xfec0_0000,
         end: 0x1_0000_0000,
@@ -36,6 +40,28 @@ pub struct Placement {
     /// The service's state; 2 MiB aligned at both ends, so that no large page is shared with the
     /// guest.
     pub storage: PhysRange,
+}
+
+impl Placement {
+    /// Whether `needs`, the memory that a payload needs to start, lies in one RAM entry and is not
+    /// ours. Builder, runner and image decide by this one function.
+    ///
+    /// # Errors
+    /// [`Reason::PayloadNoRoom`].
+    pub fn check_payload(&self, ram: &[PhysRange], needs: &PhysRange) -> Result<(), Reason> {
+        let ours = [self.window, self.storage, OWN_REGION];
+        let free = needs.is_empty()
+            || ram.iter().any(|entry| entry.contains(needs))
+                && !ours
+                    .iter()
+                    .chain(&DEVICE_RANGES)
+                    .any(|one| one.overlaps(needs));
+        if free {
+            Ok(())
+        } else {
+            Err(Reason::PayloadNoRoom)
+        }
+    }
 }
 
 /// Chooses window and storage.
@@ -184,6 +210,23 @@ mod tests {
             reason(&[LOW, vmsa], &[], 22 * MIB, 1),
             Reason::WindowOverVmsa
         );
+    }
+
+    #[test]
+    fn a_payload_needs_ram_that_is_not_ours() {
+        let ram = [LOW, mib(4096, 4352)];
+        let high = place(&ram, &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| high.check_payload(&ram, &needs).is_ok();
+        assert!(check(mib(16, 512)));
+        assert!(check(mib(16, 16)), "nothing");
+        assert!(!check(mib(16, 513)), "beyond RAM");
+        assert!(!check(mib(8, 32)), "the hand-over area");
+        assert!(!check(mib(4096, 4223)), "storage");
+        let low = place(&[LOW], &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| low.check_payload(&[LOW], &needs).is_ok();
+        assert!(check(mib(16, 382)));
+        assert!(!check(mib(16, 383)), "storage");
+        assert!(!check(mib(400, 401)), "window");
     }
 
     #[test]

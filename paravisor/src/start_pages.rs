@@ -15,6 +15,7 @@ use crate::layout::{
     BOOT_CALLING_AREA, CPUID_COPY, HANDOVER_PAGE, PAGE_BYTES, PageBytes, SECRETS_COPY,
     START_PAGE_TABLES, START_TABLE_PAGES,
 };
+use crate::linux;
 use crate::memory_map::MemoryMap;
 use crate::start_tables::start_table;
 use crate::termination::Reason;
@@ -34,6 +35,8 @@ pub struct StartPages<'a> {
     pub cpuid: &'a PageBytes,
     /// The C-bit as a mask.
     pub c_bit: u64,
+    /// vCPUs the guest may use.
+    pub vcpus: u32,
 }
 
 impl StartPages<'_> {
@@ -59,7 +62,11 @@ impl StartPages<'_> {
         let mut cpuid = CpuidPage::read_from_bytes(self.cpuid).map_err(|_| Reason::CpuidPage)?;
         prepare_cpuid(&mut cpuid)?;
         put(CPUID_COPY, cpuid.as_bytes())?;
-        put(HANDOVER_PAGE, self.handover()?.as_bytes())?;
+        if self.boot_block.is_linux() {
+            linux::write(self.plan, self.map, self.vcpus, put)?;
+        } else {
+            put(HANDOVER_PAGE, self.handover()?.as_bytes())?;
+        }
         for number in 0..START_TABLE_PAGES {
             let table = start_table(number, self.c_bit);
             put(START_PAGE_TABLES + number * PAGE_BYTES, table.as_bytes())?;
@@ -115,7 +122,7 @@ mod tests {
             machine.launch(HANDOVER_BASE + page * PAGE_BYTES);
         }
         let write = |block| {
-            let (plan, map, c_bit) = (&plan, &map, 1 << 51);
+            let (plan, map, c_bit, vcpus) = (&plan, &map, 1 << 51, 1);
             StartPages {
                 boot_block: block,
                 plan,
@@ -123,6 +130,7 @@ mod tests {
                 secrets: &secrets,
                 cpuid: &cpuid,
                 c_bit,
+                vcpus,
             }
             .write(&machine)
             .unwrap();

@@ -61,6 +61,8 @@ reasons! {
     0x35 VpCount "the number of vCPUs is 0 or more than supported",
     0x36 EnvironmentInfo "an unknown bit of the IGVM environment information is set",
     0x37 PayloadEntry "the payload's entry point is in no launched payload page",
+    0x38 PayloadNoRoom "too little memory: what the payload needs to start is not all usable RAM",
+    0x39 LinuxPages "the boot parameters and tables of a Linux payload are no launched payload pages",
 
     // The memory map and the window (invariant W1).
     0x40 MapEmpty "the memory map has no RAM",

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use paravisor::boot_block::{
     BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, KIND_GUEST_PAYLOAD, KIND_PARAVISOR,
-    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_ELF64, RAM_ACCEPTED, RAM_FIRMWARE,
+    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_LINUX, RAM_ACCEPTED, RAM_FIRMWARE,
     RANGE_EXECUTE, RANGE_WRITE, VERSION,
 };
 use paravisor::layout;
@@ -13,6 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::elf_image::{ElfImage, Segment};
 use crate::options::{Options, RamMode, Switch};
+use crate::payload::Payload;
 use crate::{Error, sev_features};
 
 /// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
@@ -25,7 +26,7 @@ pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::SECRETS_PAGE + l
 pub fn boot_page(
     options: &Options,
     paravisor: &ElfImage,
-    payload: &ElfImage,
+    payload: &Payload,
 ) -> Result<[u8; 4096], Error> {
     let ranges = launch_ranges(paravisor, payload);
     let mut block = BootBlock {
@@ -44,7 +45,9 @@ pub fn boot_page(
         window_bytes: options.window,
         initial_cap: options.cap_bytes(),
         payload_entry: payload.entry,
-        payload_kind: PAYLOAD_ELF64,
+        payload_kind: payload.kind,
+        boot_params: payload.boot_params,
+        payload_needs_until: payload.needs_until,
         launch_range_count: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
         ..BootBlock::new_zeroed()
     };
@@ -56,16 +59,19 @@ pub fn boot_page(
             most: MAX_LAUNCH_RANGES,
         })?
         .copy_from_slice(&ranges);
-    // One byte stays zero, so that the guest finds the end; a zero inside would cut the text short.
-    let text = options.cmdline.as_bytes();
-    let room = CMDLINE_BYTES - 1;
-    if text.len() > room || text.contains(&0) {
-        return Err(Error::CommandLine {
-            found: text.len(),
-            most: room,
-        });
+    // A kernel has a page of its own for its command line.
+    if payload.kind != PAYLOAD_LINUX {
+        let text = options.cmdline.as_bytes();
+        // One byte stays zero, so that the guest finds the end; a zero inside would cut the text short.
+        let room = CMDLINE_BYTES - 1;
+        if text.len() > room || text.contains(&0) {
+            return Err(Error::CommandLine {
+                found: text.len(),
+                most: room,
+            });
+        }
+        block.cmdline[..text.len()].copy_from_slice(text);
     }
-    block.cmdline[..text.len()].copy_from_slice(text);
     block
         .check()
         .map_err(|reason| Error::Internal(format!("boot block: {}", reason.text())))?;
@@ -76,7 +82,7 @@ pub fn boot_page(
 }
 
 /// Every launch page except the boot VMSA, by address.
-fn launch_ranges(paravisor: &ElfImage, payload: &ElfImage) -> Vec<LaunchRange> {
+fn launch_ranges(paravisor: &ElfImage, payload: &Payload) -> Vec<LaunchRange> {
     let fixed = LaunchRange {
         gpa: FIXED_PAGES.start,
         bytes: FIXED_PAGES.end - FIXED_PAGES.start,

@@ -24,6 +24,7 @@ use crate::boot_page::boot_page;
 use crate::cpuid_request::cpuid_request;
 use crate::elf_image::ElfImage;
 use crate::options::{Options, Switch};
+use crate::payload::Payload;
 use crate::{Error, LaunchDigest, launch_digest, sev_features, start_vmsa};
 
 /// The file serves one platform, so one bit of the compatibility mask is in use.
@@ -34,9 +35,6 @@ const POLICY: u64 = 0x3_0000;
 const GENERAL_AREA: u32 = 0;
 /// Parameter area that holds the memory map.
 const MEMORY_MAP_AREA: u32 = 1;
-/// Where the payload may lie: above the hand-over area and in the memory that the smallest machine
-/// and the start page tables are sure to have below the devices.
-const PAYLOAD_RANGE: Range<u64> = layout::PAYLOAD_BASE..0x7000_0000;
 
 /// A finished image.
 #[derive(Debug, Clone)]
@@ -55,8 +53,9 @@ pub struct Image {
 /// [`Error`] names the option or file at fault and the remedy.
 pub fn build(options: &Options) -> Result<Image, Error> {
     options.check()?;
-    let paravisor = read_elf(&options.paravisor, &(layout::IMAGE_LOAD..layout::IMAGE_END))?;
-    let payload = read_elf(&options.payload, &PAYLOAD_RANGE)?;
+    let own = layout::IMAGE_LOAD..layout::IMAGE_END;
+    let paravisor = ElfImage::parse(&options.paravisor, &read(&options.paravisor)?, &own)?;
+    let payload = Payload::read(options)?;
     let directives = directives(options, &paravisor, &payload)?;
     let digests = (1..=options.cpus)
         .map(|cpus| launch_digest(&directives, SNP, cpus))
@@ -112,18 +111,21 @@ fn is_launched(directive: &IgvmDirectiveHeader) -> bool {
     )
 }
 
-fn read_elf(path: &Path, allowed: &Range<u64>) -> Result<ElfImage, Error> {
-    let bytes = std::fs::read(path).map_err(|source| Error::Read {
+/// The contents of a file.
+///
+/// # Errors
+/// [`Error::Read`].
+pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
+    std::fs::read(path).map_err(|source| Error::Read {
         path: path.to_owned(),
         source,
-    })?;
-    ElfImage::parse(path, &bytes, allowed)
+    })
 }
 
 fn directives(
     options: &Options,
     paravisor: &ElfImage,
-    payload: &ElfImage,
+    payload: &Payload,
 ) -> Result<Vec<IgvmDirectiveHeader>, Error> {
     let normal = IgvmPageDataType::NORMAL;
     let entry = u32::try_from(paravisor.entry)

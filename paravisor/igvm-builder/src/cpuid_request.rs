@@ -8,7 +8,7 @@ const HEADER: usize = 16;
 const RECORD: usize = 48;
 
 /// Leaf and subleaf, the encryption leaf first: the entry code needs its C-bit position.
-const WANTED: [(u32, u32); 39] = [
+const WANTED: [(u32, u32); 43] = [
     (0x8000_001f, 0),
     (0x0, 0),
     (0x1, 0),
@@ -26,6 +26,10 @@ const WANTED: [(u32, u32); 39] = [
     (0xd, 0),
     (0xd, 1),
     (0xd, 2),
+    (0xd, 9),
+    (0xd, 11),
+    (0xd, 12),
+    (0x4000_0000, 0),
     (0x8000_0000, 0),
     (0x8000_0001, 0),
     (0x8000_0002, 0),

@@ -117,6 +117,72 @@ pub enum Error {
         /// The longest that fits.
         most: usize,
     },
+    /// A kernel cannot be started at its 64-bit entry point.
+    #[error(
+        "{} {what}; pass a 64-bit bzImage of Linux 6.11 or later (vmlinuz of a distribution)",
+        path.display()
+    )]
+    Kernel {
+        /// The file.
+        path: PathBuf,
+        /// What keeps it from starting.
+        what: &'static str,
+    },
+    /// A kernel's file contradicts itself.
+    #[error("{}: {what}; get the kernel's file again", path.display())]
+    BrokenKernel {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A kernel does not fit where payloads may lie.
+    #[error(
+        "{}: the kernel needs {} from {preferred:#x}, payloads lie in {allowed_start:#x}..{allowed_end:#x};          pass a relocatable kernel (CONFIG_RELOCATABLE) that fits",
+        path.display(), format_size(*bytes)
+    )]
+    KernelPlace {
+        /// The file.
+        path: PathBuf,
+        /// Memory it unpacks into.
+        bytes: u64,
+        /// Where it wants to be.
+        preferred: u64,
+        /// First byte of the allowed range.
+        allowed_start: u64,
+        /// One past its last byte.
+        allowed_end: u64,
+    },
+    /// A file is no initrd.
+    #[error("the initrd {} {what}; make it again (find . | cpio -o -H newc | gzip)", path.display())]
+    Initrd {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// An initrd does not fit behind its kernel.
+    #[error(
+        "the initrd {} has {bytes} bytes, {most} fit behind the kernel; pass a smaller one",
+        path.display()
+    )]
+    InitrdTooLarge {
+        /// The file.
+        path: PathBuf,
+        /// Its bytes.
+        bytes: u64,
+        /// The most that fit.
+        most: u64,
+    },
+    /// An initrd for a payload that is no kernel.
+    #[error(
+        "{} is no Linux kernel, so --initrd has no meaning; leave it out or pass a bzImage as --payload",
+        .0.display()
+    )]
+    InitrdWithoutKernel(PathBuf),
+    /// A kernel without firmware is to accept its memory itself.
+    #[error("a Linux kernel started without firmware cannot accept memory; pass --ram accepted")]
+    FirmwareRam,
     /// No vCPU count, or more than the format can count.
     #[error("{0} vCPUs are impossible; pass 1 to 512")]
     Cpus(u32),

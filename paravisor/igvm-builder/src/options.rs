@@ -37,9 +37,12 @@ pub struct Options {
     /// The paravisor, an ELF file
     #[arg(long, value_name = "FILE")]
     pub paravisor: PathBuf,
-    /// The guest, an ELF file that is started at VMPL2
+    /// The guest that is started at VMPL2: an ELF file, or a Linux kernel (bzImage)
     #[arg(long, value_name = "FILE")]
     pub payload: PathBuf,
+    /// Initial user space of a Linux kernel
+    #[arg(long, value_name = "FILE")]
+    pub initrd: Option<PathBuf>,
     /// Guest memory set aside for the pool
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub window: u64,
@@ -55,7 +58,7 @@ pub struct Options {
     /// SVSM protocol number of the pool service
     #[arg(long, value_name = "NUMBER", default_value = "0x40000001", value_parser = parse_number)]
     pub protocol: u32,
-    /// Text handed to the guest
+    /// Text handed to the guest; the command line of a Linux kernel
     #[arg(
         long,
         value_name = "TEXT",

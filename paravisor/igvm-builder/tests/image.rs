@@ -30,6 +30,7 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
     let options = Options {
         paravisor: folder.join("paravisor"),
         payload: folder.join("payload"),
+        initrd: None,
         window: 256 * MIB,
         cap: None,
         ram: RamMode::Accepted,

@@ -11,8 +11,6 @@ use snp_host::memory_plan::MemoryPlan;
 
 use crate::Failure;
 
-/// Video memory, option ROMs and BIOS of a PC: never RAM.
-const ROM_HOLE: Range<u64> = 0xa_0000..0x10_0000;
 /// Storage that the paravisor's service takes below the window at the least.
 const SMALLEST_STORAGE: u64 = 2 << 20;
 
@@ -40,26 +38,21 @@ pub fn plan(bytes: u64) -> Result<MemoryPlan, Failure> {
     }
 }
 
-/// RAM as the guest is told, sorted: the plan without the ROM hole.
+/// RAM as the guest is told, sorted. Like QEMU's own map it does not leave out video memory and BIOS:
+/// a kernel looks for tables there, so the image accepts it, and keeps it from use.
 #[must_use]
 pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
-    let mut list: Vec<Range<u64>> = Vec::new();
-    for range in plan.layout().ranges() {
-        let end = range.base + range.bytes;
-        if range.base < ROM_HOLE.start && end > ROM_HOLE.end {
-            list.extend([range.base..ROM_HOLE.start, ROM_HOLE.end..end]);
-        } else {
-            list.push(range.base..end);
-        }
-    }
-    list
+    let ranges = plan.layout().ranges().iter();
+    ranges
+        .map(|range| range.base..range.base + range.bytes)
+        .collect()
 }
 
-/// Checks that the paravisor will find room for its window in `ram`, by its own rules.
+/// Finds the place of the paravisor's window in `ram`, by its own rules.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
-pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure> {
+pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failure> {
     let range = |start, end| PhysRange { start, end };
     let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
     let launch: Vec<_> = block
@@ -69,7 +62,7 @@ pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
     match place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE) {
-        Ok(_) => Ok(()),
+        Ok(placed) => Ok(placed.window.start..placed.window.end),
         Err(reason) => Err(Failure::bad_input(format!(
             "a window of {} does not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
             format_size(block.window_bytes),
@@ -94,17 +87,17 @@ mod tests {
     use paravisor::boot_block::{BootBlock, LaunchRange};
     use zerocopy::FromZeros;
 
-    use super::{check_window, plan, ram};
+    use super::{plan, ram, window};
 
     const MIB: u64 = 1 << 20;
 
     #[test]
-    fn guest_ram_has_the_rom_hole_and_continues_at_four_gib() {
+    fn guest_ram_continues_at_four_gib() {
         let small = plan(512 * MIB).expect("a usual size");
-        assert_eq!(ram(&small), [0..0xa_0000, MIB..512 * MIB]);
+        assert_eq!(ram(&small), [0..512 * MIB]);
         let large = plan(2048 * MIB).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
-        assert_eq!(ram(&large), [0..0xa_0000, MIB..1920 * MIB, high]);
+        assert_eq!(ram(&large), [0..1920 * MIB, high]);
     }
 
     #[test]
@@ -135,7 +128,9 @@ mod tests {
             (256, false),
         ] {
             block.window_bytes = mib * MIB;
-            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{mib} MiB");
+            let top = 128 * MIB;
+            let placed = window(&block, &ram).ok();
+            assert_eq!(placed, fits.then(|| top - mib * MIB..top), "{mib} MiB");
         }
     }
 }

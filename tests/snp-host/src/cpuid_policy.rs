@@ -22,6 +22,10 @@ const ENCRYPTION_FEATURES: u32 = (1 << 1) | (1 << 3) | (1 << 4) | (1 << 5) | (1 
 const ENCRYPTION_LAYOUT: u32 = C_BIT | (1 << 6) | (4 << 12) | (1 << 31);
 /// State components of leaf 0xD that a CPUID page must name: x87 only.
 const LEAF_XSAVE: u32 = 0xD;
+/// Leaf 0xD subleaf 1 EAX: XSAVEC. TCG has neither it nor XSAVES, without which Linux accepts no CPUID
+/// page that has XSAVE: it cannot size the save area. A kernel is told on its command line not to use
+/// it (`clearcpuid=xsavec`).
+const XSAVEC: u32 = 1 << 1;
 
 /// EAX, EBX, ECX, EDX for a leaf; `osxsave` is the guest's CR4.OSXSAVE.
 pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32, osxsave: bool) -> [u32; 4] {
@@ -29,6 +33,7 @@ pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32, osxsave: bool
     match leaf {
         1 => ecx = (ecx & !OSXSAVE) | if osxsave { OSXSAVE } else { 0 },
         7 if subleaf == 0 => ecx &= !LA57,
+        LEAF_XSAVE if subleaf == 1 => eax |= XSAVEC,
         0x8000_0000 => eax = eax.max(LEAF_ENCRYPTION),
         0x8000_0001 => ecx &= !SVM,
         0x8000_0008 => {
@@ -67,6 +72,7 @@ mod tests {
         assert_eq!(answer(&processor, 7, 0, false)[2] & LA57, 0);
         assert_eq!(answer(&processor, 1, 0, false)[2] & OSXSAVE, 0);
         assert_eq!(answer(&processor, 1, 0, true)[2] & OSXSAVE, OSXSAVE);
+        assert_eq!(answer(&processor, 0xD, 1, false)[0] & XSAVEC, XSAVEC);
         let mut page = CpuidPage::new_zeroed();
         page.count = 1;
         page.entries[0].eax_in = LEAF_ENCRYPTION;
