@@ -21,7 +21,7 @@ const FIRST_PORT: u16 = 49152;
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Bytes of the receive buffer, and so of the window that TCP announces.
-pub const RECEIVE_BYTES: usize = 64 << 10;
+pub const RECEIVE_BYTES: usize = 128 << 10;
 /// Bytes of the send buffer.
 pub const SEND_BYTES: usize = 1024;
 

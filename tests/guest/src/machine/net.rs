@@ -16,9 +16,10 @@ use super::ghcb::RegisteredGhcb;
 use super::spin_lock::SpinLock;
 
 /// Entries of each of the two queues.
-const QUEUE: usize = 64;
-/// Frames that wait for the device to fill them.
-const RECEIVING: usize = 48;
+const QUEUE: usize = 128;
+/// Frames that wait for the device to fill them: as much as TCP's window, since the vCPU may be busy
+/// with another device while they are filled.
+const RECEIVING: usize = 96;
 /// Frames on their way out, at most.
 const SENDING: usize = 16;
 /// Frames of the device.
