@@ -48,7 +48,8 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Finds the place of the paravisor's window in `ram`, by its own rules.
+/// Finds the place of the paravisor's window in `ram`, by its own rules, and checks that what the guest
+/// needs to start fits beside it.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
@@ -61,15 +62,19 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
         .map(|one| range(one.gpa, one.gpa + one.bytes))
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
-    match place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE) {
-        Ok(placed) => Ok(placed.window.start..placed.window.end),
-        Err(reason) => Err(Failure::bad_input(format!(
-            "a window of {} does not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
+    let needs = block.payload_needs();
+    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placement| {
+        placement.check_payload(&ram, &needs)?;
+        Ok(placement.window.start..placement.window.end)
+    });
+    placed.map_err(|reason| {
+        Failure::bad_input(format!(
+            "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
             format_size(block.window_bytes),
             memory.next_multiple_of(1 << 20) >> 20,
             reason.text()
-        ))),
-    }
+        ))
+    })
 }
 
 /// What Linux says programs can still use, in bytes.
@@ -94,7 +99,7 @@ mod tests {
     #[test]
     fn guest_ram_continues_at_four_gib() {
         let small = plan(512 * MIB).expect("a usual size");
-        assert_eq!(ram(&small), [0..512 * MIB]);
+        assert_eq!(ram(&small).as_slice(), std::slice::from_ref(&(0..512 * MIB)));
         let large = plan(2048 * MIB).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
         assert_eq!(ram(&large), [0..1920 * MIB, high]);
@@ -131,6 +136,12 @@ mod tests {
             let top = 128 * MIB;
             let placed = window(&block, &ram).ok();
             assert_eq!(placed, fits.then(|| top - mib * MIB..top), "{mib} MiB");
+        }
+        block.window_bytes = 64 * MIB;
+        block.payload_entry = 0x100_0200;
+        for (until, fits) in [(62, true), (63, false)] {
+            block.payload_needs_until = until * MIB;
+            assert_eq!(window(&block, &ram).is_ok(), fits, "{until} MiB");
         }
     }
 }

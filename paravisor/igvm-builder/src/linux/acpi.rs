@@ -40,7 +40,8 @@ const RESET_VALUE: u8 = 0x0f;
 const LEGACY_DEVICES: u16 = 1;
 
 /// Bytes of the tables, without the pages behind them.
-pub const TABLES_BYTES: usize = (layout::ACPI_MADT - layout::ACPI_TABLES) as usize;
+pub const TABLES_BYTES: usize = 0x2000;
+const _: () = assert!(layout::ACPI_TABLES + TABLES_BYTES as u64 == layout::ACPI_MADT);
 
 /// The tables, to be placed at [`layout::ACPI_TABLES`]: root pointer, XSDT, FADT, FACS, MCFG, DSDT.
 pub fn acpi_tables() -> [u8; TABLES_BYTES] {

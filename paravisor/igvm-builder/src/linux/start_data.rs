@@ -18,6 +18,12 @@ const UNKNOWN_LOADER: u8 = 0xff;
 /// Descriptors 0 to 3: two empty ones, 64-bit code (0x10), data (0x18), both flat.
 const GDT: [u64; 4] = [0, 0, 0x00af_9b00_0000_ffff, 0x00cf_9300_0000_ffff];
 
+/// Offsets in the start data page.
+const GDT_OFFSET: usize = 0;
+const SETUP_DATA_OFFSET: usize = 0x100;
+const _: () = assert!(layout::LINUX_START_DATA + GDT_OFFSET as u64 == layout::START_GDT);
+const _: () = assert!(layout::LINUX_START_DATA + SETUP_DATA_OFFSET as u64 == layout::SETUP_DATA);
+
 /// Writes `bytes` at `offset` of a page; every offset is a constant that fits.
 fn put(page: &mut [u8; 4096], offset: usize, bytes: &[u8]) {
     page[offset..offset + bytes.len()].copy_from_slice(bytes);
@@ -65,15 +71,14 @@ pub fn command_line_page(text: &str) -> [u8; 4096] {
 /// The pages with descriptor table and `setup_data` node, and with the blob.
 pub fn start_data_pages() -> [[u8; 4096]; 2] {
     let mut page = [0; 4096];
-    let offset = |gpa: u64| (gpa - layout::LINUX_START_DATA) as usize;
-    put(&mut page, offset(layout::START_GDT), GDT.as_bytes());
+    put(&mut page, GDT_OFFSET, GDT.as_bytes());
     let node = CcSetupData {
         next: 0,
         kind: SETUP_CC_BLOB,
         bytes: 4,
         cc_blob_address: u32::from_le_bytes(halves(layout::CC_BLOB).0),
     };
-    put(&mut page, offset(layout::SETUP_DATA), node.as_bytes());
+    put(&mut page, SETUP_DATA_OFFSET, node.as_bytes());
     let blob = CcBlob {
         magic: CC_BLOB_MAGIC,
         version: CC_BLOB_VERSION,
