@@ -6,6 +6,8 @@
 //! hardware between #VMEXIT and VMRUN. When VMPL 0 has made it unfit to run by then, VMPL 0 gets
 //! the CPU.
 
+use core::mem::offset_of;
+
 use snp::address::Vmpl;
 use snp::ghcb_msr::response;
 use snp::vmsa::{EXIT_CODE_VMGEXIT, Vmsa};
@@ -53,7 +55,10 @@ impl<H: Hardware> Machine<'_, H> {
     /// The reason why not.
     pub(crate) fn check_runnable(&self, vcpu: &Vcpu) -> Result<(), Refusal> {
         match self.vmsa_index(vcpu) {
-            Some(index) => run_vmpl::check(self.rmp.entry(index), self.read_vmsa(index).efer),
+            Some(index) => {
+                let at = self.plan.private_page(index) + offset_of!(Vmsa, efer) as u64;
+                run_vmpl::check(self.rmp.entry(index), self.hardware.read_u64(at))
+            }
             None if vcpu.is_boot => Ok(()),
             None => Err(Refusal::NoVmsa),
         }

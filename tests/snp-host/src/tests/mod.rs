@@ -9,4 +9,5 @@ mod instructions;
 mod launching;
 mod page_states;
 mod requests;
+mod several_cpus;
 mod vmpl_switches;
