@@ -13,6 +13,15 @@ RESTRICTED_INJECTION ?= on
 RUNFLAGS ?=
 PEERS  ?=
 SECONDS ?= 60
+VCPUS  ?=
+DEVICES ?=
+# Series of Debian's kernel, or a kernel and an initrd of the user's own.
+LINUX  ?= 6.12
+KERNEL ?=
+INITRD ?=
+CMDLINE ?=
+SOAK_BOOTS ?= 100
+SOAK_LINUX ?= 10
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -21,6 +30,10 @@ HOST       := $(TARGET_DIR)/release
 IMAGES     := $(TARGET_DIR)/images
 IGVM       := $(IMAGES)/paravisor.igvm
 REPORT     := $(TARGET_DIR)/report
+LINUX_DIR  := $(TARGET_DIR)/linux
+LINUX_IGVM := $(IMAGES)/linux.igvm
+# The command line that every kernel gets: the console from its first line on, and an end at a panic.
+LINUX_ARGS := console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
 # Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.
@@ -29,15 +42,15 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu images igvm disk run test test-host test-loom test-qemu miri fuzz bench bench-quick \
+.PHONY: help setup setup-qemu images igvm disk run linux linux-kernel linux-igvm soak test test-host test-loom test-qemu miri fuzz bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
 	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
-	@printf '\nvariables of `make run` and `make igvm`:\n'
+	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
 	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -61,7 +74,27 @@ disk: images ## Make the default disk: a file system image of this source tree
 
 run: setup-qemu igvm $(if $(DISK),,disk) ## Boot the image on the emulated SNP machine and do real disk I/O through the pool
 	@$(RUNNER) run --igvm $(IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/disk.img)" \
-		--memory $(MEM) --report $(REPORT) $(RUNFLAGS)
+		--memory $(MEM) --report $(REPORT) $(if $(VCPUS),--vcpus $(VCPUS)) $(if $(DEVICES),--devices $(DEVICES)) $(RUNFLAGS)
+
+linux: setup-qemu linux-igvm $(if $(DISK),,disk) ## Boot a stock Linux kernel at VMPL2 and check its CPUs, memory, disks and network
+	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/disk.img)" \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 300 --idle 60 --report $(REPORT) \
+		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+
+linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
+	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
+	@$(if $(KERNEL),,scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@$(if $(INITRD),,$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox \
+		--modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
+
+linux-igvm: linux-kernel ## Pack the paravisor with that kernel
+	@mkdir -p $(IMAGES)
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" \
+		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" --cmdline "$(strip $(LINUX_ARGS) $(CMDLINE))" --output $(LINUX_IGVM) \
+		--window $(WINDOW) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+
+soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
+	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
 
 test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and model tests, then the images on QEMU
 
@@ -73,7 +106,8 @@ test-host: setup ## The tests that need no QEMU
 test-loom: ## What CPUs share in the shim, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
 
-test-qemu: setup-qemu igvm ## The tests that boot the images on QEMU
+test-qemu: setup-qemu igvm linux-kernel ## The tests that boot the images on QEMU
+	@scripts/linux-kernel.sh 7 $(LINUX_DIR)
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the model with small windows.

@@ -66,7 +66,8 @@ pub fn death(outcome: &Outcome) -> Option<String> {
 }
 
 /// A termination request in words.
-fn explain(termination: Termination) -> String {
+#[must_use]
+pub fn explain(termination: Termination) -> String {
     let Termination { vmpl, set, reason } = termination;
     let request = format!("VMPL{vmpl} ended the VM with reason {set:#x}:{reason:#x}");
     match u8::try_from(reason) {
@@ -112,14 +113,7 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
             None => "no @done line".into(),
         },
     });
-    list.push(Check {
-        name: "records and console lines keep their format",
-        ok: transcript.broken.is_empty(),
-        detail: match transcript.broken.first() {
-            None => "all".into(),
-            Some(first) => format!("{} broken, first: {first}", transcript.broken.len()),
-        },
-    });
+    list.push(format(outcome));
     list.push(pattern(outcome));
     if outcome.expectation.self_test() {
         list.push(self_test(outcome));
@@ -150,7 +144,23 @@ fn self_test(outcome: &Outcome) -> Check {
     }
 }
 
-fn pattern(outcome: &Outcome) -> Check {
+/// Every record and every line of the guest's that is for us could be read.
+#[must_use]
+pub fn format(outcome: &Outcome) -> Check {
+    let broken = &outcome.transcript.broken;
+    Check {
+        name: "records and console lines keep their format",
+        ok: broken.is_empty(),
+        detail: match broken.first() {
+            None => "all".into(),
+            Some(first) => format!("{} broken, first: {first}", broken.len()),
+        },
+    }
+}
+
+/// Nobody wrote to a page that is not shared through its shared view.
+#[must_use]
+pub fn pattern(outcome: &Outcome) -> Check {
     let counters = outcome.transcript.newest().map(|newest| &newest.counters);
     let value = |name: &str| counters.and_then(|counters| counters.get(name)).copied();
     let (checked, bad) = (value("pattern.checked"), value("pattern.bad"));

@@ -2,7 +2,7 @@
 //! The disks of a run: checks of the user's file, its digest, and the second disk.
 
 use std::fs::File;
-use std::io::Read;
+use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
@@ -81,8 +81,23 @@ pub fn sha256(path: &Path, bytes: u64) -> std::io::Result<String> {
         hash.update(&piece[..read]);
         left -= read as u64;
     }
-    let digits = hash.finalize();
-    Ok(digits.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hexadecimal(&hash.finalize()))
+}
+
+/// A digest as people write it.
+#[must_use]
+pub fn hexadecimal(digest: &[u8]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// `bytes` bytes of the file at `path` from `offset` on; `None` when it has not as many.
+#[must_use]
+pub fn read_block(path: &Path, offset: u64, bytes: usize) -> Option<Vec<u8>> {
+    let mut file = File::open(path).ok()?;
+    file.seek(SeekFrom::Start(offset)).ok()?;
+    let mut block = vec![0; bytes];
+    file.read_exact(&mut block).ok()?;
+    Some(block)
 }
 
 #[cfg(test)]

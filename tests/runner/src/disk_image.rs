@@ -60,7 +60,7 @@ pub fn make_disk(options: &DiskOptions) -> Result<(), Failure> {
             format_size(options.size)
         ))
     })?;
-    write_filler(&staging.path().join("filler.bin"), filler)
+    write_filler(&staging.path().join("filler.bin"), filler, 0)
         .map_err(|error| Failure::bad_input(format!("no room for temporary files: {error}")))?;
     format(&program, options, staging.path())
 }
@@ -99,12 +99,13 @@ fn copy(from: &Path, to: &Path) -> std::io::Result<u64> {
     Ok(bytes)
 }
 
-/// A file in which no two words are equal, so that a misplaced sector changes the digest.
-fn write_filler(path: &Path, bytes: u64) -> std::io::Result<()> {
+/// A file in which no two words are equal, so that a misplaced sector changes the digest. Files made
+/// with numbers `first` that are further apart than their words have no word in common.
+pub fn write_filler(path: &Path, bytes: u64, first: u64) -> std::io::Result<()> {
     let mut file = BufWriter::new(File::create(path)?);
     for word in 0..bytes / 8 {
         // The finalizer of SplitMix64, a bijection.
-        let mut mixed = word;
+        let mut mixed = first.wrapping_add(word);
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         file.write_all(&(mixed ^ (mixed >> 31)).to_le_bytes())?;
@@ -203,7 +204,7 @@ mod tests {
     fn filler_words_differ() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let path = folder.path().join("filler");
-        write_filler(&path, 8000).expect("ours");
+        write_filler(&path, 8000, 7).expect("ours");
         let bytes = std::fs::read(&path).expect("ours");
         let words: std::collections::BTreeSet<_> = bytes.chunks(8).collect();
         assert_eq!(words.len(), 1000);

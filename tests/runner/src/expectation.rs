@@ -16,6 +16,8 @@ pub enum Expectation {
     SelfTest,
     /// The guest ends itself and reports success; what it did is its own affair.
     Success,
+    /// A Linux guest starts, tries all devices and turns the machine off (`runner linux`).
+    Linux,
     /// Nothing: the run is reported, whatever happens.
     Nothing,
     /// The guest ends itself with this reason set and code.
@@ -59,7 +61,7 @@ impl Expectation {
     /// The disks have to have been worked on.
     #[must_use]
     pub fn disk(&self) -> bool {
-        matches!(self, Self::All | Self::Disk)
+        matches!(self, Self::All | Self::Disk | Self::Linux)
     }
 }
 

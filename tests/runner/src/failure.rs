@@ -37,6 +37,10 @@ impl std::fmt::Display for Failure {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::BadInput(message) | Self::Died(message) => formatter.write_str(message),
+            // One is a line, as every other cause; several are a list.
+            Self::Checks(broken) if broken.len() == 1 => {
+                write!(formatter, "1 of the checks failed: {}", broken[0])
+            }
             Self::Checks(broken) => {
                 write!(formatter, "{} of the checks failed:", broken.len())?;
                 broken

@@ -68,6 +68,7 @@ pub fn follow(
         new_lines
             .iter()
             .for_each(|line| transcript.guest_says(line, now));
+        progress.console_lines(&new_lines);
         progress.show(transcript);
         if let Some(status) = ended {
             break End::Ended(status);
@@ -86,6 +87,7 @@ pub fn follow(
         transcript.host_says(&line);
     }
     if let Some(line) = console.rest() {
+        progress.console_lines(std::slice::from_ref(&line));
         transcript.guest_says(&line, now);
     }
     progress.finish();

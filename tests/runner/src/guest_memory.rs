@@ -48,12 +48,12 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Checks that the paravisor will find room for its window and for what the guest needs to start in
-/// `ram`, by its own rules.
+/// Finds the place of the paravisor's window in `ram`, by its own rules, and checks that what the guest
+/// needs to start has room beside it.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
-pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure> {
+pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failure> {
     let range = |start, end| PhysRange { start, end };
     let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
     let launch: Vec<_> = block
@@ -63,8 +63,10 @@ pub fn check_window(block: &BootBlock, ram: &[Range<u64>]) -> Result<(), Failure
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
     let needs = block.payload_needs();
-    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE)
-        .and_then(|placement| placement.check_payload(&ram, &needs));
+    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placed| {
+        placed.check_payload(&ram, &needs)?;
+        Ok(placed.window.start..placed.window.end)
+    });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
             "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
@@ -90,7 +92,7 @@ mod tests {
     use paravisor::boot_block::{BootBlock, LaunchRange};
     use zerocopy::FromZeros;
 
-    use super::{check_window, plan, ram};
+    use super::{plan, ram, window};
 
     const MIB: u64 = 1 << 20;
 
@@ -131,13 +133,15 @@ mod tests {
             (256, false),
         ] {
             block.window_bytes = mib * MIB;
-            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{mib} MiB");
+            let top = 128 * MIB;
+            let placed = window(&block, &ram).ok();
+            assert_eq!(placed, fits.then(|| top - mib * MIB..top), "{mib} MiB");
         }
         block.window_bytes = 64 * MIB;
         block.payload_entry = 0x100_0200;
         for (until, fits) in [(62, true), (63, false)] {
             block.payload_needs_until = until * MIB;
-            assert_eq!(check_window(&block, &ram).is_ok(), fits, "{until} MiB");
+            assert_eq!(window(&block, &ram).is_ok(), fits, "{until} MiB");
         }
     }
 }

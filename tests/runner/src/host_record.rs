@@ -5,6 +5,11 @@ use snp_host::record::kind;
 
 use crate::line::{Line, LineError};
 
+/// First word: `vmpl=`; the guest turned the machine off.
+const POWER_OFF: &str = "poweroff";
+/// First word: `vmpl= port=`; the guest reset the machine.
+const RESET: &str = "reset";
+
 /// One record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRecord {
@@ -44,6 +49,10 @@ pub enum HostRecord {
     Died(String),
     /// The guest ended itself.
     Terminate(Termination),
+    /// The guest turned the machine off.
+    PowerOff(String),
+    /// The guest reset the machine.
+    Reset(String),
     /// The shared view of a page that was never shared has changed.
     Pattern(String),
     /// The machine is about to exit.
@@ -95,6 +104,8 @@ impl HostRecord {
             kind::VIOLATION => return Ok(Self::Violation(text.to_owned())),
             kind::DIED => return Ok(Self::Died(text.to_owned())),
             kind::PATTERN => return Ok(Self::Pattern(text.to_owned())),
+            POWER_OFF => return Ok(Self::PowerOff(text.to_owned())),
+            RESET => return Ok(Self::Reset(text.to_owned())),
             kind::TRACE => return Ok(Self::Remark),
             _ => {}
         }
@@ -191,6 +202,14 @@ mod tests {
             (
                 "died what=triple-fault vmpl=2",
                 HostRecord::Died("died what=triple-fault vmpl=2".into()),
+            ),
+            (
+                "poweroff vmpl=2",
+                HostRecord::PowerOff("poweroff vmpl=2".into()),
+            ),
+            (
+                "reset vmpl=2 port=0xcf9",
+                HostRecord::Reset("reset vmpl=2 port=0xcf9".into()),
             ),
             ("trace anything at all", HostRecord::Remark),
         ] {

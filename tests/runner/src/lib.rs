@@ -4,10 +4,13 @@
 //! The runner plays the VMM: `igvm_input` and `launch_plan` execute the IGVM directives,
 //! `launch_blob` writes the result for the emulated host, `qemu` starts the machine. `follow` reads
 //! what host (`host_record`) and guest (`guest_line`) say into a `transcript`; `checks` judge it,
-//! `table`, `report` and `chart` show it. `disk` and `disk_image` care for the disks.
+//! `table`, `report` and `chart` show it. `linux` is the same for a Linux guest, `initrd` its user
+//! space. `disk`, `disk_image`, `devices` and `serve` care for what the guest can reach.
 
 mod chart;
 mod checks;
+mod cpio;
+mod devices;
 mod disk;
 mod disk_image;
 mod expectation;
@@ -17,9 +20,12 @@ mod guest_line;
 mod guest_memory;
 mod host_record;
 mod igvm_input;
+mod initrd;
+mod kernel_module;
 mod launch_blob;
 mod launch_plan;
 mod line;
+mod linux;
 mod madt;
 mod pool_story;
 mod progress;
@@ -27,6 +33,7 @@ mod qemu;
 mod report;
 mod run;
 mod run_options;
+mod serve;
 mod steady_state;
 mod table;
 mod tail;
@@ -34,19 +41,24 @@ mod transcript;
 mod verdict;
 
 pub use checks::{Check, checks, death};
+pub use devices::{Device, DeviceFiles, HostFile};
 pub use disk_image::{DiskOptions, make_disk};
 pub use expectation::Expectation;
 pub use failure::Failure;
-pub use follow::End;
+pub use follow::{End, Limits};
 pub use guest_line::{Attach, PhaseProgress, PoolSample, SelfTest};
 pub use host_record::{Conversion, Termination};
 pub use igvm_input::IgvmInput;
+pub use initrd::{InitrdOptions, make_initrd};
 pub use launch_plan::{LaunchPage, LaunchPlan, PageKind, Parameters};
+pub use linux::{Facts, linux_and_report};
 pub use pool_story::PoolStory;
+pub use qemu::Threads;
 pub use run::{DiskDigests, Outcome, run};
 pub use run_options::{
     HostManner, HvEvents, PscManner, RamState, RmpPages, RunOptions, VmplSwitches,
 };
+pub use serve::{ServeOptions, serve};
 pub use steady_state::SteadyState;
 pub use transcript::{Counters, Snapshot, Transcript};
 pub use verdict::run_and_report;

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `runner run` boots an SNP IGVM file on the emulated machine, `runner disk` makes a disk to read.
+//! `runner run` boots an SNP IGVM file on the emulated machine, `runner linux` one with a Linux kernel;
+//! `runner disk` makes a disk to read, `runner initrd` the user space of the Linux guest.
 //! Exit status: 0 everything as promised, 1 a check failed, 2 bad input, 3 died or hung.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::{DiskOptions, Failure, RunOptions};
+use runner::{DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions};
 
 /// Boots SEV-SNP IGVM files on an emulated SNP machine
 #[derive(Debug, Parser)]
@@ -19,8 +20,14 @@ struct CommandLine {
 enum Command {
     /// Boot an image, follow it to its end, check and report
     Run(Box<RunOptions>),
+    /// Boot an image with a Linux kernel, follow it to its end, check and report
+    Linux(Box<RunOptions>),
     /// Make a disk image with a file system that holds a folder
     Disk(DiskOptions),
+    /// Make the initrd of the Linux guest
+    Initrd(InitrdOptions),
+    /// Serve a file to one HTTP client on standard input and output
+    Serve(ServeOptions),
 }
 
 fn main() -> ExitCode {
@@ -30,7 +37,10 @@ fn main() -> ExitCode {
     };
     let result = match command_line.command {
         Command::Run(options) => runner::run_and_report(&options),
+        Command::Linux(options) => runner::linux_and_report(&options),
         Command::Disk(options) => runner::make_disk(&options),
+        Command::Initrd(options) => runner::make_initrd(&options),
+        Command::Serve(options) => runner::serve(&options),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

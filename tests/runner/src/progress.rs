@@ -29,6 +29,7 @@ pub struct Progress {
     attached: bool,
     self_tests: usize,
     quiet: bool,
+    console: bool,
 }
 
 impl Progress {
@@ -41,6 +42,7 @@ impl Progress {
             attached: false,
             self_tests: 0,
             quiet: true,
+            console: false,
         }
     }
 
@@ -60,6 +62,23 @@ impl Progress {
             bar,
             quiet: false,
             ..Self::quiet()
+        }
+    }
+
+    /// A display of the guest's console, as it comes.
+    #[must_use]
+    pub fn console() -> Self {
+        Self {
+            quiet: false,
+            console: true,
+            ..Self::quiet()
+        }
+    }
+
+    /// Shows lines of the console, if that is what is displayed.
+    pub fn console_lines(&self, lines: &[String]) {
+        if self.console {
+            lines.iter().for_each(|text| self.line(text));
         }
     }
 

@@ -13,6 +13,25 @@ const OLDEST: (u32, u32) = (7, 2);
 /// Value that `isa-debug-exit` turns into QEMU's exit status `value << 1 | 1`.
 const DEBUG_EXIT_PORT: &str = "isa-debug-exit,iobase=0xf4,iosize=4";
 
+/// How QEMU runs its processors.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Threads {
+    /// All in one thread, in turns.
+    Single,
+    /// A thread each.
+    Multi,
+}
+
+impl Threads {
+    /// Behind the name of the accelerator.
+    fn option(self) -> &'static str {
+        match self {
+            Self::Single => ",thread=single",
+            Self::Multi => ",thread=multi",
+        }
+    }
+}
+
 /// What the machine consists of.
 #[derive(Debug, Clone)]
 pub struct Machine<'a> {
@@ -34,8 +53,12 @@ pub struct Machine<'a> {
     pub log: &'a Path,
     /// Disks as raw files, and whether each is read-only.
     pub disks: &'a [(PathBuf, bool)],
+    /// Options for further devices.
+    pub devices: &'a [OsString],
     /// Count instructions instead of real time: the same run gives the same records.
     pub deterministic: bool,
+    /// How QEMU runs its processors; `None` leaves it to QEMU.
+    pub threads: Option<Threads>,
 }
 
 /// Checks that `program` is a QEMU of a suitable version, and gives the version.
@@ -87,7 +110,8 @@ impl Machine<'_> {
         add("-machine", "q35".into());
         add("-m", format!("{}M", self.memory_bytes >> 20).into());
         add("-smp", self.vcpus.to_string().into());
-        add("-accel", "tcg".into());
+        let threads = self.threads.map_or("", Threads::option);
+        add("-accel", format!("tcg{threads}").into());
         // Bit 51, the C-bit, must be a legal physical bit, and only five levels of tables reach it.
         add("-cpu", "EPYC-Milan,+la57,phys-bits=52".into());
         add("-kernel", self.host.into());
@@ -113,6 +137,8 @@ impl Machine<'_> {
                 format!("virtio-blk-pci,drive=d{index},disable-legacy=on,iommu_platform=on");
             add("-device", device.into());
         }
+        list.extend(self.devices.iter().cloned());
+        let mut add = |option: &str, value: OsString| list.extend([option.into(), value]);
         if self.deterministic {
             add("-icount", "shift=2,sleep=off".into());
         }
@@ -141,7 +167,8 @@ impl Machine<'_> {
 }
 
 /// A comma separates options for QEMU; doubled, it is a character of a file name.
-fn escaped(path: &Path) -> OsString {
+#[must_use]
+pub fn escaped(path: &Path) -> OsString {
     use std::os::unix::ffi::{OsStrExt, OsStringExt};
     let mut bytes = Vec::new();
     for byte in path.as_os_str().as_bytes() {
@@ -192,7 +219,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
     use std::path::{Path, PathBuf};
 
-    use super::{Machine, check_version, escaped, messages};
+    use super::{Machine, Threads, check_version, escaped, messages};
 
     fn script(folder: &Path, says: &str) -> PathBuf {
         let path = folder.join("qemu");
@@ -242,12 +269,15 @@ mod tests {
             console: Path::new("c"),
             log: Path::new("e"),
             disks: &disks,
+            devices: &["-device".into(), "nvme".into()],
             deterministic: false,
+            threads: Some(Threads::Single),
         };
         let arguments = machine.arguments();
         let has = |text: &str| arguments.iter().any(|argument| argument == text);
         assert!(has("if=none,id=d0,format=raw,readonly=on,file=in,,put"));
         assert!(has("if=none,id=d1,format=raw,cache=unsafe,file=out"));
+        assert!(has("nvme") && has("tcg,thread=single"));
         assert!(has("loader,file=l,addr=0x7a000000,force-raw=on"));
     }
 

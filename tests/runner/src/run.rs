@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One run: inputs, launch, machine, verdict.
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use igvm_builder::{LaunchDigest, launch_digest};
 use snp_host::memory_plan::{LAUNCH_BASE, MemoryPlan};
 
 use crate::Failure;
+use crate::devices::{Device, DeviceFiles};
 use crate::disk::{self, Disk};
 use crate::expectation::Expectation;
 use crate::follow::{End, Limits, Output, follow};
@@ -19,6 +22,11 @@ use crate::progress::Progress;
 use crate::qemu::{self, Machine};
 use crate::run_options::{RamState, RunOptions};
 use crate::transcript::Transcript;
+
+/// Where a Linux guest leaves its marker on the second disk (tests/linux/init).
+const MARKER_OFFSET: u64 = 1 << 20;
+/// Bytes of that block.
+const MARKER_BYTES: usize = 4096;
 
 /// Everything that is known after a run.
 #[derive(Debug)]
@@ -37,6 +45,20 @@ pub struct Outcome {
     pub digest: LaunchDigest,
     /// Size of the window, if the image has one.
     pub window_bytes: Option<u64>,
+    /// Where it lies, as the paravisor places it.
+    pub window: Option<Range<u64>>,
+    /// vCPUs of the guest.
+    pub vcpus: u32,
+    /// Devices of the machine.
+    pub devices: BTreeSet<Device>,
+    /// The files behind them.
+    pub device_files: DeviceFiles,
+    /// The block of the second disk where a Linux guest leaves its marker.
+    pub second_disk_block: Option<Vec<u8>>,
+    /// The initrd is the user's.
+    pub own_initrd: bool,
+    /// How long the run was allowed to take.
+    pub limits: Limits,
     /// Guest memory in bytes.
     pub memory_bytes: u64,
     /// SHA-256 of the disk and of the second disk, as the host computes them after the run.
@@ -65,6 +87,7 @@ struct Inputs {
     qemu_version: String,
     image: IgvmInput,
     plan: MemoryPlan,
+    window: Option<Range<u64>>,
     disk: Option<Disk>,
     expectation: Expectation,
 }
@@ -98,6 +121,16 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     for file in [&records, &console, &log] {
         write(file, &[])?;
     }
+    let devices = options.device_set();
+    let list: Vec<_> = devices.iter().copied().collect();
+    let device_files = DeviceFiles::provide(
+        &list,
+        options.nvme_disk.as_deref(),
+        options.fetched.as_deref(),
+        folder.path(),
+    )?;
+    let runner = std::env::current_exe()
+        .map_err(|error| Failure::Died(format!("the runner does not find itself: {error}")))?;
     let machine = Machine {
         program: &options.qemu,
         memory_bytes: inputs.plan.machine_bytes(),
@@ -108,17 +141,19 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         console: &console,
         log: &log,
         disks: &disks,
+        devices: &device_files.arguments(&runner),
         deterministic: options.deterministic,
+        threads: options.tcg_thread,
     };
     let limits = Limits {
         total: Duration::from_secs(options.timeout),
         idle: Duration::from_secs(options.idle),
     };
     let mut transcript = Transcript::default();
-    let mut progress = if options.quiet {
-        Progress::quiet()
-    } else {
-        Progress::new()
+    let mut progress = match &inputs.expectation {
+        _ if options.quiet => Progress::quiet(),
+        Expectation::Linux => Progress::console(),
+        _ => Progress::new(),
     };
     let output = Output {
         records: &records,
@@ -148,6 +183,13 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         digest: launch_digest(&inputs.image.directives, inputs.image.mask, options.vcpus)
             .map_err(|error| Failure::bad_input(error.to_string()))?,
         window_bytes: block.map(|block| block.window_bytes),
+        window: inputs.window,
+        vcpus: options.vcpus,
+        devices,
+        device_files,
+        second_disk_block: disk::read_block(&second, MARKER_OFFSET, MARKER_BYTES),
+        own_initrd: options.own_initrd,
+        limits,
         memory_bytes: options.memory,
         disk_digests,
         pattern_in_use: !options.no_pattern,
@@ -161,18 +203,20 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
     check_host(&options.host)?;
     let image = IgvmInput::read(&options.igvm)?;
     let plan = guest_memory::plan(options.memory)?;
-    if let Some(block) = &image.boot_block {
-        guest_memory::check_window(block, &guest_memory::ram(&plan))?;
-    }
-    let disk = match &options.disk {
-        Some(path) => Some(Disk::check(path)?),
+    let window = match &image.boot_block {
+        Some(block) => Some(guest_memory::window(block, &guest_memory::ram(&plan))?),
         None => None,
+    };
+    let has_disks = options.device_set().contains(&Device::Blk);
+    let disk = match &options.disk {
+        Some(path) if has_disks => Some(Disk::check(path)?),
+        _ => None,
     };
     let expectation = options
         .expect
         .clone()
         .unwrap_or_else(|| Expectation::of(image.boot_block.as_deref()));
-    if expectation.disk() && disk.is_none() {
+    if has_disks && expectation.disk() && disk.is_none() {
         return Err(Failure::bad_input(
             "this image is expected to read a disk; pass one with --disk ('runner disk' makes one) or another --expect",
         ));
@@ -182,13 +226,18 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         qemu_version,
         image,
         plan,
+        window,
         disk,
     })
 }
 
 /// Size of the second disk, which takes all that the first one has.
 fn second_disk_bytes(options: &RunOptions, disk: &Disk) -> Result<u64, Failure> {
-    let bytes = options.second_disk_size.unwrap_or(disk.bytes);
+    let smallest = match options.expect {
+        Some(Expectation::Linux) => MARKER_OFFSET + MARKER_BYTES as u64,
+        _ => 0,
+    };
+    let bytes = options.second_disk_size.unwrap_or(disk.bytes.max(smallest));
     if bytes < disk.bytes || !bytes.is_multiple_of(disk::SECTOR) {
         return Err(Failure::bad_input(format!(
             "a second disk of {bytes} bytes is impossible; pass a multiple of 512, at least {}",
@@ -261,9 +310,13 @@ impl Workplace {
     }
 
     fn file(&self, name: &str) -> PathBuf {
+        self.path().join(name)
+    }
+
+    fn path(&self) -> &Path {
         match self {
-            Self::Kept(path) => path.join(name),
-            Self::Temporary(folder) => folder.path().join(name),
+            Self::Kept(path) => path,
+            Self::Temporary(folder) => folder.path(),
         }
     }
 }

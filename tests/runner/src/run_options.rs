@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The options of `runner run`.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum, value_parser};
@@ -8,7 +9,9 @@ use igvm_builder::parse_size;
 use snp_host::launch::MAX_CPUS;
 use snp_host::switches::Switches;
 
+use crate::devices::Device;
 use crate::expectation::Expectation;
+use crate::qemu::Threads;
 
 /// Size of RMP entries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,6 +109,15 @@ pub struct RunOptions {
     /// Size of the second disk, which is written [default: that of the disk]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub second_disk_size: Option<u64>,
+    /// Devices of the machine [default: blk; of `linux`: blk,net,nvme]
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "LIST")]
+    pub devices: Vec<Device>,
+    /// Disk to read through NVMe, a raw file [default: one is made]
+    #[arg(long, value_name = "FILE")]
+    pub nvme_disk: Option<PathBuf>,
+    /// File that the guest can fetch over the network [default: one is made]
+    #[arg(long, value_name = "FILE")]
+    pub fetched: Option<PathBuf>,
     /// Guest memory, the window included
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: u64,
@@ -160,6 +172,12 @@ pub struct RunOptions {
     /// Count instructions instead of time, so that the same run gives the same records
     #[arg(long)]
     pub deterministic: bool,
+    /// How QEMU runs its processors: all in one thread, or a thread each [default: QEMU's choice]
+    #[arg(long, value_enum, conflicts_with = "deterministic")]
+    pub tcg_thread: Option<Threads>,
+    /// The image's initrd is not this project's: of Linux, check what kernel and host say only
+    #[arg(long)]
+    pub own_initrd: bool,
     /// Also write the guest's console to this file
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,
@@ -179,6 +197,16 @@ pub struct RunOptions {
 }
 
 impl RunOptions {
+    /// Devices of the machine, each once.
+    #[must_use]
+    pub fn device_set(&self) -> BTreeSet<Device> {
+        match self.devices.as_slice() {
+            [] if self.expect == Some(Expectation::Linux) => Device::ALL.into(),
+            [] => [Device::Blk].into(),
+            some => some.iter().copied().collect(),
+        }
+    }
+
     /// The switches of the emulated machine.
     #[must_use]
     pub fn switches(&self) -> Switches {

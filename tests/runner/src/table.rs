@@ -27,11 +27,14 @@ pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
     text
 }
 
-fn row(text: &mut String, name: &str, value: impl std::fmt::Display) -> std::fmt::Result {
+/// One line of two columns.
+pub fn row(text: &mut String, name: &str, value: impl std::fmt::Display) -> std::fmt::Result {
     writeln!(text, "  {name:<NAME$} {value}")
 }
 
-fn mebibytes(bytes: u64) -> String {
+/// Bytes in words.
+#[must_use]
+pub fn mebibytes(bytes: u64) -> String {
     format!("{:.1} MiB", bytes as f64 / f64::from(1 << 20))
 }
 
@@ -180,7 +183,8 @@ fn write_counters(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     Ok(())
 }
 
-fn write_checks(text: &mut String, checks: &[Check]) -> std::fmt::Result {
+/// The checks and their outcome.
+pub fn write_checks(text: &mut String, checks: &[Check]) -> std::fmt::Result {
     if checks.is_empty() {
         return Ok(());
     }

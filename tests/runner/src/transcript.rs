@@ -9,6 +9,7 @@ use snp_host::record::kind;
 use crate::guest_line::{Attach, GuestLine, PhaseProgress, PoolSample, SelfTest};
 use crate::host_record::{Conversion, HostRecord, Termination};
 use crate::line::LineError;
+use crate::linux::Facts;
 
 /// Lines of each kind that are kept for a report of what happened last.
 const KEPT_LINES: usize = 20;
@@ -42,6 +43,12 @@ pub struct Transcript {
     pub died: Option<String>,
     /// How the guest ended itself.
     pub termination: Option<Termination>,
+    /// How the guest turned the machine off.
+    pub poweroff: Option<String>,
+    /// How the guest reset the machine.
+    pub reset: Option<String>,
+    /// What a Linux guest said.
+    pub linux: Facts,
     /// Differences in pages that were never shared.
     pub patterns: Vec<String>,
     /// The machine's exit code.
@@ -89,6 +96,8 @@ impl Transcript {
     /// Takes in one line of the guest's console, `after` the start of the machine.
     pub fn guest_says(&mut self, text: &str, after: Duration) {
         keep(&mut self.last_console, text);
+        let understood = self.linux.hear(text, after);
+        self.note_broken(text, understood);
         if let Some(parsed) = GuestLine::parse(text) {
             let understood = parsed.map(|line| self.line(line, after));
             self.note_broken(text, understood);
@@ -128,6 +137,8 @@ impl Transcript {
                 self.died.get_or_insert(text);
             }
             HostRecord::Terminate(termination) => self.termination = Some(termination),
+            HostRecord::PowerOff(text) => self.poweroff = Some(text),
+            HostRecord::Reset(text) => self.reset = Some(text),
             HostRecord::Pattern(text) => self.patterns.push(text),
             HostRecord::Exit { code } => self.exit_code = Some(code),
             HostRecord::Remark => {}

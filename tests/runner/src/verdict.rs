@@ -5,6 +5,8 @@ use std::collections::VecDeque;
 use std::fmt::Write;
 use std::path::Path;
 
+use serde::Serialize;
+
 use crate::Failure;
 use crate::chart::pool_chart;
 use crate::checks::{Check, checks, death};
@@ -40,6 +42,14 @@ pub fn run_and_report(options: &RunOptions) -> Result<(), Failure> {
         eprint!("{}", last_words(&outcome));
         return Err(Failure::Died(death));
     }
+    judged(&checks)
+}
+
+/// The failure that names all broken checks, if there are any.
+///
+/// # Errors
+/// [`Failure::Checks`] when one of `checks` does not hold.
+pub fn judged(checks: &[Check]) -> Result<(), Failure> {
     let broken: Vec<_> = checks
         .iter()
         .filter(|check| !check.ok)
@@ -65,12 +75,31 @@ fn write_report(
     let fail = |error: String| {
         Failure::bad_input(format!("cannot write to {}: {error}", folder.display()))
     };
-    std::fs::create_dir_all(folder).map_err(|error| fail(error.to_string()))?;
-    let report = Report::new(outcome, checks, death);
-    let json = serde_json::to_vec_pretty(&report).map_err(|error| fail(error.to_string()))?;
-    std::fs::write(folder.join("run.json"), json).map_err(|error| fail(error.to_string()))?;
+    write_json(folder, "run.json", &Report::new(outcome, checks, death))?;
     let chart = pool_chart(&outcome.transcript).map_err(fail)?;
     std::fs::write(folder.join("pool.svg"), chart).map_err(|error| fail(error.to_string()))
+}
+
+/// Writes a report to the file `name` in `folder`, which is made if need be.
+///
+/// # Errors
+/// [`Failure::BadInput`] when it cannot be written.
+pub fn write_json(folder: &Path, name: &str, report: &impl Serialize) -> Result<(), Failure> {
+    std::fs::create_dir_all(folder)
+        .map_err(|error| error.to_string())
+        .and_then(|()| serde_json::to_vec_pretty(report).map_err(|error| error.to_string()))
+        .and_then(|json| std::fs::write(folder.join(name), json).map_err(|error| error.to_string()))
+        .map_err(|error| {
+            Failure::bad_input(format!("cannot write to {}: {error}", folder.display()))
+        })
+}
+
+/// The console's last lines.
+#[must_use]
+pub fn last_console(outcome: &Outcome) -> String {
+    let mut text = String::new();
+    quote(&mut text, "console lines", &outcome.transcript.last_console);
+    text
 }
 
 /// What was said last, by each who spoke.

@@ -2,36 +2,13 @@
 //! The command from outside: exit status and messages for bad input, and for runs whose machine is a
 //! script that says what a test wants to hear.
 
+mod setup;
+
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
 use std::process::{Command, Output};
 
-use igvm::snp_defs::{SevFeatures, SevVmsa};
-use igvm::{
-    IgvmDirectiveHeader, IgvmFile, IgvmInitializationHeader, IgvmPlatformHeader, IgvmRevision,
-};
-use igvm_defs::{IGVM_VHS_SUPPORTED_PLATFORM, IgvmPlatformType};
 use serde_json::Value;
-use tempfile::TempDir;
-use zerocopy::FromZeros;
-
-/// Finds the files that a run passes, as shell variables.
-const PREAMBLE: &str = r#"#!/bin/sh
-[ "$1" = --version ] && { echo "QEMU emulator version 8.0.0 (test)"; exit; }
-for word in "$@"; do
-    case "$word" in
-    file:*records.log) records=${word#file:} ;;
-    file:*console.log) console=${word#file:} ;;
-    if=none,id=d0,*) first=${word##*file=} ;;
-    if=none,id=d1,*) second=${word##*file=} ;;
-    esac
-done
-say() { echo "$@" >>"$console"; }
-record() { echo "$@" >>"$records"; }
-snapshot() { record "snapshot id=$1 tsc=$2"; record "count name=vmgexit.2.msr-run-vmpl value=$3"
-    record "count name=convert.shared.2m value=$4"; record "count name=pattern.checked value=9"; record "end id=$1"; }
-"#;
+use setup::{Setup, stderr};
 
 /// What the test guest and the host say in a run without a fault.
 const GOOD_RUN: &str = r#"
@@ -58,89 +35,16 @@ record "terminate vmpl=2 set=0xb reason=0x0"; snapshot 4294967295 8000 9 8
 record "exit code=0"; exit 1
 "#;
 
-/// Inputs of a run in a temporary folder.
-struct Setup {
-    folder: TempDir,
-}
-
-impl Setup {
-    fn new(machine: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        let setup = Self { folder };
-        setup.write("qemu", format!("{PREAMBLE}{machine}").as_bytes());
-        fs::set_permissions(setup.path("qemu"), PermissionsExt::from_mode(0o755)).expect("ours");
-        setup.write("host", b"\x7fELF");
-        setup.write("image.igvm", &small_image());
-        setup.write("disk", &[0x5a; 4096]);
-        setup
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        fs::write(self.path(name), bytes).expect("a temporary folder");
-    }
-
-    fn run(&self, more: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));
-        command
-            .arg("run")
-            .arg("--igvm")
-            .arg(self.path("image.igvm"));
-        command.arg("--host").arg(self.path("host"));
-        command.arg("--qemu").arg(self.path("qemu"));
-        command.args(["--memory", "64MiB", "--idle", "2"]);
-        command.current_dir(self.folder.path()).args(more);
-        command.output().expect("the runner starts")
-    }
-
-    /// Runs with the options `more`, the disk and the expectation of the default run.
-    fn run_disk(&self, more: &[&str]) -> Output {
-        let usual = ["--disk", "disk", "--expect", "all", "--report", "report"];
-        self.run(&[&usual[..], more].concat())
-    }
-}
-
-/// An image without pages: enough for a machine that is a script.
-fn small_image() -> Vec<u8> {
-    let platform = IGVM_VHS_SUPPORTED_PLATFORM {
-        compatibility_mask: 1,
-        highest_vtl: 2,
-        platform_type: IgvmPlatformType::SEV_SNP,
-        platform_version: 1,
-        shared_gpa_boundary: 0,
-    };
-    let policy = IgvmInitializationHeader::GuestPolicy {
-        policy: 0x3_0000,
-        compatibility_mask: 1,
-    };
-    let vmsa = SevVmsa {
-        sev_features: SevFeatures::new().with_snp(true),
-        ..SevVmsa::new_zeroed()
-    };
-    let start = IgvmDirectiveHeader::SnpVpContext {
-        gpa: 0xffff_ffff_f000,
-        compatibility_mask: 1,
-        vp_index: 0,
-        vmsa: Box::new(vmsa),
-    };
-    let platforms = vec![IgvmPlatformHeader::SupportedPlatform(platform)];
-    let file = IgvmFile::new(IgvmRevision::V1, platforms, vec![policy], vec![start]);
-    let mut bytes = Vec::new();
-    file.expect("valid").serialize(&mut bytes).expect("small");
-    bytes
-}
-
-fn stderr(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stderr).into_owned()
+/// Runs with the options `more`, the disk and the expectation of the default run.
+fn run_disk(setup: &Setup, more: &[&str]) -> Output {
+    let usual = ["--disk", "disk", "--expect", "all", "--report", "report"];
+    setup.command("run", &[&usual[..], more].concat())
 }
 
 #[test]
 fn a_good_run_succeeds_and_is_reported() {
     let setup = Setup::new(GOOD_RUN);
-    let output = setup.run_disk(&[]);
+    let output = run_disk(&setup, &[]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let table = String::from_utf8_lossy(&output.stdout);
     for part in [
@@ -185,7 +89,7 @@ fn each_broken_promise_is_named() {
         ),
     ] {
         let setup = Setup::new(&format!("{fault}\n{GOOD_RUN}"));
-        let output = setup.run_disk(&[]);
+        let output = run_disk(&setup, &[]);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(1), "{fault}: {message}");
         assert!(
@@ -215,7 +119,7 @@ fn a_death_shows_the_last_words() {
         ("say 'still here'; exec sleep 60", "--idle"),
         ("while :; do say again; sleep 0.1; done", "--timeout"),
     ] {
-        let output = Setup::new(machine).run_disk(&["--timeout", "4"]);
+        let output = run_disk(&Setup::new(machine), &["--timeout", "4"]);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{machine}: {message}");
         assert!(message.contains(words), "{machine}: {message}");
@@ -227,13 +131,13 @@ fn an_expected_end_is_a_success() {
     let setup = Setup::new(
         "record 'boot version=1'; record 'terminate vmpl=0 set=0xa reason=0x4a'; record 'exit code=2'",
     );
-    let expecting = |what: &str| setup.run(&["--expect", what]).status.code();
+    let expecting = |what: &str| setup.command("run", &["--expect", what]).status.code();
     assert_eq!(expecting("terminate=0xa:0x4a"), Some(0));
     assert_eq!(expecting("terminate=0xa:0x4b"), Some(1));
     assert_eq!(expecting("success"), Some(3));
     assert_eq!(expecting("nothing"), Some(0));
     let setup = Setup::new("record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'");
-    let expecting = |what: &str| setup.run(&["--expect", what]).status.code();
+    let expecting = |what: &str| setup.command("run", &["--expect", what]).status.code();
     assert_eq!(expecting("violation=gpa=0x1000"), Some(0));
     assert_eq!(expecting("violation=gpa=0x2000"), Some(1));
 }
@@ -270,7 +174,7 @@ fn bad_input_gets_one_line_and_starts_nothing() {
         assert!(message.contains(part), "{options:?}: {message}");
         assert_eq!(message.trim_end().lines().count(), 1, "{message}");
     }
-    let no_disk = setup.run(&["--expect", "disk"]);
+    let no_disk = setup.command("run", &["--expect", "disk"]);
     assert_eq!(no_disk.status.code(), Some(2));
     assert!(stderr(&no_disk).contains("pass one with --disk"));
     for (name, bytes, part) in [
@@ -284,7 +188,7 @@ fn bad_input_gets_one_line_and_starts_nothing() {
     ] {
         let setup = Setup::new("touch started");
         setup.write(name, bytes);
-        let output = setup.run(&[]);
+        let output = setup.command("run", &[]);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{name}: {message}");
         assert!(message.contains(part), "{name}: {message}");
@@ -297,7 +201,10 @@ fn bad_input_gets_one_line_and_starts_nothing() {
 #[test]
 fn kept_files_are_those_of_the_run() {
     let setup = Setup::new(GOOD_RUN);
-    let output = setup.run_disk(&["--keep", "kept", "--rmp", "4k", "--ram-state", "private"]);
+    let output = run_disk(
+        &setup,
+        &["--keep", "kept", "--rmp", "4k", "--ram-state", "private"],
+    );
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let launch = fs::read(setup.path("kept/launch.bin")).expect("kept");
     assert_eq!(launch[..8], *b"SNPLAUNC");
@@ -306,7 +213,7 @@ fn kept_files_are_those_of_the_run() {
     for name in ["records.log", "console.log", "qemu.log", "second.img"] {
         assert!(setup.path("kept").join(name).exists(), "{name}");
     }
-    let again = setup.run_disk(&["--keep", "kept"]);
+    let again = run_disk(&setup, &["--keep", "kept"]);
     assert_eq!(
         again.status.code(),
         Some(0),

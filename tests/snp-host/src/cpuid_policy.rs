@@ -1,18 +1,42 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What CPUID tells the guest: the processor's answers without what this host uses for itself (SVM,
-//! 5-level paging), and with SEV-SNP.
+//! 5-level paging) or cannot carry over a switch of VMPLs (XSAVE and what it saves), and with
+//! SEV-SNP.
+//!
+//! QEMU's processor has XSAVE without XSAVEC, which no SNP processor is like: Linux ends when it
+//! looks at leaf 0xD of such a one. So there is no XSAVE, and no leaf 0xD: the standard leaves end
+//! before it.
 
 use snp::cpuid::{CpuidPage, LEAF_ENCRYPTION};
 
 use crate::hardware::Processor;
 use crate::memory_plan::C_BIT;
 
-/// Leaf 1 ECX: OSXSAVE, which mirrors the guest's CR4.
-const OSXSAVE: u32 = 1 << 27;
-/// Leaf 7 ECX: LA57.
-const LA57: u32 = 1 << 16;
-/// Leaf 0x8000_0001 ECX: SVM.
-const SVM: u32 = 1 << 2;
+/// Last standard leaf that is shown.
+const LAST_LEAF: u32 = 0xC;
+const LEAF_XSAVE: u32 = 0xD;
+/// Leaf 1 ECX: FMA, x2APIC, TSC deadline, XSAVE, OSXSAVE, AVX, F16C.
+const HIDDEN_1_ECX: u32 =
+    (1 << 12) | (1 << 21) | (1 << 24) | (1 << 26) | (1 << 27) | (1 << 28) | (1 << 29);
+/// Leaf 7 EBX: AVX2, MPX and the AVX-512 family.
+const HIDDEN_7_EBX: u32 =
+    (1 << 5) | (1 << 14) | (3 << 16) | (1 << 21) | (7 << 26) | (1 << 30) | (1 << 31);
+/// Leaf 7 ECX: AVX-512 VBMI, PKU, OSPKE, VBMI2, VAES, VPCLMULQDQ, VNNI, BITALG, VPOPCNTDQ, LA57,
+/// shadow stacks.
+const HIDDEN_7_ECX: u32 = (1 << 1)
+    | (3 << 3)
+    | (1 << 6)
+    | (1 << 7)
+    | (1 << 9)
+    | (1 << 10)
+    | (1 << 11)
+    | (1 << 12)
+    | (1 << 14)
+    | (1 << 16);
+/// Leaf 7 EDX: more of AVX-512, AMX, branch tracking.
+const HIDDEN_7_EDX: u32 = (3 << 2) | (1 << 8) | (1 << 20) | (7 << 22);
+/// Leaf 0x8000_0001 ECX: SVM, XOP, LWP, FMA4.
+const HIDDEN_EXTENDED_ECX: u32 = (1 << 2) | (1 << 11) | (1 << 15) | (1 << 16);
 /// Leaf 0x8000_0008 EBX: INVLPGB; EDX `[15:0]` is its largest page count.
 const INVLPGB: u32 = 1 << 3;
 const INVLPGB_COUNT: u32 = 7;
@@ -20,27 +44,32 @@ const INVLPGB_COUNT: u32 = 7;
 const ENCRYPTION_FEATURES: u32 = (1 << 1) | (1 << 3) | (1 << 4) | (1 << 5) | (1 << 6);
 /// The same leaf's EBX: C-bit, 1 bit of address reduction, 4 VMPLs, no software coherency needed.
 const ENCRYPTION_LAYOUT: u32 = C_BIT | (1 << 6) | (4 << 12) | (1 << 31);
-/// State components of leaf 0xD that a CPUID page must name: x87 only.
-const LEAF_XSAVE: u32 = 0xD;
-/// Leaf 0xD subleaf 1 EAX: XSAVEC. TCG has neither it nor XSAVES, without which Linux accepts no CPUID
-/// page that has XSAVE: it cannot size the save area. A kernel is told on its command line not to use
-/// it (`clearcpuid=xsavec`).
-const XSAVEC: u32 = 1 << 1;
 
-/// EAX, EBX, ECX, EDX for a leaf; `osxsave` is the guest's CR4.OSXSAVE.
-pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32, osxsave: bool) -> [u32; 4] {
+/// EAX, EBX, ECX, EDX for a leaf. What names the CPU is that of the processor this runs on, which
+/// is the guest's.
+pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32) -> [u32; 4] {
     let [mut eax, mut ebx, mut ecx, mut edx] = processor.cpuid(leaf, subleaf);
-    match leaf {
-        1 => ecx = (ecx & !OSXSAVE) | if osxsave { OSXSAVE } else { 0 },
-        7 if subleaf == 0 => ecx &= !LA57,
-        LEAF_XSAVE if subleaf == 1 => eax |= XSAVEC,
-        0x8000_0000 => eax = eax.max(LEAF_ENCRYPTION),
-        0x8000_0001 => ecx &= !SVM,
-        0x8000_0008 => {
+    match (leaf, subleaf) {
+        (0, _) => eax = eax.min(LAST_LEAF),
+        (1, _) => ecx &= !HIDDEN_1_ECX,
+        (7, 0) => {
+            eax = 0;
+            ebx &= !HIDDEN_7_EBX;
+            ecx &= !HIDDEN_7_ECX;
+            edx &= !HIDDEN_7_EDX;
+        }
+        (7 | LEAF_XSAVE, _) => [eax, ebx, ecx, edx] = [0; 4],
+        (0x8000_0000, _) => eax = eax.max(LEAF_ENCRYPTION),
+        (0x8000_0001, _) => ecx &= !HIDDEN_EXTENDED_ECX,
+        (0x8000_0008, _) => {
             ebx |= INVLPGB;
             edx = (edx & !0xFFFF) | INVLPGB_COUNT;
         }
-        LEAF_ENCRYPTION => [eax, ebx, ecx, edx] = [ENCRYPTION_FEATURES, ENCRYPTION_LAYOUT, 0, 0],
+        // SVM's own leaf.
+        (0x8000_000A, _) => [eax, ebx, ecx, edx] = [0; 4],
+        (LEAF_ENCRYPTION, _) => {
+            [eax, ebx, ecx, edx] = [ENCRYPTION_FEATURES, ENCRYPTION_LAYOUT, 0, 0];
+        }
         _ => {}
     }
     [eax, ebx, ecx, edx]
@@ -50,7 +79,7 @@ pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32, osxsave: bool
 pub fn fill_page(processor: &impl Processor, page: &mut CpuidPage) {
     let count = page.used().len();
     for entry in page.entries.iter_mut().take(count) {
-        let answer = answer(processor, entry.eax_in, entry.ecx_in, false);
+        let answer = answer(processor, entry.eax_in, entry.ecx_in);
         [entry.eax, entry.ebx, entry.ecx, entry.edx] = answer;
         if entry.eax_in == LEAF_XSAVE && entry.ecx_in < 2 {
             entry.xcr0_in = 1;
@@ -68,11 +97,9 @@ mod tests {
     #[test]
     fn svm_is_hidden_and_snp_is_shown() {
         let processor = TestHardware::default();
-        assert_eq!(answer(&processor, 0x8000_0001, 0, false)[2] & SVM, 0);
-        assert_eq!(answer(&processor, 7, 0, false)[2] & LA57, 0);
-        assert_eq!(answer(&processor, 1, 0, false)[2] & OSXSAVE, 0);
-        assert_eq!(answer(&processor, 1, 0, true)[2] & OSXSAVE, OSXSAVE);
-        assert_eq!(answer(&processor, 0xD, 1, false)[0] & XSAVEC, XSAVEC);
+        let answer = |leaf, subleaf| answer(&processor, leaf, subleaf);
+        assert_eq!(answer(0x8000_0001, 0)[2] & (1 << 2), 0);
+        assert_eq!(answer(7, 0)[2] & (1 << 16), 0);
         let mut page = CpuidPage::new_zeroed();
         page.count = 1;
         page.entries[0].eax_in = LEAF_ENCRYPTION;
@@ -80,5 +107,20 @@ mod tests {
         assert_eq!(page.c_bit_position(), Some(C_BIT));
         assert_eq!(page.entries[0].eax & (1 << 4), 1 << 4);
         assert_eq!(page.entries[1].ebx, 0);
+    }
+
+    #[test]
+    fn no_register_is_shown_that_a_switch_would_lose() {
+        let processor = TestHardware::default();
+        let [.., ecx, _] = answer(&processor, 1, 0);
+        // XSAVE, OSXSAVE, AVX, FMA, F16C; SSE4.2 stays.
+        assert_eq!(ecx & 0x3C00_1000, 0);
+        assert_ne!(ecx & (1 << 20), 0);
+        let [_, ebx, ..] = answer(&processor, 7, 0);
+        assert_eq!(ebx & (1 << 5), 0);
+        for subleaf in 0..3 {
+            assert_eq!(answer(&processor, LEAF_XSAVE, subleaf), [0; 4]);
+        }
+        assert!(answer(&processor, 0, 0)[0] < LEAF_XSAVE);
     }
 }

@@ -10,7 +10,7 @@ use crate::decode::Cr0Write;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
 use crate::record::kind;
-use crate::vcpu::{CR0_PAGING, CR4_OSXSAVE, Cpu};
+use crate::vcpu::{CR0_PAGING, Cpu};
 use crate::vmcb::{event, exit_code};
 use snp::vmsa::{EFER_LMA, EFER_LME};
 
@@ -105,9 +105,7 @@ impl<H: Hardware> Machine<'_, H> {
     fn cpuid_raw(&self, cpu: &mut Cpu) {
         let vcpu = cpu.vcpu_mut();
         let (save, registers) = (&mut vcpu.vmcb.save, &mut vcpu.registers);
-        let osxsave = save.cr4 & CR4_OSXSAVE != 0;
-        let answer =
-            cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx), osxsave);
+        let answer = cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx));
         [save.rax, registers.rbx, registers.rcx, registers.rdx] = answer.map(u64::from);
         vcpu.advance(TWO_BYTES);
     }

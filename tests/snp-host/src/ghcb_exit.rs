@@ -19,7 +19,7 @@ use crate::machine::{Flow, Machine};
 use crate::msr_protocol::FEATURES;
 use crate::page_conversion::ConversionRun;
 use crate::svsm_calls::Form;
-use crate::vcpu::{CR4_OSXSAVE, Cpu};
+use crate::vcpu::Cpu;
 
 /// SW_EXITINFO1 of a reply.
 const MALFORMED: u64 = 2;
@@ -174,7 +174,7 @@ impl<H: Hardware> Machine<'_, H> {
         };
         self.counters.vmgexit(cpu.current, cause);
         let reply = match cause {
-            Vmgexit::Cpuid => self.ghcb_cpuid(cpu, &request),
+            Vmgexit::Cpuid => self.ghcb_cpuid(&request),
             Vmgexit::Halt => {
                 self.halt(cpu);
                 GhcbReply::default()
@@ -244,14 +244,12 @@ impl<H: Hardware> Machine<'_, H> {
         write(offset::VALID_BITMAP + 8, halves.1);
     }
 
-    fn ghcb_cpuid(&self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
+    fn ghcb_cpuid(&self, request: &GhcbRequest) -> GhcbReply {
         if !request.has(&[offset::RAX, offset::RCX]) {
             return GhcbReply::malformed(malformed::MISSING_INPUT);
         }
-        let osxsave = cpu.vcpu().vmcb.save.cr4 & CR4_OSXSAVE != 0;
         let [eax, ebx, ecx, edx] =
-            cpuid_policy::answer(&self.hardware, low(request.rax), low(request.rcx), osxsave)
-                .map(u64::from);
+            cpuid_policy::answer(&self.hardware, low(request.rax), low(request.rcx)).map(u64::from);
         let registers = [
             Some((offset::RAX, eax)),
             Some((offset::RBX, ebx)),

@@ -14,7 +14,7 @@ use crate::memory_plan::C_BIT;
 use crate::page_conversion::ConversionRun;
 use crate::record::{ExitCode, GUEST_REASON_SET, kind};
 use crate::svsm_calls::Form;
-use crate::vcpu::{CR4_OSXSAVE, Cpu};
+use crate::vcpu::Cpu;
 
 /// Versions of the GHCB protocol this host speaks.
 const PROTOCOL_VERSION: u16 = 2;
@@ -52,8 +52,7 @@ impl<H: Hardware> Machine<'_, H> {
                 (Vmgexit::MsrSevInfo, info.encode())
             }
             Request::Cpuid { function, register } => {
-                let osxsave = cpu.vcpu().vmcb.save.cr4 & CR4_OSXSAVE != 0;
-                let answer = cpuid_policy::answer(&self.hardware, function, 0, osxsave);
+                let answer = cpuid_policy::answer(&self.hardware, function, 0);
                 let value = answer.get(usize::from(register)).copied().unwrap_or(0);
                 (Vmgexit::MsrCpuid, response::cpuid(register, value))
             }

@@ -118,7 +118,14 @@ impl Processor for TestHardware {
     }
 
     fn cpuid(&self, leaf: u32, subleaf: u32) -> [u32; 4] {
-        [leaf, subleaf, u32::MAX, u32::MAX]
+        // All leaves up to 0x10, with every feature.
+        let eax = if leaf == 0 { 0x10 } else { leaf };
+        [
+            eax,
+            if leaf == 7 { u32::MAX } else { subleaf },
+            u32::MAX,
+            u32::MAX,
+        ]
     }
 
     fn enter(&self, _vcpu: &mut Vcpu) {}

@@ -11,8 +11,6 @@ use crate::vmcb::{COMMON_SAVE_BYTES, VIRTUAL_INTERRUPT_MASKING, Vmcb, intercept}
 
 /// CR0.PG.
 pub const CR0_PAGING: u64 = 1 << 31;
-/// CR4.OSXSAVE, which CPUID leaf 1 mirrors.
-pub const CR4_OSXSAVE: u64 = 1 << 18;
 /// DR6 and DR7 after reset; a VMSA that QEMU accepts may leave them zero.
 const DR6_RESET: u64 = 0xFFFF_0FF0;
 const DR7_RESET: u64 = 0x400;

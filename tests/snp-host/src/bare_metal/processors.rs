@@ -33,11 +33,11 @@ const COMMAND_HIGH: usize = 0xFEE0_0310;
 const SEND_NMI: u32 = 0x4400;
 const SEND_INIT: u32 = 0x4500;
 /// The vector is the page number of the stub.
-const SEND_STARTUP: u32 = 0x4600 | (STUB_ADDRESS >> 12) as u32;
+const SEND_STARTUP: u32 = 0x4600 | (STUB_ADDRESS >> 12);
 const DELIVERY_PENDING: u32 = 1 << 12;
 
 /// Where `boot.S` expects its real-mode stub; guest RAM, whose bytes are put back.
-const STUB_ADDRESS: usize = 0x8000;
+const STUB_ADDRESS: u32 = 0x8000;
 const STACK_BYTES: usize = 0x4_0000;
 /// Ticks of the time stamp counter until a processor that does not start is missing: seconds.
 const START_TICKS: u64 = 20_000_000_000;
@@ -101,7 +101,7 @@ pub fn register() {
 /// Starts processors 1 to `cpus` - 1, one after the other; the number of one that does not come.
 pub fn start(cpus: u32) -> Result<(), u32> {
     let bytes = (&raw const real_mode_stub_end).addr() - (&raw const real_mode_stub).addr();
-    let page = ptr::with_exposed_provenance_mut::<u8>(STUB_ADDRESS);
+    let page = ptr::with_exposed_provenance_mut::<u8>(STUB_ADDRESS as usize);
     let mut kept = [0_u8; 64];
     assert!(bytes <= kept.len());
     // SAFETY: RAM that no processor uses at this moment; it is put back below.

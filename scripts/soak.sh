@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# soak.sh TARGET BOOTS LINUX_BOOTS: boots the small guest and Linux many times in a row, in turns with
+# 1 and 2 vCPUs, RMP entries of 2 MiB and 4 KiB, and QEMU's two thread modes. A line for each boot;
+# stops at the first failure and says where its logs are.
+set -euo pipefail
+
+[ $# -eq 3 ] || { echo 'soak: usage: soak.sh TARGET BOOTS LINUX_BOOTS' >&2; exit 2; }
+target=$1 boots=$2 linux_boots=$3
+for count in "$boots" "$linux_boots"; do
+    [[ $count =~ ^[0-9]+$ ]] || { echo "soak: '$count' is no count (make: SOAK_BOOTS=, SOAK_LINUX=)" >&2; exit 2; }
+done
+images=$target/images
+logs=$target/soak
+rm -rf "$logs"
+mkdir -p "$logs"
+# Small, so that a boot is what takes the time.
+dd if="$images/disk.img" of="$logs/disk.img" bs=1M count=16 status=none
+
+boot() { # COMMAND IMAGE NUMBER COUNT MEMORY
+    local command=$1 image=$2 number=$3 count=$4 memory=$5 start=$SECONDS
+    local vcpus=$((1 + number % 2)) rmp=2m threads=multi
+    [ $((number / 2 % 2)) -eq 1 ] && rmp=4k
+    [ $((number / 4 % 2)) -eq 1 ] && threads=single
+    local how="$vcpus vCPU, RMP $rmp, $threads thread"
+    if ! "$target/release/runner" "$command" --igvm "$image" --host "$target/x86_64-unknown-none/release/snp-host" \
+        --disk "$logs/disk.img" --memory "$memory" --vcpus $vcpus --rmp $rmp --tcg-thread $threads \
+        --timeout 600 --idle 120 --quiet --keep "$logs/last" --report "$logs/last" >"$logs/last.log" 2>&1; then
+        cat "$logs/last.log" >&2
+        echo "soak: $command boot $((number + 1)) of $count ($how) failed; its logs are in $logs/last" >&2
+        exit 1
+    fi
+    echo "soak: $command boot $((number + 1)) of $count: $how, $((SECONDS - start)) s"
+    rm -rf "$logs/last"
+}
+
+for ((number = 0; number < boots; number++)); do
+    boot run "$images/paravisor.igvm" $number "$boots" 512MiB
+done
+for ((number = 0; number < linux_boots; number++)); do
+    boot linux "$images/linux.igvm" $number "$linux_boots" 1GiB
+done
+rm -rf "$logs"
+echo "soak: $boots boots of the small guest and $linux_boots of Linux, no failure"

@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `runner initrd`: the user space of the Linux guest, a busybox, an init script and a few modules.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use igvm_builder::format_size;
+
+use crate::Failure;
+use crate::cpio::Archive;
+use crate::kernel_module::ModuleFolder;
+
+/// Drivers of the devices that the runner offers, and of the bus behind them. Many kernels have some
+/// of them built in.
+const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "nvme", "virtio_net"];
+
+/// What to put into the initrd.
+#[derive(Debug, Clone, Args)]
+pub struct InitrdOptions {
+    /// The first program, a script for busybox's shell (tests/linux/init)
+    #[arg(long, value_name = "FILE")]
+    pub init: PathBuf,
+    /// A statically linked busybox
+    #[arg(long, value_name = "FILE")]
+    pub busybox: PathBuf,
+    /// Folder with the kernel's modules
+    #[arg(long, value_name = "DIR")]
+    pub modules: PathBuf,
+    /// The initrd to write
+    #[arg(long, value_name = "FILE")]
+    pub output: PathBuf,
+}
+
+/// Makes the initrd.
+///
+/// # Errors
+/// Bad input when a file is missing or unsuitable.
+pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
+    let init = read(&options.init, "the init script")?;
+    let busybox = read(&options.busybox, "busybox")?;
+    if !init.starts_with(b"#!") {
+        return Err(unsuitable(&options.init, "is no script"));
+    }
+    if !is_static(&busybox) {
+        return Err(unsuitable(
+            &options.busybox,
+            "is no statically linked program",
+        ));
+    }
+    let modules = ModuleFolder::read(&options.modules)?.resolve(&DRIVERS)?;
+
+    let mut archive = Archive::default();
+    for folder in ["bin", "dev", "lib", "lib/modules"] {
+        archive.folder(folder);
+    }
+    // The kernel opens it for init before there is anything else in /dev.
+    archive.character_device("dev/console", (5, 1));
+    archive.file("bin/busybox", true, &busybox);
+    archive.file("init", true, &init);
+    let mut order = String::new();
+    for module in &modules {
+        let name = format!("{}.ko", module.name);
+        archive.file(&format!("lib/modules/{name}"), false, &module.contents);
+        order = order + &name + "\n";
+    }
+    archive.file("lib/modules/order", false, order.as_bytes());
+    let bytes = archive.finish();
+    let name = options.output.display();
+    fs::write(&options.output, &bytes)
+        .map_err(|error| Failure::bad_input(format!("{name} cannot be written: {error}")))?;
+    let size = format_size(bytes.len() as u64);
+    println!("{name}: {size}, {} modules", modules.len());
+    Ok(())
+}
+
+fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
+    fs::read(path).map_err(|error| {
+        let name = path.display();
+        Failure::bad_input(format!(
+            "{what} {name} cannot be read ({error}); check the path"
+        ))
+    })
+}
+
+fn unsuitable(path: &Path, what: &str) -> Failure {
+    let name = path.display();
+    Failure::bad_input(format!(
+        "{name} {what}; pass tests/linux/init and the busybox of Debian's package busybox-static"
+    ))
+}
+
+/// A program for this machine that asks for no interpreter.
+fn is_static(program: &[u8]) -> bool {
+    use elf::abi::{EM_X86_64, PT_INTERP};
+    let file = elf::ElfBytes::<elf::endian::LittleEndian>::minimal_parse(program);
+    file.is_ok_and(|file| {
+        file.ehdr.e_machine == EM_X86_64
+            && file
+                .segments()
+                .is_some_and(|list| list.iter().all(|segment| segment.p_type != PT_INTERP))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::{InitrdOptions, make_initrd};
+    use crate::kernel_module::tests::module;
+
+    /// A program header table with one entry of this kind.
+    fn program(kind: u8) -> Vec<u8> {
+        let mut file = vec![0_u8; 64 + 56];
+        file[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
+        file[16..21].copy_from_slice(&[2, 0, 62, 0, 1]);
+        file[32] = 64;
+        file[52..64].copy_from_slice(&[64, 0, 56, 0, 1, 0, 64, 0, 0, 0, 0, 0]);
+        file[64] = kind;
+        file
+    }
+
+    fn options(folder: &Path) -> InitrdOptions {
+        let path = |name: &str| folder.join(name);
+        InitrdOptions {
+            init: path("init"),
+            busybox: path("busybox"),
+            modules: path("modules"),
+            output: path("initrd"),
+        }
+    }
+
+    #[test]
+    fn the_initrd_holds_what_init_needs() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = options(folder.path());
+        fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
+        fs::write(&options.busybox, program(1)).expect("ours");
+        fs::create_dir(&options.modules).expect("ours");
+        fs::write(options.modules.join("virtio_blk.ko"), module(b"depends=\0")).expect("ours");
+        make_initrd(&options).expect("all is there");
+        let archive = fs::read(&options.output).expect("written");
+        let text = String::from_utf8_lossy(&archive);
+        for part in [
+            "dev/console\0",
+            "init\0",
+            "bin/busybox\0",
+            "lib/modules/virtio_blk.ko\0",
+            "virtio_blk.ko\n",
+        ] {
+            assert!(text.contains(part), "{part}");
+        }
+    }
+
+    #[test]
+    fn unsuitable_files_are_named_in_one_line() {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let options = options(folder.path());
+        fs::create_dir(&options.modules).expect("ours");
+        let refused = |part: &str| {
+            let message = make_initrd(&options).unwrap_err().to_string();
+            assert!(
+                message.contains(part) && !message.contains('\n'),
+                "{message}"
+            );
+        };
+        refused("init");
+        fs::write(&options.init, "text").expect("ours");
+        refused("busybox");
+        fs::write(&options.busybox, program(3)).expect("ours");
+        refused("is no script");
+        fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
+        refused("statically");
+        fs::write(&options.busybox, "text").expect("ours");
+        refused("statically");
+        assert!(!options.output.exists());
+    }
+}

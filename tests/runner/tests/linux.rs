@@ -1,0 +1,247 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! `runner linux` from outside, on machines that are scripts: one per verdict.
+
+mod setup;
+
+use std::fs;
+use std::process::Output;
+
+use serde_json::Value;
+use setup::{Setup, stderr};
+
+/// Finds the further files of a Linux run, and what the kernel and init say in a good one.
+const GOOD_BOOT: &str = r#"
+for word in "$@"; do
+    case "$word" in
+    if=none,id=n0,*) nvme=${word##*file=} ;;
+    user,id=net0,*) fetched=$(echo "$word" | sed "s/.* serve '\(.*\)'$/\1/") ;;
+    esac
+done
+sum() { sha256sum "$1" | cut -d' ' -f1; }
+size() { stat -c %s "$1"; }
+record "boot version=1 mem=0x4000000 switches=0x0"
+say "[    0.0] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP"
+say "linux: start uptime=0.01"
+say "linux: devices expected=${expected:-blk,net,nvme}"
+say "linux: kernel release=6.12.1-test"
+say "linux: log ${log:-SEV: SNP running at VMPL2.}"
+say "linux: cpus online=${cpus:-1}"
+say "linux: swiotlb bytes=67108864"
+say "linux: ram start=0x1000 last=0x3ffffff"
+say "linux: walk-test mapped=4096"
+say "linux: digest device=vda bytes=$(size "$first") sha256=${wrong_blk:-$(sum "$first")}"
+[ -z "$no_marker" ] && { echo 'svsm-swiotlb: written by Linux 6.12.1-test'; head -c 4096 /dev/zero; } |
+    head -c 4096 | dd of="$second" bs=4096 seek=256 conv=notrunc 2>/dev/null
+[ -n "$second" ] && marker=$(dd if="$second" bs=4096 skip=256 count=1 2>/dev/null | sha256sum | cut -d' ' -f1)
+say "linux: marker offset=1048576 sha256=$marker"
+[ -n "$nvme" ] && say "linux: digest device=nvme0n1 bytes=$(size "$nvme") sha256=${wrong_nvme:-$(sum "$nvme")}"
+[ -z "$nvme" ] && say "linux: failed step=nvme cause=there is no /dev/nvme0n1: the machine lacks it"
+[ -n "$fetched" ] && say "linux: digest device=eth0 bytes=$(size "$fetched") sha256=${wrong_net:-$(sum "$fetched")}"
+say "linux: done uptime=0.02"
+record "poweroff vmpl=2"
+record "snapshot id=4294967295 tsc=1"; record "count name=svsm.ghcb.core.pvalidate value=112"
+record "count name=svsm.msr.core.pvalidate value=513"; record "count name=vmgexit.2.psc value=13"
+record "count name=exit.2.npf value=7"; record "count name=convert.shared.4k value=99"
+record "count name=pattern.checked value=9"; record "end id=4294967295"
+record "exit code=${code:-0}"; exit 1
+"#;
+
+/// What a guest's kernel says before it panics.
+fn panics(message: &str) -> String {
+    format!(
+        "record 'boot version=1'\nsay '[    2.0] Kernel panic - not syncing: {message}'\n\
+         record 'reset vmpl=2 port=0xcf9'; record 'exit code=1'; exit 3"
+    )
+}
+
+fn boot(machine: &str, more: &[&str]) -> (Setup, Output) {
+    let setup = Setup::new(machine);
+    setup.write("nvme", &[0xa5; 8192]);
+    setup.write("fetched", &[0x33; 1000]);
+    let usual = "--disk disk --nvme-disk nvme --fetched fetched --report report";
+    let usual: Vec<_> = usual.split(' ').collect();
+    let output = setup.command("linux", &[&usual[..], more].concat());
+    (setup, output)
+}
+
+#[test]
+fn a_good_boot_succeeds_and_is_reported() {
+    let (setup, output) = boot(GOOD_BOOT, &[]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(stderr(&output).contains("running at VMPL2"), "the console");
+    let table = String::from_utf8_lossy(&output.stdout);
+    for part in [
+        "svsm.ghcb.core.pvalidate",
+        "in all",
+        "625",
+        "convert.shared.4k",
+        "exit.2.npf",
+        "user space",
+        "64.0 MiB",
+    ] {
+        assert!(table.contains(part), "no '{part}' in {table}");
+    }
+    let json = fs::read(setup.path("report/linux.json")).expect("written");
+    let json: Value = serde_json::from_slice(&json).expect("JSON");
+    assert_eq!(json["success"], true);
+    assert_eq!(json["svsm_calls"], 625);
+    assert_eq!(json["page_state_change_exits"], 13);
+    assert_eq!(json["guest"]["release"], "6.12.1-test");
+    assert!(json["seconds"]["user_space"].is_number());
+}
+
+#[test]
+fn each_broken_promise_is_named_in_one_line() {
+    let zeros = "0".repeat(64);
+    for (fault, parts) in [
+        ("log='SEV: nothing'", &["VMPL2", "does not say so"][..]),
+        ("cpus=2", &["all vCPUs are on line", "2 of 1"]),
+        (&format!("wrong_blk={zeros}"), &["virtio-blk", "instead of"]),
+        (&format!("wrong_nvme={zeros}"), &["NVMe", "instead of"]),
+        (&format!("wrong_net={zeros}"), &["virtio-net", "instead of"]),
+        ("no_marker=1", &["marker", "host's file has ''"]),
+        ("code=5", &["exit code is 5"]),
+        ("say 'linux: hello'", &["keep their format", "hello"]),
+        (
+            "say 'linux: failed step=modules cause=virtio_net.ko'",
+            &["no step of the guest fails", "virtio_net.ko"],
+        ),
+        (
+            "record 'pattern gpa=0x1000 offset=0 found=0x0'",
+            &["written from outside"],
+        ),
+    ] {
+        let (_setup, output) = boot(&format!("{fault}\n{GOOD_BOOT}"), &["--quiet"]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(1), "{fault}: {message}");
+        let verdict = message.lines().last().expect("a verdict");
+        assert!(
+            verdict.starts_with("runner: 1 of the checks failed: "),
+            "{fault}: {message}"
+        );
+        for part in parts {
+            assert!(verdict.contains(part), "{fault}: {message}");
+        }
+        assert!(
+            message.contains("last console lines:"),
+            "{fault}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_missing_device_is_named_by_the_guest() {
+    let (_setup, output) = boot(GOOD_BOOT, &["--devices", "blk,net", "--quiet"]);
+    assert_eq!(output.status.code(), Some(1));
+    let message = stderr(&output);
+    assert!(
+        message.contains("NVMe") && message.contains("no /dev/nvme0n1"),
+        "{message}"
+    );
+    // A guest that does not look for it does not miss it.
+    let less = format!("expected=blk,net\n{GOOD_BOOT}").replace("[ -z \"$nvme\" ]", "false");
+    let (_setup, output) = boot(&less, &["--devices", "blk,net"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn each_death_has_one_line_with_its_cause() {
+    let terminates = |set: u32, reason: u32| {
+        format!("record 'terminate vmpl=2 set={set:#x} reason={reason:#x}'; record 'exit code=2'")
+    };
+    for (machine, cause) in [
+        (
+            panics("sysrq triggered crash"),
+            "the guest's kernel panicked",
+        ),
+        (
+            panics("VFS: Unable to mount root fs on unknown-block(0,0)"),
+            "the initrd is corrupt",
+        ),
+        (
+            panics("System is deadlocked on memory"),
+            "too little memory",
+        ),
+        (
+            format!(
+                "say '[    1.0] Initramfs unpacking failed: junk'\n{}",
+                panics("No working init found.")
+            ),
+            "the initrd is corrupt: Initramfs unpacking failed: junk",
+        ),
+        (terminates(1, 3), "lacks support for an SVSM"),
+        (terminates(1, 7), "was given no SVSM"),
+        (terminates(1, 8), "runs at VMPL0"),
+        (terminates(1, 9), "misaligned calling area"),
+        (terminates(1, 2), "PVALIDATE"),
+        (
+            "record 'reset vmpl=2 port=0x64'; record 'exit code=1'".into(),
+            "the guest reset the machine before it was done (reset vmpl=2 port=0x64)",
+        ),
+        (
+            "record 'died what=triple-fault vmpl=2'; record 'exit code=4'".into(),
+            "triple-fault",
+        ),
+        (
+            "record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
+            "the machine stopped: violation",
+        ),
+        ("exit 9".into(), "QEMU ended with status 9"),
+        ("record 'exit code=0'".into(), "had not turned it off"),
+        (
+            "say 'linux: start uptime=1'; exec sleep 60".into(),
+            "the guest hangs; user space was running",
+        ),
+        (
+            "while :; do say '[    1.0] again'; sleep 0.1; done".into(),
+            "the time limit of 4 s (--timeout) ended the run; the kernel was starting",
+        ),
+    ] {
+        let (setup, output) = boot(&machine, &["--timeout", "4", "--quiet"]);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(3), "{machine}: {message}");
+        let verdict = message.lines().last().expect("a verdict");
+        assert!(
+            verdict.starts_with("runner: ") && verdict.contains(cause),
+            "{machine}: {message}"
+        );
+        assert!(message.contains("console lines"), "{machine}: {message}");
+        let json = fs::read(setup.path("report/linux.json")).expect("written");
+        let json: Value = serde_json::from_slice(&json).expect("JSON");
+        assert_eq!(json["success"], false, "{machine}");
+    }
+}
+
+#[test]
+fn a_user_space_of_the_users_own_is_judged_by_kernel_and_host() {
+    let own = "record 'boot version=1'
+say '[    0.0] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP'
+say '[    0.1] SEV: SNP running at VMPL2.'
+record 'poweroff vmpl=2'; snapshot 4294967295 1 2 3; record 'exit code=0'; exit 1";
+    let (_setup, output) = boot(own, &["--own-initrd"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let (_setup, output) = boot(own, &[]);
+    assert_eq!(output.status.code(), Some(1), "it is not ours");
+    let (_setup, output) = boot(&own.replace("VMPL2.", "VMPL0."), &["--own-initrd"]);
+    assert_eq!(output.status.code(), Some(1));
+}
+
+#[test]
+fn bad_input_gets_one_line_and_starts_nothing() {
+    let setup = Setup::new("touch started");
+    setup.write("odd", &[1; 513]);
+    for (options, part) in [
+        (&["--vcpus", "9"][..], "9 is not in 1..=8"),
+        (&["--devices", "floppy"], "invalid value 'floppy'"),
+        (&["--disk", "disk", "--nvme-disk", "odd"], "not a multiple"),
+        (&["--disk", "disk", "--fetched", "no"], "check the path"),
+        (&[], "pass one with --disk"),
+    ] {
+        let output = setup.command("linux", options);
+        let message = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{options:?}: {message}");
+        assert!(message.contains(part), "{options:?}: {message}");
+        assert_eq!(message.trim_end().lines().count(), 1, "{message}");
+    }
+    assert!(!setup.path("started").exists());
+}
