@@ -84,8 +84,12 @@ impl Vcpu {
             intercept::NMI | intercept::CPUID | intercept::MSR | intercept::SHUTDOWN;
         control.intercept_virtualization = intercept::VIRTUALIZATION;
         if !pass_through {
-            control.intercept_instructions |=
-                intercept::HLT | intercept::IOIO | intercept::RDPMC | intercept::INVD;
+            control.intercept_instructions |= intercept::IOIO | intercept::RDPMC | intercept::INVD;
+            // HLT is an automatic exit (APM volume 2, table 15-36): the guest never sees a #VC for it.
+            // Of a guest it really waits here; VMPL0 has no use for it.
+            if vmpl == Vmpl::Vmpl0 {
+                control.intercept_instructions |= intercept::HLT;
+            }
             control.intercept_virtualization |= intercept::CACHE_AND_WAIT;
         }
         control.io_map = maps.io_address();

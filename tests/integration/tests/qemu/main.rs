@@ -7,6 +7,7 @@
 
 mod bench;
 mod self_check;
+mod smp;
 
 use bench::{Bench, Outcome};
 
