@@ -158,9 +158,9 @@ mod tests {
         assert!(list.contains(&(0xa_0000, 0x10_0000, E820_RESERVED)));
         assert!(!list.iter().any(|entry| entry.0 == 0xb000_0000));
         // As many entries as a map may have.
-        let many: Vec<_> = [(0x400, 0x1000_0, 0)]
+        let many: Vec<_> = [(0x400, 0x1_0000, 0)]
             .into_iter()
-            .chain((0..31).map(|index| (0x2000_0 + index * 0x10, 8, 0)))
+            .chain((0..31).map(|index| (0x2_0000 + index * 0x10, 8, 0)))
             .collect();
         let (plan, list) = entries(&MemoryMap::parse(&page(&many), 1 << 51).unwrap());
         check(&plan, &list);

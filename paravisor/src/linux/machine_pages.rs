@@ -46,7 +46,7 @@ mod tests {
         let (map, pages) = (map(), RefCell::new(vec![0_u8; 0x7000]));
         let plan = BootPlan::new(&linux_boot_block(), &map, 1 << 20).unwrap();
         let put = |gpa: u64, bytes: &[u8]| {
-            let offset = (gpa - ZERO_PAGE) as usize;
+            let offset = usize::try_from(gpa - ZERO_PAGE).unwrap();
             pages.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
             Ok(())
         };
@@ -61,7 +61,7 @@ mod tests {
         assert_eq!(pages[last + 16..last + 20], 2_u32.to_le_bytes());
         let behind = 0x2d0 + 12 * 20;
         assert!(pages[behind..0x1000].iter().all(|byte| *byte == 0));
-        let madt = (ACPI_MADT - ZERO_PAGE) as usize;
+        let madt = usize::try_from(ACPI_MADT - ZERO_PAGE).unwrap();
         assert_eq!(&pages[madt..madt + 4], b"APIC");
     }
 }

@@ -122,7 +122,8 @@ mod tests {
             let mut kinds = Vec::new();
             while let [kind, bytes, rest @ ..] = entries {
                 if *kind == 0 {
-                    assert_eq!(rest[..3], [kinds.len() as u8, kinds.len() as u8, 1]);
+                    let id = u8::try_from(kinds.len()).unwrap();
+                    assert_eq!(rest[..3], [id, id, 1]);
                 }
                 kinds.push(*kind);
                 entries = &entries[usize::from(*bytes)..];

@@ -195,7 +195,7 @@ mod tests {
 
     /// The table at an address, its checksum verified.
     fn table(area: &[u8], gpa: u64) -> &[u8] {
-        let start = (gpa - layout::ACPI_TABLES) as usize;
+        let start = usize::try_from(gpa - layout::ACPI_TABLES).expect("below 8 KiB");
         let length = u32_at(area, start + 4);
         let table = &area[start..start + length];
         assert!(table.starts_with(b"FACS") || sum(table) == 0, "{table:x?}");

@@ -28,7 +28,7 @@ pub fn small_kernel(protected: usize) -> Vec<u8> {
     put(0x238, &2047_u32.to_le_bytes());
     put(0x258, &0x100_0000_u64.to_le_bytes());
     put(0x260, &(48_u32 << 20).to_le_bytes());
-    file.extend((0..protected.next_multiple_of(16)).map(|index| (index % 251) as u8));
+    file.extend((0..251_u8).cycle().take(protected.next_multiple_of(16)));
     file
 }
 
