@@ -78,23 +78,33 @@ impl Bench {
 
     /// The image with these options of the builder.
     pub fn packed(options: &[&str]) -> Self {
-        let bench = Self {
-            folder: TempDir::new().expect("a temporary folder"),
-            built: built(),
-        };
-        let images = bench.built.join("x86_64-unknown-none/release");
-        let mut command = Command::new(bench.built.join("release/igvm-builder"));
-        command.arg("--paravisor").arg(images.join("paravisor"));
-        command.arg("--payload").arg(images.join("test-guest"));
-        command.arg("--output").arg(bench.path("image.igvm"));
-        if !options.contains(&"--window") {
-            command.args(["--window", "64MiB"]);
-        }
-        let output = command.args(options).output().expect("the builder starts");
-        assert!(output.status.success(), "{}", text_of(&output));
-        bench.write_disk(&disk());
-        bench
+        let built = built();
+        let guest = built.join("x86_64-unknown-none/release/test-guest");
+        Self::pack(built, &guest, options.iter().map(OsStr::new))
     }
+
+    /// Debian's kernel of this series with the project's initrd and further words of command line.
+    pub fn linux(series: &str, words: &str) -> Self {
+        let built = built();
+        let initrd = built.join("linux").join(series).join("initrd");
+        let bench = Self::new_empty();
+        let output = Command::new(built.join("release/runner"))
+            .arg("initrd")
+            .arg("--init")
+            .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init"))
+            .arg("--busybox")
+            .arg(built.join("linux/busybox"))
+            .arg("--modules")
+            .arg(built.join("linux").join(series).join("modules"))
+            .arg("--output")
+            .arg(&initrd)
+            .output()
+            .expect("the runner starts");
+        drop(bench);
+        assert!(output.status.success(), "{}", text_of(&output));
+        Self::linux_pack(built, series, words, &initrd)
+    }
+
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
