@@ -49,7 +49,7 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
 }
 
 /// Finds the place of the paravisor's window in `ram`, by its own rules, and checks that what the guest
-/// needs to start fits beside it.
+/// needs to start has room beside it.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
@@ -63,9 +63,9 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
         .collect();
     let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
     let needs = block.payload_needs();
-    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placement| {
-        placement.check_payload(&ram, &needs)?;
-        Ok(placement.window.start..placement.window.end)
+    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placed| {
+        placed.check_payload(&ram, &needs)?;
+        Ok(placed.window.start..placed.window.end)
     });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
