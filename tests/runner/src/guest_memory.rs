@@ -99,7 +99,10 @@ mod tests {
     #[test]
     fn guest_ram_continues_at_four_gib() {
         let small = plan(512 * MIB).expect("a usual size");
-        assert_eq!(ram(&small).as_slice(), std::slice::from_ref(&(0..512 * MIB)));
+        assert_eq!(
+            ram(&small).as_slice(),
+            std::slice::from_ref(&(0..512 * MIB))
+        );
         let large = plan(2048 * MIB).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
         assert_eq!(ram(&large), [0..1920 * MIB, high]);

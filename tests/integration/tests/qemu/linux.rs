@@ -60,7 +60,10 @@ mod machines {
     fn one_vcpu_and_large_rmp_entries() {
         let outcome = Bench::linux(USUAL, "").linux_run(&[]);
         assert_success(&outcome, 1);
-        assert!(outcome.counter("convert.shared.2m") >= 32, "the kernel's own swiotlb");
+        assert!(
+            outcome.counter("convert.shared.2m") >= 32,
+            "the kernel's own swiotlb"
+        );
     }
 
     #[test]
