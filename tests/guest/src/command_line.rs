@@ -2,7 +2,8 @@
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
 //! `mode=all|disk|selftest` chooses what runs, `protocol=NUMBER` under which number the service is
-//! looked for (hexadecimal with `0x`, else decimal).
+//! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
+//! others are used where they are found.
 
 use protocol::DEFAULT_PROTOCOL_NUMBER;
 
@@ -48,6 +49,37 @@ impl Mode {
     }
 }
 
+/// Devices that must be there; the disks always must.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Devices {
+    /// A virtio network device.
+    pub net: bool,
+    /// An NVMe controller.
+    pub nvme: bool,
+}
+
+impl Devices {
+    /// Reads `devices=LIST`; the last one given counts. `None` for a device it does not know.
+    fn parse(line: &[u8]) -> Option<Self> {
+        let mut devices = Self::default();
+        for word in line.split(u8::is_ascii_whitespace) {
+            let Some(list) = word.strip_prefix(b"devices=") else {
+                continue;
+            };
+            devices = Self::default();
+            for name in list.split(|byte| *byte == b',') {
+                match name {
+                    b"blk" => {}
+                    b"net" => devices.net = true,
+                    b"nvme" => devices.nvme = true,
+                    _ => return None,
+                }
+            }
+        }
+        Some(devices)
+    }
+}
+
 /// Everything the line says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CommandLine {
@@ -55,6 +87,8 @@ pub struct CommandLine {
     pub mode: Mode,
     /// Where to look for the service.
     pub protocol: u32,
+    /// What must be there.
+    pub devices: Devices,
 }
 
 impl CommandLine {
@@ -64,6 +98,7 @@ impl CommandLine {
         Some(Self {
             mode: Mode::parse(line)?,
             protocol: protocol_number(line)?,
+            devices: Devices::parse(line)?,
         })
     }
 }
@@ -86,7 +121,7 @@ fn protocol_number(line: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEFAULT_PROTOCOL_NUMBER, Mode, protocol_number};
+    use super::{DEFAULT_PROTOCOL_NUMBER, Devices, Mode, protocol_number};
 
     #[test]
     fn the_mode_is_one_of_three_words() {
@@ -97,6 +132,19 @@ mod tests {
         let self_test = Mode::parse(b"mode=disk mode=selftest").expect("known mode");
         assert!(self_test.self_test && !self_test.disk);
         assert_eq!(Mode::parse(b"mode=none"), None);
+    }
+
+    #[test]
+    fn devices_are_known_by_name() {
+        assert_eq!(Devices::parse(b"mode=all"), Some(Devices::default()));
+        let parsed = Devices::parse(b"devices=blk devices=nvme,blk,net");
+        let all = Devices {
+            net: true,
+            nvme: true,
+        };
+        assert_eq!(parsed, Some(all));
+        assert_eq!(Devices::parse(b"devices=net,x"), None);
+        assert_eq!(Devices::parse(b"devices="), None);
     }
 
     #[test]

@@ -7,47 +7,35 @@ use guest_shim::virtio::GlobalPool;
 use protocol::Call;
 use test_guest::copy::Copy;
 use test_guest::ghcb_channel::ExitError;
-use test_guest::pci_configuration::PortConfiguration;
 use test_guest::port;
 use test_guest::record::{Phase, Record};
 use test_guest::request_plan::{MAX_DEPTH, MAX_REQUEST_BYTES, SECTOR_BYTES};
 use test_guest::stop::Stop;
 use test_guest::transfer::{Disk, run_pass};
-use test_guest::virtio_pci::VirtioPci;
-use virtio_drivers::transport::DeviceType;
-use virtio_drivers::transport::pci::bus::PciRoot;
-use virtio_drivers::transport::pci::virtio_device_type;
 
+use crate::devices;
 use crate::machine::block::{BlockDisk, Way};
-use crate::machine::calling::{GuestPool, LARGE, SMALL, SMALL_BYTES};
+use crate::machine::calling::{
+    BLOCKS, FRAMES, GuestPool, LARGE, ReservationSlot, SMALL, SMALL_BYTES,
+};
 use crate::machine::ending::fail;
 use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::Buffers;
 use crate::machine::pass_watch::{PassWatch, emit, sample_pool};
 
-/// PCI bus the disks are on.
-const BUS: u8 = 0;
 /// Small buffers in use with a full queue: header, status and descriptor list of each request, and
 /// a few more while a request turns from read to write.
-const SMALL_EXTENTS: usize = 4 * MAX_DEPTH;
+pub const SMALL_EXTENTS: usize = 4 * MAX_DEPTH;
 
 /// Runs the job; ends the VM when a step fails.
 pub fn run(ghcb: RegisteredGhcb, buffers: Buffers) {
-    let [mut first, mut second] = open_disks(ghcb, buffers);
-    let total = first.bytes();
-    if total == 0 || second.bytes() < total {
-        fail(
-            Stop::Disk,
-            format_args!("disk 1 has {total} bytes, disk 2 {}", second.bytes()),
-        );
-    }
-    console_line(format_args!(
-        "guest: disk 1 has {} sectors",
-        total / SECTOR_BYTES
-    ));
-
+    let [mut first, mut second] = devices::open_disks(ghcb, buffers);
+    let total = disk_bytes(&first, &second);
     let expected = pass(&mut first, buffers, Phase::Read1, total);
-    reserve();
+    reserve(&[
+        (&LARGE, MAX_DEPTH, MAX_REQUEST_BYTES, 1),
+        (&SMALL, SMALL_EXTENTS, SMALL_BYTES as u64, 1),
+    ]);
     let calls = GuestPool::pool().statistics().total_calls();
     mark(ghcb, port::MARK_STEADY_BEGIN);
     let again = pass(&mut first, buffers, Phase::Read2, total);
@@ -60,51 +48,12 @@ pub fn run(ghcb: RegisteredGhcb, buffers: Buffers) {
         );
     }
 
-    let mut copy = Copy::new(first.going(Way::Read), second.going(Way::Write));
-    let written = pass(&mut copy, buffers, Phase::Write, total);
-    if let Err(error) = second.flush() {
-        fail(Stop::Disk, format_args!("flush: {error:?}"));
-    }
-    let verified = pass(second.going(Way::Read), buffers, Phase::Verify, total);
-    if [again, written, verified] != [expected; 3] {
-        fail(
-            Stop::Digest,
-            format_args!("the digests of the passes differ"),
-        );
-    }
+    copy(&mut first, &mut second, buffers, total, &[expected, again]);
     // The devices are reset when they go: from then on nobody uses the memory.
     drop((first, second));
     give_back();
     mark(ghcb, port::MARK_GIVEN_BACK);
     report_counters();
-}
-
-/// The first two block devices on the bus.
-fn open_disks(ghcb: RegisteredGhcb, buffers: Buffers) -> [BlockDisk; 2] {
-    let access = PortConfiguration::new(ghcb.channel());
-    let mut root = PciRoot::new(access);
-    let mut disks = [None, None];
-    let mut slots = disks.iter_mut();
-    let found = PciRoot::new(access);
-    for (function, information) in found.enumerate_bus(BUS) {
-        if virtio_device_type(&information) != Some(DeviceType::Block) {
-            continue;
-        }
-        let Some(slot) = slots.next() else { break };
-        let channel = ghcb.channel();
-        let transport = VirtioPci::new(channel, &mut root, &access, function, DeviceType::Block)
-            .unwrap_or_else(|error| fail(Stop::Disk, format_args!("{function}: {error:?}")));
-        let disk = BlockDisk::new(transport, buffers)
-            .unwrap_or_else(|error| fail(Stop::Disk, format_args!("{function}: {error:?}")));
-        *slot = Some(disk);
-    }
-    match disks {
-        [Some(first), Some(second)] => [first, second],
-        _ => fail(
-            Stop::Disk,
-            format_args!("two virtio-blk-pci devices are needed on bus {BUS}"),
-        ),
-    }
 }
 
 /// One pass over a disk; its digest.
@@ -119,29 +68,66 @@ where
     watch.digest()
 }
 
-/// Sets aside what a full queue needs: from here on no mapping can fail, and none makes a call.
-fn reserve() {
-    let pool = GuestPool::pool();
-    let large = usize::try_from(MAX_REQUEST_BYTES).unwrap_or(usize::MAX);
-    let reserved = pool
-        .reserve(MAX_DEPTH, large, 1)
-        .and_then(|large| Ok((large, pool.reserve(SMALL_EXTENTS, SMALL_BYTES, 1)?)));
-    match reserved {
-        // SAFETY: The slots are empty, and no request is in flight that could look into them.
-        Ok((large, small)) => unsafe {
-            LARGE.put(large);
-            SMALL.put(small);
-        },
-        Err(cause) => fail(Stop::Memory, format_args!("reserve: {cause:?}")),
+/// The disks' sizes, which must fit each other.
+pub fn disk_bytes(first: &BlockDisk, second: &BlockDisk) -> u64 {
+    let total = first.bytes();
+    if total == 0 || second.bytes() < total {
+        fail(
+            Stop::Disk,
+            format_args!("disk 1 has {total} bytes, disk 2 {}", second.bytes()),
+        );
+    }
+    console_line(format_args!(
+        "guest: disk 1 has {} sectors",
+        total / SECTOR_BYTES
+    ));
+    total
+}
+
+/// Copies disk 1 to disk 2 and reads that back; all digests have to equal those of the reads before.
+pub fn copy(
+    first: &mut BlockDisk,
+    second: &mut BlockDisk,
+    buffers: Buffers,
+    total: u64,
+    before: &[[u8; 32]],
+) {
+    let mut copy = Copy::new(first.going(Way::Read), second.going(Way::Write));
+    let written = pass(&mut copy, buffers, Phase::Write, total);
+    if let Err(error) = second.flush() {
+        fail(Stop::Disk, format_args!("flush: {error:?}"));
+    }
+    let verified = pass(second.going(Way::Read), buffers, Phase::Verify, total);
+    if before.iter().chain([&written]).any(|one| *one != verified) {
+        fail(
+            Stop::Digest,
+            format_args!("the digests of the passes differ"),
+        );
+    }
+}
+
+/// A reservation to make: where it is put, extents, bytes of each, alignment.
+pub type Wish = (&'static ReservationSlot, usize, u64, u64);
+
+/// Sets aside what full queues need: from here on no mapping can fail, and none makes a call. No
+/// other vCPU uses a driver.
+pub fn reserve(wishes: &[Wish]) {
+    for (slot, count, bytes, align) in wishes {
+        let bytes = usize::try_from(*bytes).unwrap_or(usize::MAX);
+        match GuestPool::pool().reserve(*count, bytes, *align) {
+            // SAFETY: The slot is empty, and no request is in flight that could look into it.
+            Ok(reservation) => unsafe { slot.put(reservation) },
+            Err(cause) => fail(Stop::Memory, format_args!("reserve: {cause:?}")),
+        }
     }
     sample_pool();
 }
 
-/// Gives every chunk back that nothing is left in; the GHCB's chunk stays.
-fn give_back() {
+/// Gives every chunk back that nothing is left in; the GHCB's chunk stays. No other vCPU uses a driver.
+pub fn give_back() {
     let pool = GuestPool::pool();
     // SAFETY: The drivers are gone, so nobody looks into the slots.
-    let reservations = unsafe { [LARGE.take(), SMALL.take()] };
+    let reservations = unsafe { [&LARGE, &SMALL, &FRAMES, &BLOCKS].map(|slot| slot.take()) };
     for reservation in reservations.into_iter().flatten() {
         if pool.cancel_reservation(reservation).is_err() {
             fail(
@@ -166,7 +152,7 @@ fn give_back() {
 }
 
 /// Makes the host take a snapshot of its counters.
-fn mark(ghcb: RegisteredGhcb, number: u32) {
+pub fn mark(ghcb: RegisteredGhcb, number: u32) {
     let written: Result<(), ExitError> = ghcb.channel().port_write(port::MARKER, 4, number);
     if let Err(error) = written {
         fail(Stop::Ghcb, format_args!("marker {number}: {error:?}"));
@@ -174,7 +160,7 @@ fn mark(ghcb: RegisteredGhcb, number: u32) {
 }
 
 /// The calls made and the shim's counters.
-fn report_counters() {
+pub fn report_counters() {
     let statistics = GuestPool::pool().statistics();
     for call in Call::ALL {
         let count = statistics.calls_of(call);

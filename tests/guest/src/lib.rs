@@ -13,24 +13,31 @@
 //! * [`ghcb_channel`]: exits to the host; on top of it [`console`], [`port`],
 //!   [`pci_configuration`] and [`virtio_pci`], by explicit calls instead of a #VC emulator
 //! * [`request_plan`], [`transfer`], [`copy`]: many disk requests in flight, seen in order
+//! * [`nvme`], [`http`], [`fetch`]: the drivers and protocols of the other devices
+//! * [`ap_state`], [`schedule`]: further vCPUs, and what each of them drives
 //! * [`record`]: the machine-readable lines on the console
 //! * [`stop`]: how a run ends
 
 #![cfg_attr(not(test), no_std)]
 
 pub mod acceptance;
+pub mod ap_state;
 pub mod arena;
 pub mod boot_facts;
 pub mod command_line;
 pub mod console;
 pub mod copy;
+pub mod fetch;
 pub mod ghcb_channel;
+pub mod http;
+pub mod nvme;
 pub mod page_state;
 pub mod page_table;
 pub mod pci_configuration;
 pub mod port;
 pub mod record;
 pub mod request_plan;
+pub mod schedule;
 pub mod self_test;
 pub mod stop;
 pub mod transfer;

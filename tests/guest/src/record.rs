@@ -17,6 +17,14 @@ pub enum Phase {
     Write,
     /// Read of disk 2.
     Verify,
+    /// First read of the NVMe namespace, in the burst.
+    Nvme1,
+    /// Second one, in the steady state.
+    Nvme2,
+    /// First fetch of the file over the network, in the burst.
+    Net1,
+    /// Second one, in the steady state.
+    Net2,
 }
 
 impl Phase {
@@ -28,6 +36,10 @@ impl Phase {
             Self::Read2 => "read2",
             Self::Write => "write",
             Self::Verify => "verify",
+            Self::Nvme1 => "nvme1",
+            Self::Nvme2 => "nvme2",
+            Self::Net1 => "net1",
+            Self::Net2 => "net2",
         }
     }
 }
@@ -70,6 +82,43 @@ pub enum Record<'a> {
         phase: Phase,
         /// The digest.
         sha256: &'a [u8; 32],
+    },
+    /// How many vCPUs run.
+    Cpus {
+        /// The boot vCPU included.
+        count: u64,
+    },
+    /// A device was busy while others were.
+    Busy {
+        /// The pass.
+        phase: Phase,
+        /// The vCPU that drove it.
+        cpu: u64,
+        /// Time stamp at the beginning.
+        from: u64,
+        /// Time stamp behind the last round.
+        to: u64,
+        /// Rounds.
+        rounds: u64,
+        /// Bytes of each round.
+        bytes: u64,
+    },
+    /// What a vCPU did in the burst.
+    Burst {
+        /// The vCPU.
+        cpu: u64,
+        /// Rounds of filling and draining.
+        rounds: u64,
+        /// Mappings made and found intact.
+        maps: u64,
+        /// Mappings refused for want of memory.
+        refused: u64,
+        /// GROW calls.
+        grows: u64,
+        /// RELEASE calls.
+        releases: u64,
+        /// Bytes given back.
+        released: u64,
     },
     /// SVSM calls the guest made.
     SvsmCalls {
@@ -129,6 +178,32 @@ impl fmt::Display for Record<'_> {
                 write!(f, "@digest phase={} sha256=", phase.name())?;
                 sha256.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
+            Self::Cpus { count } => write!(f, "@cpus count={count}"),
+            Self::Busy {
+                phase,
+                cpu,
+                from,
+                to,
+                rounds,
+                bytes,
+            } => write!(
+                f,
+                "@busy phase={} cpu={cpu} from={from} to={to} rounds={rounds} bytes={bytes}",
+                phase.name()
+            ),
+            Self::Burst {
+                cpu,
+                rounds,
+                maps,
+                refused,
+                grows,
+                releases,
+                released,
+            } => write!(
+                f,
+                "@burst cpu={cpu} rounds={rounds} maps={maps} refused={refused} grows={grows} \
+                 releases={releases} released={released}"
+            ),
             Self::SvsmCalls { name, count } => write!(f, "@svsm name={name} count={count}"),
             Self::Shim { name, value } => write!(f, "@shim name={name} value={value}"),
             Self::SelfTest {
@@ -179,6 +254,32 @@ mod tests {
             case.to_string(),
             "@selftest name=zero expected=0x80000005 got=0x0 ok=0"
         );
+        let busy = Record::Busy {
+            phase: Phase::Net1,
+            cpu: 1,
+            from: 5,
+            to: 9,
+            rounds: 2,
+            bytes: 70,
+        };
+        assert_eq!(
+            busy.to_string(),
+            "@busy phase=net1 cpu=1 from=5 to=9 rounds=2 bytes=70"
+        );
+        let burst = Record::Burst {
+            cpu: 1,
+            rounds: 2,
+            maps: 3,
+            refused: 4,
+            grows: 5,
+            releases: 6,
+            released: 7,
+        };
+        assert_eq!(
+            burst.to_string(),
+            "@burst cpu=1 rounds=2 maps=3 refused=4 grows=5 releases=6 released=7"
+        );
+        assert_eq!(Record::Cpus { count: 2 }.to_string(), "@cpus count=2");
         assert_eq!(Record::Done { ok: true }.to_string(), "@done ok=1");
     }
 }

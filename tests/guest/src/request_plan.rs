@@ -37,6 +37,7 @@ pub struct Request {
 pub struct RequestPlan {
     next: u64,
     end: u64,
+    largest: u64,
     step: usize,
 }
 
@@ -44,9 +45,17 @@ impl RequestPlan {
     /// A pass over `bytes` bytes.
     #[must_use]
     pub const fn new(bytes: u64) -> Self {
+        Self::limited(bytes, MAX_REQUEST_BYTES)
+    }
+
+    /// The same for a device that takes at most `largest` bytes at once, a multiple of its blocks
+    /// and not 0.
+    #[must_use]
+    pub const fn limited(bytes: u64, largest: u64) -> Self {
         Self {
             next: 0,
             end: bytes,
+            largest,
             step: 0,
         }
     }
@@ -60,7 +69,7 @@ impl Iterator for RequestPlan {
         let wish = SIZES_KIB.get(self.step % SIZES_KIB.len())? << 10;
         let request = Request {
             offset: self.next,
-            bytes: wish.min(left),
+            bytes: wish.min(self.largest).min(left),
         };
         self.step += 1;
         self.next += request.bytes;
@@ -94,6 +103,13 @@ mod tests {
             }
             assert_eq!(next, bytes);
         }
+    }
+
+    #[test]
+    fn a_device_with_a_limit_gets_no_longer_request_and_still_every_byte() {
+        let plan = || RequestPlan::limited(64 << 20, 512 << 10);
+        assert_eq!(plan().map(|request| request.bytes).sum::<u64>(), 64 << 20);
+        assert_eq!(plan().map(|request| request.bytes).max(), Some(512 << 10));
     }
 
     #[test]

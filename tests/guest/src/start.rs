@@ -16,17 +16,20 @@ use test_guest::boot_facts::BootFacts;
 use test_guest::command_line::CommandLine;
 use test_guest::page_table::{Access, MapError, PageTables};
 use test_guest::record::Record;
+use test_guest::schedule::MAX_CPUS;
 use test_guest::self_test::{Facts, lost_cases};
 use test_guest::stop::Stop;
 
+use crate::devices::Others;
 use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
+use crate::machine::cpu;
 use crate::machine::ending::{fail, terminate};
 use crate::machine::exceptions;
 use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
-use crate::machine::processor;
-use crate::{disk_job, probe};
+use crate::machine::{processor, team};
+use crate::{disk_job, many_job, probe};
 
 /// The start page tables map this much.
 const START_MAPPED: u64 = 4 << 30;
@@ -39,18 +42,23 @@ struct Plan {
     early: Range,
     /// The disk buffers.
     buffers: Range,
+    /// What further devices and vCPUs need.
+    more: Range,
 }
 
 /// Entered once, by the first instructions.
 pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
+    cpu::install_boot();
     exceptions::install();
     let (facts, line) = boot_facts(handover).unwrap_or_else(|| terminate(Stop::Handover));
-    let CommandLine { mode, protocol } = line;
+    let CommandLine {
+        mode,
+        protocol,
+        devices,
+    } = line;
     // SAFETY: The calling area lies in the hand-over area, which is private and nobody's object.
-    let new_svsm = || unsafe { Svsm::new(facts.calling_area) };
-    let (Some(svsm), Some(shims)) = (new_svsm(), new_svsm()) else {
-        terminate(Stop::Handover)
-    };
+    let svsm = unsafe { Svsm::new(facts.calling_area) };
+    let svsm = svsm.unwrap_or_else(|| terminate(Stop::Handover));
     let window = find_window(&svsm, protocol).unwrap_or_else(|| terminate(Stop::Attach));
     let plan = plan_memory(&facts, window).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
@@ -62,7 +70,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     let early = mode
         .self_test
         .then(|| probe::before_attach(&svsm, &test, private));
-    let ghcb = attach(shims, protocol, window, &mut arena);
+    let ghcb = attach(svsm, protocol, window, &mut arena);
     let attachment = greet(boot_tsc, &facts);
     (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
     test.granted_bytes = granted_bytes();
@@ -80,12 +88,24 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
             fail(stop, format_args!("the buffers were not accepted"));
         }
-        let mut arena = Arena::new(plan.buffers);
+        let mut own = Arena::new(plan.buffers);
         // SAFETY: The range is usable RAM, accepted, mapped by our tables, and in nobody's hands.
-        let memory = unsafe { memory::leak_bytes(&mut arena, Buffers::BYTES) };
-        match memory.and_then(Buffers::new) {
-            Some(buffers) => disk_job::run(ghcb, buffers),
-            None => fail(Stop::Memory, format_args!("no memory for the buffers")),
+        let memory = unsafe { memory::leak_bytes(&mut own, Buffers::BYTES) };
+        let Some(buffers) = memory.and_then(Buffers::new) else {
+            fail(Stop::Memory, format_args!("no memory for the buffers"))
+        };
+        let cpus = team::start(svsm, &mut arena);
+        let others = Others::find(ghcb, devices);
+        if cpus == 1 && others.is_empty() {
+            disk_job::run(ghcb, buffers);
+        } else {
+            if let Err(stop) = accept_ram(&svsm, &facts, plan.more) {
+                fail(stop, format_args!("the buffers were not accepted"));
+            }
+            let mut more = Arena::new(plan.more);
+            // SAFETY: As above.
+            let memory = |bytes| unsafe { memory::leak_bytes(&mut more, bytes) };
+            many_job::run(ghcb, cpus, buffers, others, memory);
         }
     }
     emit(Record::Done { ok: true });
@@ -132,11 +152,15 @@ fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
     let tables = (top.div_ceil(1 << 30) + SPARE_TABLES) * PAGE_SIZE;
     let metadata = pool_metadata(window);
     // Two large pages for the self-test: one used, one lost to its alignment.
-    let early = tables + metadata + 3 * LARGE_PAGE_SIZE;
+    let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
     let mut arena = Arena::new(facts.largest_free(START_MAPPED));
     Some(Plan {
         early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         buffers: arena.take(Buffers::BYTES, LARGE_PAGE_SIZE)?,
+        more: arena.take(
+            many_job::MEMORY_BYTES.next_multiple_of(LARGE_PAGE_SIZE),
+            LARGE_PAGE_SIZE,
+        )?,
     })
 }
 
@@ -214,7 +238,7 @@ fn self_test_facts(
 
 /// Bytes of the shim's private metadata.
 fn pool_metadata(window: Range) -> u64 {
-    metadata_bytes(window.bytes(), 1) as u64
+    metadata_bytes(window.bytes(), MAX_CPUS) as u64
 }
 
 /// Attaches the shim and puts the GHCB into the first chunk it is granted.
@@ -228,6 +252,7 @@ fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> Regist
     let kernel = unsafe { Kernel::new(svsm, window) };
     let config = Config {
         protocol,
+        cpus: MAX_CPUS,
         ..Config::default()
     };
     let Ok(pool) = Pool::attach(kernel, metadata, config) else {

@@ -34,6 +34,16 @@ pub enum Stop {
     Exception = 11,
     /// A broken assumption in the guest's code.
     Panic = 12,
+    /// A further vCPU was refused or did not come up.
+    Vcpu = 13,
+    /// A device that the command line asks for is missing.
+    Device = 14,
+    /// No network device that works, or the file did not come.
+    Network = 15,
+    /// The NVMe controller failed.
+    Nvme = 16,
+    /// A mapping of the burst failed, or came back with other bytes.
+    Burst = 17,
 }
 
 impl Stop {

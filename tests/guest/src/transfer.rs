@@ -7,7 +7,7 @@
 
 use core::fmt;
 
-use crate::request_plan::{MAX_DEPTH, Request, RequestPlan};
+use crate::request_plan::{MAX_DEPTH, MAX_REQUEST_BYTES, Request, RequestPlan};
 
 /// Names a request the device has not finished yet.
 pub type Token = u16;
@@ -16,6 +16,10 @@ pub type Token = u16;
 pub trait Disk {
     /// Why a request failed.
     type Error: fmt::Debug;
+    /// Longest request the device takes, a multiple of its blocks, at most [`MAX_REQUEST_BYTES`].
+    fn largest_request(&self) -> u64 {
+        MAX_REQUEST_BYTES
+    }
     /// Starts a request on a free slot.
     ///
     /// # Errors
@@ -35,6 +39,10 @@ pub trait Disk {
 
 impl<D: Disk> Disk for &mut D {
     type Error = D::Error;
+
+    fn largest_request(&self) -> u64 {
+        (**self).largest_request()
+    }
 
     fn start(&mut self, slot: usize, request: Request) -> Result<Token, Self::Error> {
         (**self).start(slot, request)
@@ -75,6 +83,73 @@ enum SlotState {
     Done(Request),
 }
 
+/// A pass under way: it is moved on step by step, so that several of them share a processor.
+#[derive(Debug, Clone)]
+pub struct Pass {
+    plan: RequestPlan,
+    waiting: Option<Request>,
+    slots: [SlotState; MAX_DEPTH],
+    head: usize,
+    in_ring: usize,
+    done: u64,
+    bytes: u64,
+}
+
+impl Pass {
+    /// A pass over the first `bytes` bytes of a disk whose requests have at most `largest` bytes.
+    #[must_use]
+    pub fn new(bytes: u64, largest: u64) -> Self {
+        let mut plan = RequestPlan::limited(bytes, largest);
+        Self {
+            waiting: plan.next(),
+            plan,
+            slots: [SlotState::Free; MAX_DEPTH],
+            head: 0,
+            in_ring: 0,
+            done: 0,
+            bytes,
+        }
+    }
+
+    /// Starts what may be started, ends what the device has finished, and hands on what is next in
+    /// order, one request at most.
+    /// Never waits. True once every byte was handed on.
+    ///
+    /// # Errors
+    /// [`PassError`]; requests may be in flight then, so the device has to be reset.
+    pub fn step<D: Disk>(
+        &mut self,
+        disk: &mut D,
+        observer: &mut impl PassObserver,
+    ) -> Result<bool, PassError<D::Error>> {
+        let depth = observer.depth(self.done).clamp(1, MAX_DEPTH);
+        while self.in_ring < depth
+            && let Some(request) = self.waiting
+        {
+            let token = disk.start(self.head, request).map_err(PassError::Disk)?;
+            put(
+                &mut self.slots,
+                self.head,
+                SlotState::InFlight(token, request),
+            );
+            self.head = (self.head + 1) % MAX_DEPTH;
+            self.in_ring += 1;
+            self.waiting = self.plan.next();
+        }
+        collect(disk, &mut self.slots)?;
+        // One at a time: who watches may take long over it, and others are to have their turn.
+        let tail = (self.head + MAX_DEPTH - self.in_ring) % MAX_DEPTH;
+        if let Some(&SlotState::Done(request)) = self.slots.get(tail) {
+            observer.consume(tail, request);
+            put(&mut self.slots, tail, SlotState::Free);
+            self.in_ring -= 1;
+            self.done += request.bytes;
+            observer.progress(self.done);
+        }
+        Ok(self.done >= self.bytes)
+    }
+}
+
 /// Moves `bytes` bytes between `disk` and the slots' buffers.
 ///
 /// # Errors
@@ -84,31 +159,8 @@ pub fn run_pass<D: Disk>(
     observer: &mut impl PassObserver,
     bytes: u64,
 ) -> Result<(), PassError<D::Error>> {
-    let mut plan = RequestPlan::new(bytes).peekable();
-    let mut slots = [SlotState::Free; MAX_DEPTH];
-    let (mut head, mut in_ring, mut done) = (0, 0, 0);
-    while done < bytes {
-        let depth = observer.depth(done).clamp(1, MAX_DEPTH);
-        while in_ring < depth
-            && let Some(request) = plan.next_if(|_| true)
-        {
-            let token = disk.start(head, request).map_err(PassError::Disk)?;
-            put(&mut slots, head, SlotState::InFlight(token, request));
-            head = (head + 1) % MAX_DEPTH;
-            in_ring += 1;
-        }
-        collect(disk, &mut slots)?;
-        loop {
-            let tail = (head + MAX_DEPTH - in_ring) % MAX_DEPTH;
-            let Some(&SlotState::Done(request)) = slots.get(tail) else {
-                break;
-            };
-            observer.consume(tail, request);
-            put(&mut slots, tail, SlotState::Free);
-            in_ring -= 1;
-            done += request.bytes;
-            observer.progress(done);
-        }
+    let mut pass = Pass::new(bytes, disk.largest_request());
+    while !pass.step(disk, observer)? {
         core::hint::spin_loop();
     }
     Ok(())
@@ -240,6 +292,28 @@ mod tests {
         let mut disk = Backwards::default();
         assert_eq!(run(&mut disk, 3).0, Ok(()));
         assert_eq!(disk.most, 3);
+    }
+
+    #[test]
+    fn two_passes_take_turns() {
+        let log = || Log {
+            offsets: Vec::new(),
+            done: 0,
+            depth: 4,
+        };
+        let mut parts = [(); 2].map(|()| {
+            let pass = Pass::new(BYTES, 256 << 10);
+            (pass, Backwards::default(), log(), false)
+        });
+        while parts.iter().any(|(.., done)| !done) {
+            for (pass, disk, log, done) in &mut parts {
+                *done = *done || pass.step(disk, log).expect("good device");
+            }
+        }
+        let planned: Vec<_> = RequestPlan::limited(BYTES, 256 << 10)
+            .map(|request| request.offset)
+            .collect();
+        assert!(parts.iter().all(|(_, _, log, _)| log.offsets == planned));
     }
 
     #[test]

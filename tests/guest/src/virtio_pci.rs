@@ -24,6 +24,9 @@ use crate::ghcb_channel::{GhcbChannel, GhcbPage};
 /// without it, and virtio-drivers does not know it, so this transport adds it.
 const ACCESS_PLATFORM: u64 = 1 << 33;
 
+/// Most queues of a device: a network device has two.
+const MOST_QUEUES: usize = 2;
+
 /// Offsets in the common configuration structure (4.1.4.3).
 mod common {
     pub(super) const DEVICE_FEATURE_SELECT: u64 = 0x00;
@@ -79,8 +82,8 @@ pub struct VirtioPci<P: GhcbPage> {
     common: Region,
     notify: Region,
     notify_multiplier: u64,
-    /// Doorbell of queue 0, looked up when the queue is set up: a notification is then one exit.
-    doorbell: Option<u64>,
+    /// Doorbells of the queues, looked up when a queue is set up: a notification is then one exit.
+    doorbells: [Option<u64>; MOST_QUEUES],
     configuration: Region,
     offered: u64,
 }
@@ -134,7 +137,7 @@ impl<P: GhcbPage> VirtioPci<P> {
             common,
             notify,
             notify_multiplier: u64::from(multiplier),
-            doorbell: None,
+            doorbells: [None; MOST_QUEUES],
             configuration,
             offered: 0,
         })
@@ -207,6 +210,14 @@ fn find_region<C: ConfigurationAccess>(
     })
 }
 
+/// Bytes of the accesses that a field of `bytes` bytes takes.
+const fn access_bytes(bytes: usize) -> usize {
+    match bytes {
+        2 | 4 | 8 => bytes,
+        _ => 1,
+    }
+}
+
 impl<P: GhcbPage> Transport for VirtioPci<P> {
     fn device_type(&self) -> DeviceType {
         self.device_type
@@ -237,7 +248,7 @@ impl<P: GhcbPage> Transport for VirtioPci<P> {
     }
 
     fn notify(&mut self, queue: u16) {
-        if let Some(doorbell) = self.doorbell {
+        if let Some(Some(doorbell)) = self.doorbells.get(usize::from(queue)).copied() {
             self.write_address(doorbell, &queue.to_le_bytes());
         }
     }
@@ -280,7 +291,8 @@ impl<P: GhcbPage> Transport for VirtioPci<P> {
             offset + 2 <= self.notify.bytes,
             "doorbell outside its structure"
         );
-        self.doorbell = Some(self.notify.address + offset);
+        let doorbell = self.doorbells.get_mut(usize::from(queue));
+        *doorbell.expect("no driver here has so many queues") = Some(self.notify.address + offset);
         self.write(common::QUEUE_ENABLE, &1_u16.to_le_bytes());
     }
 
@@ -306,9 +318,17 @@ impl<P: GhcbPage> Transport for VirtioPci<P> {
     fn read_config_space<T: FromBytes + IntoBytes>(&self, offset: usize) -> Result<T, Error> {
         let address = self.configuration_address(offset, size_of::<T>())?;
         let mut value = T::new_zeroed();
-        self.channel
-            .mmio_read(address, value.as_mut_bytes())
-            .map_err(|_| Error::IoError)?;
+        // A field of a size that no access has, such as an Ethernet address, is read in bytes
+        // (4.1.3.1); the caller compares generations.
+        let piece = access_bytes(size_of::<T>());
+        for (at, part) in (address..)
+            .step_by(piece)
+            .zip(value.as_mut_bytes().chunks_mut(piece))
+        {
+            self.channel
+                .mmio_read(at, part)
+                .map_err(|_| Error::IoError)?;
+        }
         Ok(value)
     }
 

@@ -4,6 +4,7 @@
 use paravisor::termination::{GUEST_REASON_SET, REASON_SET, describe};
 use serde::Serialize;
 
+use crate::device_checks::device_checks;
 use crate::expectation::Expectation;
 use crate::follow::End;
 use crate::host_record::Termination;
@@ -120,6 +121,7 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
     }
     if outcome.expectation.disk() {
         list.extend(disk(outcome));
+        list.extend(device_checks(outcome));
     }
     list
 }

@@ -21,6 +21,15 @@ pub enum GuestLine {
         /// 64 hexadecimal digits.
         sha256: String,
     },
+    /// How many vCPUs the guest uses.
+    Cpus {
+        /// Number.
+        count: u64,
+    },
+    /// When a device was busy.
+    Busy(Busy),
+    /// What a vCPU did in the burst.
+    Burst(Burst),
     /// SVSM calls of one kind so far.
     Calls {
         /// Kind.
@@ -79,6 +88,42 @@ pub struct PhaseProgress {
     pub total: u64,
 }
 
+/// A device's share of a pass in which all devices are busy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Busy {
+    /// Phase.
+    pub phase: String,
+    /// The vCPU that drove the device.
+    pub cpu: u64,
+    /// Time stamp counter at the beginning.
+    pub from: u64,
+    /// Time stamp counter behind the last round.
+    pub to: u64,
+    /// Times that everything was read.
+    pub rounds: u64,
+    /// Bytes of each round.
+    pub bytes: u64,
+}
+
+/// What a vCPU did in the burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Burst {
+    /// The vCPU.
+    pub cpu: u64,
+    /// Times that it filled its share and drained it.
+    pub rounds: u64,
+    /// Mappings that came back intact.
+    pub maps: u64,
+    /// Mappings refused for want of memory.
+    pub refused: u64,
+    /// Its calls that grew the pool.
+    pub grows: u64,
+    /// Its calls that gave memory back.
+    pub releases: u64,
+    /// Bytes it gave back.
+    pub released: u64,
+}
+
 /// One wrong call and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SelfTest {
@@ -126,6 +171,26 @@ impl GuestLine {
                 phase: phase()?,
                 sha256: digest(line.text("sha256")?)?,
             },
+            "cpus" => Self::Cpus {
+                count: line.number("count")?,
+            },
+            "busy" => Self::Busy(Busy {
+                phase: phase()?,
+                cpu: line.number("cpu")?,
+                from: line.number("from")?,
+                to: line.number("to")?,
+                rounds: line.number("rounds")?,
+                bytes: line.number("bytes")?,
+            }),
+            "burst" => Self::Burst(Burst {
+                cpu: line.number("cpu")?,
+                rounds: line.number("rounds")?,
+                maps: line.number("maps")?,
+                refused: line.number("refused")?,
+                grows: line.number("grows")?,
+                releases: line.number("releases")?,
+                released: line.number("released")?,
+            }),
             "svsm" => Self::Calls {
                 name: name()?,
                 count: line.number("count")?,
@@ -180,6 +245,9 @@ mod tests {
             "@pool tsc=7 granted=-1 used=0",
             "@digest phase=read1 sha256=abc",
             "@done ok=2",
+            "@cpus",
+            "@busy phase=nvme1 cpu=0 from=1 to=2 rounds=1",
+            "@burst cpu=0 rounds=1 maps=1 refused=0 grows=1 releases=-1 released=0",
             "@selftest name=a expected=0x1 got=0x1",
             "@unknown a=1",
         ] {

@@ -10,6 +10,7 @@
 mod chart;
 mod checks;
 mod cpio;
+mod device_checks;
 mod devices;
 mod disk;
 mod disk_image;

@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `run.json`: everything a run showed, for programs.
 
+use std::collections::BTreeMap;
+
 use serde::Serialize;
 
 use crate::checks::Check;
-use crate::guest_line::{Attach, PoolSample, SelfTest};
+use crate::devices::{Device, HostFile};
+use crate::guest_line::{Attach, Burst, Busy, PoolSample, SelfTest};
 use crate::host_record::{Conversion, Termination};
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
@@ -36,6 +39,11 @@ pub struct Report<'a> {
     bytes_bounced: Option<u64>,
     pool: PoolStory,
     pool_samples: &'a [PoolSample],
+    /// vCPUs of the machine.
+    vcpus: u32,
+    busy: &'a [Busy],
+    bursts: &'a [Burst],
+    device_files: BTreeMap<&'a str, &'a HostFile>,
     svsm_calls: &'a Counters,
     shim: &'a Counters,
     counters: Option<&'a Counters>,
@@ -60,7 +68,7 @@ struct Digests<'a> {
     disk_bytes: Option<u64>,
     host_disk: Option<&'a str>,
     host_second_disk: Option<&'a str>,
-    guest: &'a std::collections::BTreeMap<String, String>,
+    guest: &'a BTreeMap<String, String>,
 }
 
 impl<'a> Report<'a> {
@@ -95,6 +103,10 @@ impl<'a> Report<'a> {
             bytes_bounced: bytes_bounced(&transcript.shim),
             pool: PoolStory::of(transcript),
             pool_samples: &transcript.pool,
+            vcpus: outcome.vcpus,
+            busy: &transcript.busy,
+            bursts: &transcript.bursts,
+            device_files: device_files(outcome),
             svsm_calls: &transcript.calls,
             shim: &transcript.shim,
             counters: transcript.newest().map(|newest| &newest.counters),
@@ -107,6 +119,15 @@ impl<'a> Report<'a> {
             qemu_messages: &outcome.qemu_messages,
         }
     }
+}
+
+/// The files behind the devices other than virtio-blk, by device.
+fn device_files(outcome: &Outcome) -> BTreeMap<&str, &HostFile> {
+    let files = &outcome.device_files;
+    [(Device::Nvme, &files.nvme), (Device::Net, &files.fetched)]
+        .into_iter()
+        .filter_map(|(device, file)| Some((device.name(), file.as_ref()?)))
+        .collect()
 }
 
 /// Seconds from the guest's first instruction to attach.

@@ -21,6 +21,7 @@ pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
     // Writing to a string does not fail.
     let _ = write_image(&mut text, outcome)
         .and_then(|()| write_digests(&mut text, outcome))
+        .and_then(|()| write_devices(&mut text, outcome))
         .and_then(|()| write_pool(&mut text, outcome))
         .and_then(|()| write_counters(&mut text, outcome))
         .and_then(|()| write_checks(&mut text, checks));
@@ -93,6 +94,50 @@ fn write_digests(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
             "bytes bounced",
             format_args!("{bytes} ({})", mebibytes(bytes)),
         )?;
+    }
+    Ok(())
+}
+
+/// One line for each device and pass, and for each vCPU's burst; nothing on the default run.
+fn write_devices(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let transcript = &outcome.transcript;
+    if transcript.busy.is_empty() {
+        return Ok(());
+    }
+    let rate = transcript.ticks_per_second();
+    writeln!(text, "\ndevices, all of them at once")?;
+    for busy in &transcript.busy {
+        let bytes = mebibytes(busy.bytes);
+        let mut value = format!("vCPU {}, {} rounds of {bytes}", busy.cpu, busy.rounds);
+        if let Some(rate) = rate {
+            let seconds = busy.to.saturating_sub(busy.from) as f64 / rate;
+            write!(value, " in {seconds:.1} s")?;
+        }
+        let host = match busy.phase.as_str() {
+            "nvme1" | "nvme2" => outcome.device_files.nvme.as_ref(),
+            "net1" | "net2" => outcome.device_files.fetched.as_ref(),
+            _ => None,
+        };
+        if let Some(host) = host {
+            let same = transcript.digests.get(&busy.phase) == Some(&host.sha256);
+            value += if same {
+                ", SHA-256 as the host's"
+            } else {
+                ", another SHA-256 than the host's"
+            };
+        }
+        row(text, &busy.phase, value)?;
+    }
+    for burst in &transcript.bursts {
+        let value = format!(
+            "{} rounds, {} mappings, {} growths, {} give-backs of {}",
+            burst.rounds,
+            burst.maps,
+            burst.grows,
+            burst.releases,
+            mebibytes(burst.released)
+        );
+        row(text, &format!("burst of vCPU {}", burst.cpu), value)?;
     }
     Ok(())
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use snp_host::record::kind;
 
-use crate::guest_line::{Attach, GuestLine, PhaseProgress, PoolSample, SelfTest};
+use crate::guest_line::{Attach, Burst, Busy, GuestLine, PhaseProgress, PoolSample, SelfTest};
 use crate::host_record::{Conversion, HostRecord, Termination};
 use crate::line::LineError;
 use crate::linux::Facts;
@@ -61,6 +61,12 @@ pub struct Transcript {
     pub pool: Vec<PoolSample>,
     /// Digests by phase.
     pub digests: BTreeMap<String, String>,
+    /// vCPUs that the guest uses, where it says so.
+    pub cpus: Option<u64>,
+    /// When each device was busy.
+    pub busy: Vec<Busy>,
+    /// What each vCPU did in the burst.
+    pub bursts: Vec<Burst>,
     /// SVSM calls by kind, as the guest counts them.
     pub calls: Counters,
     /// Counters of the shim.
@@ -161,6 +167,9 @@ impl Transcript {
             GuestLine::Digest { phase, sha256 } => {
                 self.digests.insert(phase, sha256);
             }
+            GuestLine::Cpus { count } => self.cpus = Some(count),
+            GuestLine::Busy(busy) => self.busy.push(busy),
+            GuestLine::Burst(burst) => self.bursts.push(burst),
             GuestLine::Calls { name, count } => {
                 self.calls.insert(name, count);
             }

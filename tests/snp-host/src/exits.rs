@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Sorting the exits of a guest: what hardware would turn into #VC becomes #VC, what the emulated
-//! SNP instructions need is done here, everything else stops the machine with a report.
+//! Sorting the exits of a guest: what hardware would turn into #VC becomes #VC, an automatic exit
+//! (HLT) is served at once (APM volume 2, 15.35.4), what the emulated SNP instructions need is done here, everything else stops the machine with a report.
 
 use snp::msr::{self, SevStatus};
 
@@ -14,6 +14,10 @@ use crate::vcpu::{CR0_PAGING, Cpu};
 use crate::vmcb::{event, exit_code};
 use snp::vmsa::{EFER_LMA, EFER_LME};
 
+/// Length of HLT.
+const ONE_BYTE: u64 = 1;
+/// RFLAGS.IF.
+const INTERRUPT_FLAG: u64 = 1 << 9;
 /// Length of CPUID, RDMSR and WRMSR.
 const TWO_BYTES: u64 = 2;
 /// CR0.ET reads as one.
@@ -45,15 +49,17 @@ impl<H: Hardware> Machine<'_, H> {
 
     fn sort_exit(&mut self, cpu: &mut Cpu) -> Flow {
         let vmpl = cpu.current;
-        let vcpu = cpu.vcpu_mut();
+        let vcpu = cpu.vcpu();
         let code = vcpu.vmcb.control.exit_code;
         if self.switches.trace() {
             let (control, rip) = (&vcpu.vmcb.control, vcpu.vmcb.save.rip);
+            let (rax, rcx) = (vcpu.vmcb.save.rax, vcpu.registers.rcx);
             let (info_1, info_2) = (control.exit_info_1, control.exit_info_2);
             self.record(
                 kind::TRACE,
                 format_args!(
-                    "vmpl={} exit={code:#x} info1={info_1:#x} info2={info_2:#x} rip={rip:#x}",
+                    "cpu={} vmpl={} exit={code:#x} info1={info_1:#x} info2={info_2:#x} rip={rip:#x} rax={rax:#x} rcx={rcx:#x}",
+                    cpu.apic_id,
                     vmpl.number(),
                 ),
             );
@@ -84,9 +90,16 @@ impl<H: Hardware> Machine<'_, H> {
                 self.cpuid_raw(cpu);
                 Ok(())
             }
+            exit_code::HLT => {
+                // An automatic exit: #VC is for what the guest has to give an account of.
+                let vcpu = cpu.vcpu_mut();
+                vcpu.advance(ONE_BYTE);
+                let interrupts = vcpu.vmcb.save.rflags & INTERRUPT_FLAG != 0;
+                self.halt(cpu, interrupts);
+                Ok(())
+            }
             exit_code::CPUID
             | exit_code::IOIO
-            | exit_code::HLT
             | exit_code::RDPMC
             | exit_code::INVD
             | exit_code::WBINVD

@@ -176,7 +176,7 @@ impl<H: Hardware> Machine<'_, H> {
         let reply = match cause {
             Vmgexit::Cpuid => self.ghcb_cpuid(&request),
             Vmgexit::Halt => {
-                self.halt(cpu);
+                self.halt(cpu, true);
                 GhcbReply::default()
             }
             Vmgexit::NoEffect => GhcbReply::default(),

@@ -44,7 +44,7 @@ pub mod kind {
     pub const RESET: &str = "reset";
     /// `gpa= offset= found= expected=`
     pub const PATTERN: &str = "pattern";
-    /// For a reader only: exits (`vmpl= exit= info1= info2= rip=`), and the registers and stack
+    /// For a reader only: exits (`cpu= vmpl= exit= info1= info2= rip= rax= rcx=`), and the registers and stack
     /// behind a `violation` or `died` record.
     pub const TRACE: &str = "trace";
     /// `code=`; the last line.

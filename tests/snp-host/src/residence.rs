@@ -16,7 +16,7 @@ use crate::counters::Event;
 use crate::hardware::Hardware;
 use crate::machine::Machine;
 use crate::vcpu::{Cpu, Vcpu};
-use crate::vmcb::intercept;
+use crate::vmcb::{exit_code, intercept};
 
 /// What a CPU does when its exit is handled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,11 @@ impl<H: Hardware> Machine<'_, H> {
             && self.rmp.set_in_use(index, false)
         {
             let mut vmsa = self.read_vmsa(index);
-            leaving.store(&mut vmsa, EXIT_CODE_VMGEXIT);
+            let code = match leaving.vmcb.control.exit_code {
+                exit_code::HLT => exit_code::HLT,
+                _ => EXIT_CODE_VMGEXIT,
+            };
+            leaving.store(&mut vmsa, code);
             self.write_vmsa(index, &vmsa);
         }
     }
@@ -123,10 +127,11 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(())
     }
 
-    /// The guest waits for an interrupt, unless something happened on this CPU since it last did.
-    pub(crate) fn halt(&mut self, cpu: &mut Cpu) {
+    /// The guest waits, unless something happened on this CPU since it last did. Without
+    /// `interrupts` only something new on this CPU ends the wait.
+    pub(crate) fn halt(&mut self, cpu: &mut Cpu, interrupts: bool) {
         if !core::mem::take(&mut cpu.has_news) {
-            cpu.is_halted = true;
+            (cpu.is_halted, cpu.wakes_for_interrupts) = (true, interrupts);
             self.counters.event(Event::Wait);
         }
     }
@@ -141,7 +146,7 @@ impl<H: Hardware> Machine<'_, H> {
                 && cpu.vcpu().features.restricted_injection()
                 && cpu.vcpus.iter().skip(1).all(|vcpu| vcpu.vmsa.is_none());
             return Step::Wait {
-                interrupts: !takes_none,
+                interrupts: cpu.wakes_for_interrupts && !takes_none,
             };
         }
         if !cpu.is_resident && self.resume_or_return(cpu).is_err() {

@@ -84,12 +84,8 @@ impl Vcpu {
             intercept::NMI | intercept::CPUID | intercept::MSR | intercept::SHUTDOWN;
         control.intercept_virtualization = intercept::VIRTUALIZATION;
         if !pass_through {
-            control.intercept_instructions |= intercept::IOIO | intercept::RDPMC | intercept::INVD;
-            // HLT is an automatic exit (APM volume 2, table 15-36): the guest never sees a #VC for it.
-            // Of a guest it really waits here; VMPL0 has no use for it.
-            if vmpl == Vmpl::Vmpl0 {
-                control.intercept_instructions |= intercept::HLT;
-            }
+            control.intercept_instructions |=
+                intercept::HLT | intercept::IOIO | intercept::RDPMC | intercept::INVD;
             control.intercept_virtualization |= intercept::CACHE_AND_WAIT;
         }
         control.io_map = maps.io_address();
@@ -230,8 +226,10 @@ pub struct Cpu {
     /// The state of the VMPL that runs is in the processor and its control block; otherwise it is
     /// in its VMSA page, or there is none.
     pub is_resident: bool,
-    /// The guest has asked to wait for an interrupt.
+    /// The guest waits.
     pub is_halted: bool,
+    /// Whether an interrupt ends its wait.
+    pub wakes_for_interrupts: bool,
     /// Something was registered on this CPU since it last waited: the next wait ends at once.
     pub has_news: bool,
 }
@@ -247,6 +245,7 @@ impl Cpu {
             apic_id,
             is_resident: false,
             is_halted: false,
+            wakes_for_interrupts: true,
             has_news: false,
         }
     }

@@ -37,6 +37,10 @@ pub struct BlockDisk {
     slots: [InFlight; MAX_DEPTH],
 }
 
+// SAFETY: Its pointers lead to pool memory and buffers, which all vCPUs have mapped alike; its exits
+// go through the GHCB of the vCPU that makes them.
+unsafe impl Send for BlockDisk {}
+
 impl BlockDisk {
     /// Starts the device.
     ///

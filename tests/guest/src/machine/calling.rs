@@ -7,16 +7,18 @@ use core::ptr::NonNull;
 use guest_shim::transport::MsrTransport;
 use guest_shim::virtio::{GlobalPool, Stop as HalStop, VirtioHal};
 use guest_shim::{CallFailed, CopyIn, Platform, Pool, Reservation};
+use protocol::Call;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::ghcb_msr::{Request, parse_page_state_change};
 use snp::psc::PscOperation;
-use snp::svsm::CallRegisters;
+use snp::svsm::{CallId, CallRegisters, core_protocol};
 use spin::Once;
 use test_guest::acceptance::AcceptancePlatform;
 use test_guest::arena::Range;
 use test_guest::page_state;
 use test_guest::stop::Stop;
 
+use super::cpu::{self, PerCpu};
 use super::ending::fail;
 use super::ghcb::RegisteredGhcb;
 use super::memory::ExchangePage;
@@ -26,29 +28,45 @@ use super::processor::request;
 /// descriptor lists.
 pub const SMALL_BYTES: usize = 64;
 
-/// SVSM calls by the MSR protocol, on the only vCPU.
-#[derive(Debug)]
-pub struct Svsm {
-    transport: MsrTransport,
-}
+/// Longest buffer that the reservation for network frames serves.
+pub const FRAME_BYTES: usize = 2048;
+
+/// Calling areas of the vCPUs.
+static CALLING_AREAS: PerCpu = PerCpu::new();
+/// Growths that each vCPU asked for.
+pub static GROWS: PerCpu = PerCpu::new();
+/// Give-backs that each vCPU asked for.
+pub static RELEASES: PerCpu = PerCpu::new();
+
+/// SVSM calls by the MSR protocol, over the calling area of whichever vCPU makes one.
+#[derive(Debug, Clone, Copy)]
+pub struct Svsm(());
 
 impl Svsm {
-    /// Calls over the boot vCPU's calling area.
+    /// Calls over the boot vCPU's calling area, and those that [`Svsm::add`] names.
     ///
     /// # Safety
     /// The area is mapped private and writable for ever, and no Rust object lies in it.
     pub unsafe fn new(calling_area: u64) -> Option<Self> {
-        let area = NonNull::new(calling_area as *mut u8)?;
-        // SAFETY: The caller vouches for the area.
-        let transport = unsafe { MsrTransport::new(area) };
-        Some(Self { transport })
+        CALLING_AREAS.set(0, calling_area);
+        (calling_area != 0).then_some(Self(()))
+    }
+
+    /// Names the calling area of a further vCPU, which does not run yet.
+    ///
+    /// # Safety
+    /// As for [`Svsm::new`].
+    pub unsafe fn add(&self, cpu: usize, calling_area: u64) {
+        CALLING_AREAS.set(cpu, calling_area);
     }
 
     /// Makes a call; `None` when the SVSM did not see it.
     pub fn call(&self, mut registers: CallRegisters) -> Option<CallRegisters> {
-        // SAFETY: CPL 0, interrupts off for ever, one vCPU. Lists lie in exchange pages; the wrong
-        // calls of the self-test name memory that no Rust object lives in.
-        let outcome = unsafe { self.transport.call(&mut registers) };
+        let area = NonNull::new(CALLING_AREAS.own() as *mut u8)?;
+        // SAFETY: Whoever named the area vouches for it. CPL 0, interrupts off for ever, and it is
+        // this vCPU's. Lists lie in exchange pages; the wrong calls of the self-test name memory
+        // that no Rust object lives in.
+        let outcome = unsafe { MsrTransport::new(area).call(&mut registers) };
         outcome.ok().map(|()| registers)
     }
 }
@@ -70,12 +88,24 @@ impl Kernel {
     }
 }
 
-// SAFETY: `new` vouches for the window's mapping; interrupts are off for ever and there is one
-// vCPU; the copy functions are the shim's own.
+// SAFETY: `new` vouches for the window's mapping, which all vCPUs share; interrupts are off for
+// ever; the copy functions are the shim's own.
 unsafe impl Platform for Kernel {
     fn call(&self, registers: &mut CallRegisters) -> Result<(), CallFailed> {
+        let id = CallId::from_rax(registers.rax);
+        if id.protocol != core_protocol::NUMBER {
+            if id.call == Call::Grow.number() {
+                GROWS.count();
+            } else if id.call == Call::Release.number() {
+                RELEASES.count();
+            }
+        }
         *registers = self.svsm.call(*registers).ok_or(CallFailed)?;
         Ok(())
+    }
+
+    fn cpu(&self) -> usize {
+        cpu::number()
     }
 
     fn interrupts_save(&self) -> usize {
@@ -99,6 +129,10 @@ unsafe impl Platform for Kernel {
 pub static POOL: Once<Pool<'static, Kernel>> = Once::new();
 /// Extents for the data of every request in flight.
 pub static LARGE: ReservationSlot = ReservationSlot::empty();
+/// Extents for the data of every NVMe read in flight.
+pub static BLOCKS: ReservationSlot = ReservationSlot::empty();
+/// Extents for network frames.
+pub static FRAMES: ReservationSlot = ReservationSlot::empty();
 /// Extents for their headers, status bytes and descriptor lists.
 pub static SMALL: ReservationSlot = ReservationSlot::empty();
 
@@ -106,7 +140,7 @@ pub static SMALL: ReservationSlot = ReservationSlot::empty();
 #[derive(Debug)]
 pub struct ReservationSlot(UnsafeCell<Option<Reservation>>);
 
-// SAFETY: There is one vCPU and no interrupt; the functions say who may use them when.
+// SAFETY: Contents change only while no vCPU uses a driver; the functions say so.
 unsafe impl Sync for ReservationSlot {}
 
 impl ReservationSlot {
@@ -117,7 +151,7 @@ impl ReservationSlot {
     /// Puts a reservation in.
     ///
     /// # Safety
-    /// The slot is empty, and no reference into it exists.
+    /// The slot is empty, and no vCPU uses a driver.
     pub unsafe fn put(&self, reservation: Reservation) {
         // SAFETY: The caller vouches that nobody looks.
         unsafe { *self.0.get() = Some(reservation) };
@@ -126,13 +160,14 @@ impl ReservationSlot {
     /// Takes the reservation out.
     ///
     /// # Safety
-    /// No reference into the slot exists: no driver is in use.
+    /// No vCPU uses a driver.
     pub unsafe fn take(&self) -> Option<Reservation> {
         // SAFETY: The caller vouches that nobody looks.
         unsafe { (*self.0.get()).take() }
     }
 
-    fn get(&'static self) -> Option<&'static Reservation> {
+    /// The reservation, if there is one.
+    pub fn get(&'static self) -> Option<&'static Reservation> {
         // SAFETY: The contents change by `put` and `take` only, whose callers vouch for no reference.
         unsafe { (*self.0.get()).as_ref() }
     }
@@ -159,6 +194,8 @@ unsafe impl GlobalPool for GuestPool {
     fn reservation(length: usize) -> Option<&'static Reservation> {
         if length <= SMALL_BYTES {
             SMALL.get()
+        } else if length <= FRAME_BYTES {
+            FRAMES.get()
         } else {
             LARGE.get()
         }

@@ -5,6 +5,7 @@
 
 use core::arch::{asm, global_asm};
 
+use test_guest::ap_state::Table;
 use test_guest::stop::Stop;
 
 use super::ending::terminate;
@@ -113,9 +114,22 @@ unsafe extern "C" {
 /// Ends the VM after a line that names the exception.
 extern "C" fn exception(vector: u64, error: u64, rip: u64, cr2: u64) -> ! {
     console_line(format_args!(
-        "guest: exception {vector} error {error:#x} at {rip:#x}, CR2 {cr2:#x}"
+        "guest: vCPU {}: exception {vector} error {error:#x} at {rip:#x}, CR2 {cr2:#x}",
+        super::cpu::number()
     ));
     terminate(Stop::Exception)
+}
+
+/// The tables, global and interrupt, for a vCPU that starts with them.
+pub fn tables() -> (Table, Table) {
+    let of = |pointer: TablePointer| Table {
+        base: pointer.base,
+        limit: pointer.limit,
+    };
+    (
+        of(TablePointer::of(&raw const SEGMENTS)),
+        of(TablePointer::of(&raw const GATES)),
+    )
 }
 
 /// Loads our own descriptor tables; the ones the guest is entered with lie in nobody's memory.

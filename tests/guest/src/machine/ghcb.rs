@@ -1,10 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The registered GHCB: a page of the pool, so that no page of the guest has to be converted.
+//! The registered GHCBs, one for each vCPU: a page of the pool, so that no page of the guest has to be converted.
 
 use core::fmt;
 use core::fmt::Write;
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use guest_shim::SharedBuffer;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::ghcb_msr::{Request, parse_register_ghcb};
@@ -12,17 +10,24 @@ use snp::instructions::{vmgexit, write_ghcb_msr};
 use test_guest::console::Console;
 use test_guest::ghcb_channel::{GhcbChannel, GhcbPage};
 
+use super::cpu::{self, PerCpu};
 use super::processor::request;
+use super::spin_lock::SpinLock;
 
-/// Address of the page; 0 until it is registered.
-static ADDRESS: AtomicU64 = AtomicU64::new(0);
+/// Addresses of the pages; 0 until one is registered.
+static ADDRESSES: PerCpu = PerCpu::new();
+/// Held for a line, so that the lines of several vCPUs stay whole.
+static CONSOLE: SpinLock<()> = SpinLock::new(());
+/// Looks at the console's lock before a line is written without it: its holder may have died.
+const CONSOLE_PATIENCE: u32 = 10_000_000;
 
-/// The one registered GHCB. The guest maps the window one to one, so its address is a pointer.
+/// The registered GHCB of whichever vCPU uses this. The guest maps the window one to one, so its
+/// address is a pointer.
 #[derive(Debug, Clone, Copy)]
 pub struct RegisteredGhcb(());
 
 impl RegisteredGhcb {
-    /// Registers a page of the pool with the host and makes it the target of every later VMGEXIT.
+    /// Registers a page of the pool with the host for this vCPU and makes it the target of every later VMGEXIT.
     /// `None` when the host does not accept exactly this page.
     pub fn register(page: &SharedBuffer) -> Option<Self> {
         // A buffer that is dropped stays in use for ever, as the host and the exception handlers
@@ -32,13 +37,13 @@ impl RegisteredGhcb {
         parse_register_ghcb(request(Request::RegisterGhcb(gpa)), gpa).ok()?;
         // SAFETY: CPL 0, and the page is shared; SVSM calls put the value back after themselves.
         unsafe { write_ghcb_msr(address) };
-        ADDRESS.store(address, Ordering::Release);
+        ADDRESSES.set(cpu::number(), address);
         Some(Self(()))
     }
 
     /// The page, if it is registered.
     pub fn get() -> Option<Self> {
-        (ADDRESS.load(Ordering::Acquire) != 0).then_some(Self(()))
+        (ADDRESSES.own() != 0).then_some(Self(()))
     }
 
     /// Exits through it.
@@ -55,7 +60,7 @@ impl RegisteredGhcb {
 
 impl GhcbPage for RegisteredGhcb {
     fn address(&self) -> u64 {
-        ADDRESS.load(Ordering::Acquire)
+        ADDRESSES.own()
     }
 
     fn write(&self, offset: usize, bytes: &[u8]) {
@@ -82,6 +87,20 @@ impl GhcbPage for RegisteredGhcb {
 
 /// Writes a line to the console; without a GHCB it is lost.
 pub fn console_line(line: fmt::Arguments<'_>) {
+    let _whole = CONSOLE.lock_within(CONSOLE_PATIENCE);
+    write_line(line);
+}
+
+/// Writes a line of what `look` finds while no other vCPU writes one: such lines are in the order in
+/// which things happened.
+pub fn console_line_of<T: fmt::Display>(look: impl FnOnce() -> T) -> T {
+    let _whole = CONSOLE.lock_within(CONSOLE_PATIENCE);
+    let found = look();
+    write_line(format_args!("{found}"));
+    found
+}
+
+fn write_line(line: fmt::Arguments<'_>) {
     if let Some(ghcb) = RegisteredGhcb::get() {
         let mut console = Console::new(ghcb.channel());
         // Writing to the console reports no errors.

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Memory for the block driver's descriptor lists: the only allocations there are.
 //!
-//! Each request in flight has one list of three descriptors, 48 bytes. A few fixed slots serve them;
-//! anything else is refused.
+//! Each request in flight has one list of three descriptors, 48 bytes. A few fixed slots serve them,
+//! to all vCPUs; anything else is refused.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::UnsafeCell;

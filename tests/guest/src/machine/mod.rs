@@ -4,16 +4,24 @@
 //! * [`entry`]: first instructions and stack; [`exceptions`]: descriptor tables and handlers
 //! * [`processor`]: time stamp, CR3, GHCB MSR requests; [`memory`]: raw access to private pages
 //! * [`calling`]: SVSM calls and what the shim asks of its kernel; [`ghcb`]: the registered GHCB
+//! * [`cpu`], [`team`], [`spin_lock`]: which vCPU this is, the further ones, and what they share
+//! * [`net`], [`nvme_memory`], [`burst`]: the other devices' memory, and a load beside them
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
 pub mod block;
+pub mod burst;
 pub mod calling;
+pub mod cpu;
 pub mod ending;
 mod entry;
 pub mod exceptions;
 pub mod ghcb;
 mod heap;
 pub mod memory;
+pub mod net;
+pub mod nvme_memory;
 pub mod pass_watch;
 pub mod processor;
+pub mod spin_lock;
+pub mod team;

@@ -7,7 +7,7 @@ use test_guest::request_plan::{MAX_DEPTH, Request, depth_at};
 use test_guest::transfer::PassObserver;
 
 use super::calling::GuestPool;
-use super::ghcb::console_line;
+use super::ghcb::{console_line, console_line_of};
 use super::memory::Buffers;
 use super::processor::time_stamp;
 use guest_shim::virtio::GlobalPool;
@@ -22,12 +22,15 @@ pub fn emit(record: Record<'_>) {
 
 /// Writes a sample of the pool to the console and returns the bytes granted.
 pub fn sample_pool() -> u64 {
-    let statistics = GuestPool::pool().statistics();
-    let (granted, used) = (statistics.granted_bytes, statistics.used_bytes);
-    emit(Record::Pool {
-        tsc: time_stamp(),
-        granted,
-        used,
+    let mut granted = 0;
+    console_line_of(|| {
+        let statistics = GuestPool::pool().statistics();
+        granted = statistics.granted_bytes;
+        Record::Pool {
+            tsc: time_stamp(),
+            granted,
+            used: statistics.used_bytes,
+        }
     });
     granted
 }
@@ -63,12 +66,18 @@ impl PassWatch {
 
     /// The digest of everything the pass moved; also written to the console.
     pub fn digest(self) -> [u8; 32] {
-        let sha256 = self.hasher.finalize().into();
+        let phase = self.phase;
+        let sha256 = self.silent_digest();
         emit(Record::Digest {
-            phase: self.phase,
+            phase,
             sha256: &sha256,
         });
         sha256
+    }
+
+    /// The same for the console of nobody: of a round behind the first.
+    pub fn silent_digest(self) -> [u8; 32] {
+        self.hasher.finalize().into()
     }
 }
 
@@ -83,7 +92,7 @@ impl PassObserver for PassWatch {
 
     fn depth(&mut self, done: u64) -> usize {
         match self.phase {
-            Phase::Read1 => depth_at(done),
+            Phase::Read1 | Phase::Nvme1 => depth_at(done),
             _ => MAX_DEPTH,
         }
     }

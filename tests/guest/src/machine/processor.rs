@@ -24,6 +24,15 @@ pub unsafe fn load_page_tables(cr3: u64) {
     unsafe { asm!("mov cr3, {}", in(reg) cr3, options(nostack)) }
 }
 
+/// The page tables in use: CR3.
+#[must_use]
+pub fn page_tables() -> u64 {
+    let cr3: u64;
+    // SAFETY: CPL 0; reading CR3 has no effect.
+    unsafe { asm!("mov {}, cr3", out(reg) cr3, options(nomem, nostack, preserves_flags)) };
+    cr3
+}
+
 /// Makes a request of the MSR protocol and returns the host's answer; the GHCB MSR keeps its value.
 #[must_use]
 pub fn request(request: Request) -> u64 {

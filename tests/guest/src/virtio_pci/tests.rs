@@ -78,7 +78,7 @@ type Writes = Rc<RefCell<Vec<(u64, Vec<u8>)>>>;
 fn registers(features: u64) -> (FakePage, Writes) {
     let writes = Writes::default();
     let log = Rc::clone(&writes);
-    let mut select = 0;
+    let (mut select, mut queue) = (0, 0);
     let page = FakePage::new(move |ghcb: &mut Ghcb| {
         let offset = ghcb.sw_exit_info_1 - u64::from(BAR_ADDRESS);
         let length = usize::try_from(ghcb.sw_exit_info_2).expect("small");
@@ -86,12 +86,15 @@ fn registers(features: u64) -> (FakePage, Writes) {
             let bytes = ghcb.shared_buffer[..length].to_vec();
             if offset == COMMON + common::DEVICE_FEATURE_SELECT {
                 select = bytes[0];
+            } else if offset == COMMON + common::QUEUE_SELECT {
+                queue = u64::from(bytes[0]);
             }
             log.borrow_mut().push((offset, bytes));
         } else {
             let value = match offset - COMMON {
                 common::DEVICE_FEATURE => features >> (32 * select) & 0xffff_ffff,
-                common::QUEUE_NOTIFY_OFF => 3,
+                common::QUEUE_NOTIFY_OFF => 3 + queue,
+                DEVICE.. => offset - DEVICE + 1,
                 _ => 0,
             };
             ghcb.shared_buffer[..length].copy_from_slice(&value.to_le_bytes()[..length]);
@@ -152,6 +155,16 @@ fn a_notification_is_one_write_at_the_queues_doorbell() {
     device.notify(0);
     let doorbell = NOTIFY + 3 * u64::from(NOTIFY_MULTIPLIER);
     assert_eq!(*writes.borrow(), [(doorbell, [0, 0].to_vec())]);
+    // Each queue has its own, whichever was set up last.
+    device.queue_set(1, 16, 0x4000_3000, 0x4000_4000, 0x4000_5000);
+    writes.borrow_mut().clear();
+    device.notify(0);
+    device.notify(1);
+    let next = doorbell + u64::from(NOTIFY_MULTIPLIER);
+    assert_eq!(
+        *writes.borrow(),
+        [(doorbell, [0, 0].to_vec()), (next, [1, 0].to_vec())]
+    );
 }
 
 #[test]
@@ -163,6 +176,17 @@ fn a_device_may_do_dma_but_raises_no_interrupt() {
     writes.borrow_mut().clear();
     drop(device);
     assert_eq!(*writes.borrow(), [(common::DEVICE_STATUS, [0].to_vec())]);
+}
+
+#[test]
+fn an_ethernet_address_is_read_in_pieces() {
+    let (page, _) = registers(0);
+    let device = open(&page, &Configuration::new()).expect("a good device");
+    let mac: [u8; 6] = device.read_config_space(0).expect("inside");
+    assert_eq!(mac, [1, 2, 3, 4, 5, 6]);
+    let half: u16 = device.read_config_space(6).expect("inside");
+    assert_eq!(half, 7, "one access");
+    assert!(device.read_config_space::<[u8; 6]>(0xffc).is_err());
 }
 
 #[test]

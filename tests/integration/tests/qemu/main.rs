@@ -8,6 +8,7 @@
 mod bench;
 mod linux;
 mod self_check;
+mod smp;
 
 use bench::{Bench, Outcome};
 

@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Several vCPUs and devices at the same time, under a burst and in a steady state.
+//!
+//! What such a run has to show is in tests/runner/src/device_checks.rs; these tests choose the
+//! machines.
+
+use crate::bench::{Bench, Outcome};
+
+const ALL_DEVICES: [&str; 2] = ["--devices", "blk,net,nvme"];
+
+/// Boots the disk work with all devices and these options.
+fn run(vcpus: &str, options: &[&str]) -> Outcome {
+    let bench = Bench::packed(&["--cmdline", "mode=disk devices=blk,net,nvme"]);
+    bench.run(&[&ALL_DEVICES[..], &["--vcpus", vcpus], options].concat())
+}
+
+/// A good run on so many vCPUs.
+fn assert_good(outcome: &Outcome, vcpus: u64) {
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    assert_eq!(outcome.steady_svsm_calls(), 0);
+    assert_eq!(outcome.steady_conversions(), 0);
+    let report = &outcome.report;
+    assert_eq!(report["vcpus"], vcpus);
+    let count = |name: &str| report[name].as_array().map_or(0, Vec::len);
+    assert_eq!((count("busy"), count("bursts")), (6, vcpus as usize));
+    // Ten of every run with disks, nine of one with further devices.
+    assert!(count("checks") >= 19, "{} checks", count("checks"));
+}
+
+#[test]
+fn two_vcpus_with_large_rmp_entries() {
+    assert_good(&run("2", &[]), 2);
+}
+
+#[test]
+fn two_vcpus_with_small_rmp_entries() {
+    assert_good(&run("2", &["--rmp", "4k"]), 2);
+}
+
+#[test]
+fn two_vcpus_on_one_thread_of_qemu() {
+    assert_good(&run("2", &["--tcg-thread", "single"]), 2);
+}
+
+#[test]
+fn two_vcpus_that_validate_their_own_memory() {
+    let bench = Bench::packed(&["--ram", "firmware", "--cmdline", "mode=disk"]);
+    let outcome = bench.run(&[&ALL_DEVICES[..], &["--vcpus", "2"]].concat());
+    assert_good(&outcome, 2);
+}
+
+#[test]
+fn one_vcpu_drives_all_devices_in_turn() {
+    assert_good(&run("1", &[]), 1);
+}
+
+#[test]
+fn more_vcpus_than_devices() {
+    assert_good(&run("4", &[]), 4);
+}
+
+#[test]
+fn a_missing_device_is_named() {
+    let bench = Bench::packed(&["--cmdline", "mode=disk devices=blk,nvme"]);
+    let outcome = bench.run(&["--devices", "blk,net"]);
+    assert_ne!(outcome.code, 0);
+    assert!(outcome.text.contains("'nvme'"), "{}", outcome.text);
+    assert_eq!(outcome.report["termination"]["reason"], 14);
+}
