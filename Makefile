@@ -32,9 +32,8 @@ IGVM       := $(IMAGES)/paravisor.igvm
 REPORT     := $(TARGET_DIR)/report
 LINUX_DIR  := $(TARGET_DIR)/linux
 LINUX_IGVM := $(IMAGES)/linux.igvm
-# What every kernel is told: the console from its first line on, and an end at a panic. The CPUID page has
-# to claim XSAVEC, else the kernel refuses it, but QEMU's TCG does not execute the instruction.
-LINUX_ARGS := console=ttyS0 earlyprintk=ttyS0,115200 panic=-1 clearcpuid=xsavec
+# What every kernel is told: the console from its first line on, and an end at a panic.
+LINUX_ARGS := console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
 # Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.

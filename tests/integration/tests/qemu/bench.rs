@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One image, one disk, any number of runs.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -8,7 +9,11 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// Bytes of the disk: enough to make the pool grow, little enough to be hashed four times soon.
-const DISK_BYTES: usize = 24 << 20;
+const DISK_BYTES: u64 = 24 << 20;
+/// Bytes of a kernel's disk: its own pool does not grow, so a few are enough.
+const LINUX_DISK_BYTES: u64 = 8 << 20;
+/// What the Makefile tells every kernel.
+const LINUX_ARGS: &str = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1";
 
 /// A folder with a packed image and a disk.
 pub struct Bench {
@@ -78,22 +83,71 @@ impl Bench {
 
     /// The image with these options of the builder.
     pub fn packed(options: &[&str]) -> Self {
-        let bench = Self {
+        let built = built();
+        let guest = built.join("x86_64-unknown-none/release/test-guest");
+        let bench = Self::empty(built);
+        bench.pack(&guest, &options.iter().map(OsStr::new).collect::<Vec<_>>());
+        bench.write_disk(&disk(DISK_BYTES));
+        bench
+    }
+
+    /// Debian's kernel of this series, with the project's initrd and further words of command line.
+    pub fn linux(series: &str, words: &str) -> Self {
+        let bench = Self::empty(built());
+        let folder = bench.built.join("linux");
+        let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
+        let mut command = Command::new(bench.built.join("release/runner"));
+        command.args(["initrd", "--init", init, "--busybox"]);
+        command.arg(folder.join("busybox")).arg("--modules");
+        command.arg(folder.join(series).join("modules"));
+        command.arg("--output").arg(bench.path("initrd"));
+        succeed(&mut command);
+        bench.pack_kernel(series, words);
+        bench
+    }
+
+    /// The same with these bytes for an initrd.
+    pub fn linux_with_initrd(series: &str, initrd: &[u8]) -> Self {
+        let bench = Self::empty(built());
+        std::fs::write(bench.path("initrd"), initrd).expect("the initrd is written");
+        bench.pack_kernel(series, "");
+        bench
+    }
+
+    fn empty(built: PathBuf) -> Self {
+        Self {
             folder: TempDir::new().expect("a temporary folder"),
-            built: built(),
-        };
-        let images = bench.built.join("x86_64-unknown-none/release");
-        let mut command = Command::new(bench.built.join("release/igvm-builder"));
-        command.arg("--paravisor").arg(images.join("paravisor"));
-        command.arg("--payload").arg(images.join("test-guest"));
-        command.arg("--output").arg(bench.path("image.igvm"));
-        if !options.contains(&"--window") {
+            built,
+        }
+    }
+
+    fn pack_kernel(&self, series: &str, words: &str) {
+        self.write_disk(&disk(LINUX_DISK_BYTES));
+        let kernel = self.built.join("linux").join(series).join("vmlinuz");
+        let cmdline = format!("{LINUX_ARGS} {words}");
+        let initrd = self.path("initrd");
+        let [initrd_option, cmdline_option] = ["--initrd", "--cmdline"].map(OsStr::new);
+        self.pack(
+            &kernel,
+            &[
+                initrd_option,
+                initrd.as_os_str(),
+                cmdline_option,
+                OsStr::new(&cmdline),
+            ],
+        );
+    }
+
+    fn pack(&self, payload: &Path, options: &[&OsStr]) {
+        let paravisor = self.built.join("x86_64-unknown-none/release/paravisor");
+        let mut command = Command::new(self.built.join("release/igvm-builder"));
+        command.arg("--paravisor").arg(paravisor);
+        command.arg("--payload").arg(payload);
+        command.arg("--output").arg(self.path("image.igvm"));
+        if !options.contains(&OsStr::new("--window")) {
             command.args(["--window", "64MiB"]);
         }
-        let output = command.args(options).output().expect("the builder starts");
-        assert!(output.status.success(), "{}", text_of(&output));
-        bench.write_disk(&disk());
-        bench
+        succeed(command.args(options));
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -107,10 +161,19 @@ impl Bench {
 
     /// Boots the image with these options of the runner.
     pub fn run(&self, options: &[&str]) -> Outcome {
+        self.boot("run", "run.json", "256MiB", options)
+    }
+
+    /// Boots the image of a kernel with these options of the runner.
+    pub fn linux_run(&self, options: &[&str]) -> Outcome {
+        self.boot("linux", "linux.json", "512MiB", options)
+    }
+
+    fn boot(&self, verb: &str, report: &str, memory: &str, options: &[&str]) -> Outcome {
         let host = self.built.join("x86_64-unknown-none/release/snp-host");
         let mut command = Command::new(self.built.join("release/runner"));
         command
-            .arg("run")
+            .arg(verb)
             .arg("--igvm")
             .arg(self.path("image.igvm"))
             .arg("--host")
@@ -121,7 +184,7 @@ impl Bench {
             .arg("--report")
             .arg(self.path("report"));
         if !options.contains(&"--memory") {
-            command.args(["--memory", "256MiB"]);
+            command.args(["--memory", memory]);
         }
         if !options.contains(&"--timeout") {
             command.args(["--timeout", "400"]);
@@ -130,9 +193,15 @@ impl Bench {
         Outcome {
             code: output.status.code().unwrap_or(-1),
             text: text_of(&output),
-            report: read_report(&self.path("report/run.json")),
+            report: read_report(&self.path("report").join(report)),
         }
     }
+}
+
+/// Runs a command that has to succeed.
+fn succeed(command: &mut Command) {
+    let output = command.output().expect("the program starts");
+    assert!(output.status.success(), "{command:?}: {}", text_of(&output));
 }
 
 fn read_report(path: &Path) -> Value {
@@ -143,7 +212,7 @@ fn read_report(path: &Path) -> Value {
 }
 
 /// Bytes that repeat nowhere, so that a block in the wrong place changes the digest.
-fn disk() -> Vec<u8> {
-    let words = (0..DISK_BYTES as u64 / 8).map(|n| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+fn disk(bytes: u64) -> Vec<u8> {
+    let words = (0..bytes / 8).map(|n| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     words.flat_map(u64::to_le_bytes).collect()
 }

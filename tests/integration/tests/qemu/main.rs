@@ -6,6 +6,7 @@
 //! report. What the runner calls a success is in tests/runner; these tests choose the machines.
 
 mod bench;
+mod linux;
 mod self_check;
 mod smp;
 

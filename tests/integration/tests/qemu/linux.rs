@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Stock Debian kernels at VMPL2, and what goes wrong with a kernel: each run ends with its cause.
+//!
+//! `make test` fetches the kernels; a machine that cannot have them fails here with the reason.
+
+use crate::bench::{Bench, Outcome};
+
+/// Exit codes of the runner.
+const CHECK_FAILED: i32 = 1;
+const BAD_INPUT: i32 = 2;
+const DIED: i32 = 3;
+
+/// The series that the code was written against, and one that it was not.
+const USUAL: &str = "6.12";
+const OTHER: &str = "7";
+
+fn assert_success(outcome: &Outcome, vcpus: u64) {
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    let report = &outcome.report;
+    assert_eq!(report["success"], true);
+    assert_eq!(report["guest"]["cpus"], vcpus);
+    let checks = report["checks"].as_array().expect("a list");
+    assert!(checks.len() >= 13, "{} checks", checks.len());
+    // At kernel entry 512 pages are rescinded one by one, and no more calls than for a usual boot.
+    let calls = report["svsm_calls"].as_u64().expect("a number");
+    assert!((520..800).contains(&calls), "{calls} calls");
+    assert!(outcome.counter("svsm.msr.core.pvalidate") >= 512);
+    assert!(outcome.counter("svsm.ghcb.core.create-vcpu") == vcpus - 1);
+    assert!(outcome.counter("vmgexit.2.psc") > 0);
+}
+
+/// The last line names the cause; before it come the console's last lines.
+fn assert_ends(outcome: &Outcome, code: i32, cause: &str) {
+    assert_eq!(outcome.code, code, "{}", outcome.text);
+    let verdict = outcome.text.trim_end().lines().last().expect("a verdict");
+    assert!(
+        verdict.starts_with("runner: ") && verdict.contains(cause),
+        "'{cause}': {}",
+        outcome.text
+    );
+    assert!(
+        code == BAD_INPUT || outcome.text.contains("last console lines:"),
+        "{}",
+        outcome.text
+    );
+}
+
+/// Boots that end well on every machine.
+mod machines {
+    use super::*;
+
+    #[test]
+    fn two_vcpus_and_small_rmp_entries() {
+        let outcome = Bench::linux(USUAL, "").linux_run(&["--vcpus", "2", "--rmp", "4k"]);
+        assert_success(&outcome, 2);
+        assert_eq!(outcome.counter("convert.shared.2m"), 0);
+    }
+
+    #[test]
+    fn one_vcpu_and_large_rmp_entries() {
+        let outcome = Bench::linux(USUAL, "").linux_run(&[]);
+        assert_success(&outcome, 1);
+        assert!(
+            outcome.counter("convert.shared.2m") >= 32,
+            "the kernel's own swiotlb"
+        );
+    }
+
+    #[test]
+    fn two_vcpus_in_one_thread() {
+        let single = ["--vcpus", "2", "--tcg-thread", "single"];
+        assert_success(&Bench::linux(USUAL, "").linux_run(&single), 2);
+    }
+
+    #[test]
+    fn another_kernel() {
+        let outcome = Bench::linux(OTHER, "").linux_run(&["--vcpus", "2"]);
+        assert_success(&outcome, 2);
+        let release = outcome.report["guest"]["release"].as_str().expect("a name");
+        assert!(release.starts_with("7."), "{release}");
+    }
+}
+
+/// What can be wrong with a kernel, its initrd, its memory and its devices.
+mod bad_input {
+    use super::*;
+
+    #[test]
+    fn too_little_memory() {
+        let bench = Bench::linux(USUAL, "");
+        // Too little to unpack the kernel is seen before the start, too little to run by the kernel.
+        let outcome = bench.linux_run(&["--memory", "112MiB"]);
+        assert_ends(&outcome, BAD_INPUT, "MEM=");
+    }
+
+    #[test]
+    fn a_device_that_is_missing() {
+        let outcome = Bench::linux(USUAL, "svsm.devices=nvme").linux_run(&["--devices", "blk"]);
+        assert_ends(&outcome, CHECK_FAILED, "there is no /dev/nvme0n1");
+    }
+
+    #[test]
+    fn a_corrupt_initrd() {
+        let bench = Bench::linux_with_initrd(USUAL, b"\x1f\x8b\x08\0 no archive at all");
+        assert_ends(&bench.linux_run(&[]), DIED, "the initrd is corrupt");
+    }
+
+    #[test]
+    fn a_kernel_that_panics() {
+        let outcome = Bench::linux(USUAL, "svsm.fault=panic").linux_run(&[]);
+        assert_ends(&outcome, DIED, "the guest's kernel panicked");
+        assert!(outcome.text.contains("sysrq triggered crash"));
+    }
+
+    #[test]
+    fn a_guest_that_hangs() {
+        let outcome = Bench::linux(USUAL, "svsm.fault=hang").linux_run(&["--idle", "60"]);
+        assert_ends(&outcome, DIED, "the guest hangs; user space was running");
+    }
+}
