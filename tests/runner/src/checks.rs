@@ -129,11 +129,10 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
 
 /// What the guest said last, for people, before its verdict.
 fn last_complaint(transcript: &Transcript) -> Option<String> {
-    let lines = transcript.last_console.iter().rev();
+    let mut lines = transcript.last_console.iter().rev();
     lines
-        .filter_map(|line| line.strip_prefix("guest: "))
+        .find_map(|line| line.strip_prefix("guest: "))
         .map(str::to_owned)
-        .next()
 }
 
 fn self_test(outcome: &Outcome) -> Check {
