@@ -3,7 +3,6 @@
 //! the pool grow and shrink, then in a steady state; then the copy to disk 2 and the give-back.
 
 use guest_shim::virtio::GlobalPool;
-use smoltcp::iface::SocketStorage;
 use test_guest::fetch::{Fetch, RECEIVE_BYTES, SEND_BYTES};
 use test_guest::nvme::PAGE_BYTES;
 use test_guest::nvme::disk::NvmeDisk;
@@ -57,8 +56,6 @@ static PARTS: [SpinLock<Part>; MAX_CPUS] = [const {
 }; MAX_CPUS];
 /// The works of the pass under way.
 static UNFINISHED: Unfinished = Unfinished::new();
-/// The TCP stack's one socket.
-static SOCKET: SpinLock<Option<[SocketStorage<'static>; 1]>> = SpinLock::new(None);
 
 /// Runs the job on `cpus` vCPUs; `memory` hands private memory out for good. Ends the VM when a step
 /// fails.
@@ -111,7 +108,7 @@ pub fn run(
     for cpu in 0..cpus {
         let pattern = memory(PATTERN_BYTES as u64);
         part(cpu, |part| {
-            part.burst = Some(Burst::new(pattern, cpu, budget))
+            part.burst = Some(Burst::new(pattern, cpu, budget));
         });
     }
     pass(cpus, works + cpus, Phase::Read1, Phase::Nvme1, Phase::Net1);
@@ -213,8 +210,9 @@ fn open_nvme(
 /// The network device with a TCP stack as a work.
 fn open_net(mut device: NetDevice, [receive, send]: [&'static mut [u8]; 2]) -> NetWork {
     let mac = device.mac();
-    let storage: &'static mut [SocketStorage<'static>] =
-        SpinLock::leak(&SOCKET).get_or_insert([const { SocketStorage::EMPTY }]);
+    let Some(storage) = net::socket_storage() else {
+        fail(Stop::Network, format_args!("one network device is enough"));
+    };
     let fetch = Fetch::new(&mut device, mac, storage, receive, send);
     NetWork::new(device, fetch)
 }

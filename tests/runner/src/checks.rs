@@ -11,6 +11,7 @@ use crate::host_record::Termination;
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
+use crate::transcript::Transcript;
 
 /// One promise and whether it was kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -110,7 +111,7 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
         ok: transcript.done == Some(true),
         detail: match transcript.done {
             Some(true) => "done".into(),
-            Some(false) => "it says so at its end".into(),
+            Some(false) => last_complaint(transcript).unwrap_or("it says so at its end".into()),
             None => "no @done line".into(),
         },
     });
@@ -124,6 +125,14 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
         list.extend(device_checks(outcome));
     }
     list
+}
+
+/// What the guest said last, for people, before its verdict.
+fn last_complaint(transcript: &Transcript) -> Option<String> {
+    let mut lines = transcript.last_console.iter().rev();
+    lines
+        .find_map(|line| line.strip_prefix("guest: "))
+        .map(str::to_owned)
 }
 
 fn self_test(outcome: &Outcome) -> Check {

@@ -147,11 +147,8 @@ impl Burst {
         if let Err(cause) = GuestPool::pool().unmap(one.mapping) {
             fail(Stop::Burst, format_args!("unmap: {cause:?}"));
         }
-        let intact = (one.offset..).zip(part.iter());
-        if let Some((index, _)) = intact
-            .filter(|(index, byte)| **byte != expected(number, *index))
-            .next()
-        {
+        let mut bytes = (one.offset..).zip(part.iter());
+        if let Some((index, _)) = bytes.find(|(index, byte)| **byte != expected(number, *index)) {
             fail(
                 Stop::Burst,
                 format_args!("vCPU {number}: byte {index} of a mapping came back changed"),

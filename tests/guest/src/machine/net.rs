@@ -2,7 +2,9 @@
 //! A virtio network device for the TCP stack: frames in private memory, bounced by the driver.
 
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
 
+use smoltcp::iface::SocketStorage;
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::time::Instant;
 use test_guest::stop::Stop;
@@ -28,6 +30,21 @@ pub const FRAMES: usize = RECEIVING + SENDING;
 pub const MEMORY_BYTES: u64 = (FRAMES * FRAME_BYTES) as u64;
 /// Longest Ethernet frame.
 const ETHERNET_BYTES: usize = 1514;
+
+/// The TCP stack's one socket.
+static mut SOCKET: [SocketStorage<'static>; 1] = [SocketStorage::EMPTY];
+/// It was handed out.
+static SOCKET_TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// The socket's storage, the first time.
+pub fn socket_storage() -> Option<&'static mut [SocketStorage<'static>]> {
+    if SOCKET_TAKEN.swap(true, Ordering::AcqRel) {
+        return None;
+    }
+    let storage = &raw mut SOCKET;
+    // SAFETY: Only the first caller comes here, and nothing else names the static.
+    Some(unsafe { &mut *storage })
+}
 
 /// What the device may reach at present: address and buffer of each shared one.
 static SHARED: SpinLock<[Option<Shared>; 2 * FRAMES]> = SpinLock::new([None; 2 * FRAMES]);

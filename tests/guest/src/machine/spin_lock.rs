@@ -45,13 +45,6 @@ impl<T> SpinLock<T> {
         })
     }
 
-    /// The value for good: the lock is never free again.
-    pub fn leak(lock: &'static Self) -> &'static mut T {
-        core::mem::forget(lock.lock());
-        // SAFETY: The guard that was forgotten was the only one, and there is none after it.
-        unsafe { &mut *lock.value.get() }
-    }
-
     fn try_lock(&self) -> Option<Guard<'_, T>> {
         let free = !self.held.load(Ordering::Relaxed);
         (free && !self.held.swap(true, Ordering::Acquire)).then_some(Guard { lock: self })
