@@ -6,6 +6,9 @@
 //! QEMU's processor has XSAVE without XSAVEC, which no SNP processor is like: Linux ends when it
 //! looks at leaf 0xD of such a one. So there is no XSAVE, and no leaf 0xD: the standard leaves end
 //! before it.
+//!
+//! MONITOR and MWAIT are not shown, as KVM does not: they are #VC and end at once, so that an idle
+//! processor which used them would never rest.
 
 use snp::cpuid::{CpuidPage, LEAF_ENCRYPTION};
 
@@ -15,9 +18,9 @@ use crate::memory_plan::C_BIT;
 /// Last standard leaf that is shown.
 const LAST_LEAF: u32 = 0xC;
 const LEAF_XSAVE: u32 = 0xD;
-/// Leaf 1 ECX: FMA, x2APIC, TSC deadline, XSAVE, OSXSAVE, AVX, F16C.
+/// Leaf 1 ECX: MONITOR, FMA, x2APIC, TSC deadline, XSAVE, OSXSAVE, AVX, F16C.
 const HIDDEN_1_ECX: u32 =
-    (1 << 12) | (1 << 21) | (1 << 24) | (1 << 26) | (1 << 27) | (1 << 28) | (1 << 29);
+    (1 << 3) | (1 << 12) | (1 << 21) | (1 << 24) | (1 << 26) | (1 << 27) | (1 << 28) | (1 << 29);
 /// Leaf 7 EBX: AVX2, MPX and the AVX-512 family.
 const HIDDEN_7_EBX: u32 =
     (1 << 5) | (1 << 14) | (3 << 16) | (1 << 21) | (7 << 26) | (1 << 30) | (1 << 31);
@@ -35,8 +38,9 @@ const HIDDEN_7_ECX: u32 = (1 << 1)
     | (1 << 16);
 /// Leaf 7 EDX: more of AVX-512, AMX, branch tracking.
 const HIDDEN_7_EDX: u32 = (3 << 2) | (1 << 8) | (1 << 20) | (7 << 22);
-/// Leaf 0x8000_0001 ECX: SVM, XOP, LWP, FMA4.
-const HIDDEN_EXTENDED_ECX: u32 = (1 << 2) | (1 << 11) | (1 << 15) | (1 << 16);
+/// Leaf 0x8000_0001 ECX: SVM, XOP, LWP, FMA4, MONITORX.
+const HIDDEN_EXTENDED_ECX: u32 = (1 << 2) | (1 << 11) | (1 << 15) | (1 << 16) | (1 << 29);
+const LEAF_MONITOR: u32 = 5;
 /// Leaf 0x8000_0008 EBX: INVLPGB; EDX `[15:0]` is its largest page count.
 const INVLPGB: u32 = 1 << 3;
 const INVLPGB_COUNT: u32 = 7;
@@ -58,7 +62,7 @@ pub fn answer(processor: &impl Processor, leaf: u32, subleaf: u32) -> [u32; 4] {
             ecx &= !HIDDEN_7_ECX;
             edx &= !HIDDEN_7_EDX;
         }
-        (7 | LEAF_XSAVE, _) => [eax, ebx, ecx, edx] = [0; 4],
+        (LEAF_MONITOR | 7 | LEAF_XSAVE, _) => [eax, ebx, ecx, edx] = [0; 4],
         (0x8000_0000, _) => eax = eax.max(LEAF_ENCRYPTION),
         (0x8000_0001, _) => ecx &= !HIDDEN_EXTENDED_ECX,
         (0x8000_0008, _) => {
