@@ -13,7 +13,7 @@ const DISK_BYTES: u64 = 24 << 20;
 /// Bytes of a kernel's disk: its own pool does not grow, so a few are enough.
 const LINUX_DISK_BYTES: u64 = 8 << 20;
 /// What the Makefile tells every kernel.
-const LINUX_ARGS: &str = "console=ttyS0 earlyprintk=ttyS0,115200 panic=-1";
+const LINUX_ARGS: &str = "clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1";
 
 /// A folder with a packed image and a disk.
 pub struct Bench {
