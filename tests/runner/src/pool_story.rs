@@ -7,6 +7,8 @@ use crate::transcript::Transcript;
 
 /// Marker behind the last transfer, before chunks are given back.
 const BEFORE_GIVING_BACK: u64 = 2;
+/// Bytes of a chunk, the least that a growth shares.
+const CHUNK: u64 = 2 << 20;
 
 /// The pool from attach to end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -17,6 +19,9 @@ pub struct PoolStory {
     pub growth_steps: Vec<(u64, u64)>,
     /// Most bytes granted.
     pub peak: u64,
+    /// Times that VMPL0 had whole chunks shared since the attach, counted by the host: two growths in quick
+    /// succession are one step of the samples.
+    pub growths: usize,
     /// Most bytes in use.
     pub peak_used: u64,
     /// Bytes granted at the end.
@@ -49,6 +54,13 @@ impl PoolStory {
         story.peak = story.peak.max(attach.granted);
         story.end = granted;
         story.given_back = story.peak - granted;
+        story.growths = transcript
+            .conversions
+            .iter()
+            .filter(|one| {
+                one.vmpl == 0 && one.shared && one.bytes >= CHUNK && one.tsc >= attach.tsc
+            })
+            .count();
         if let Some(from) = transcript.marks.get(&BEFORE_GIVING_BACK) {
             story.freed = transcript
                 .conversions
@@ -79,6 +91,8 @@ mod tests {
         guest("@pool tsc=130 granted=8 used=5");
         guest("@pool tsc=140 granted=2 used=0");
         for record in [
+            "psc tsc=90 vmpl=0 op=shared gpa=0 bytes=4194304 total_shared=0",
+            "psc tsc=121 vmpl=0 op=shared gpa=0 bytes=4194304 total_shared=0",
             "psc tsc=125 vmpl=0 op=private gpa=0 bytes=1 total_shared=0",
             "mark id=2 tsc=131",
             "psc tsc=135 vmpl=2 op=private gpa=0 bytes=7 total_shared=0",
@@ -91,6 +105,7 @@ mod tests {
         let want = PoolStory {
             start: 2,
             growth_steps: vec![(20, 4), (30, 8)],
+            growths: 1,
             peak: 8,
             peak_used: 5,
             end: 2,
