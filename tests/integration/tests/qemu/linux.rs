@@ -97,7 +97,7 @@ mod bad_input {
 
     #[test]
     fn a_device_that_is_missing() {
-        let outcome = Bench::linux(USUAL, "svsm.devices=nvme").linux_run(&["--devices", "blk"]);
+        let outcome = Bench::linux(USUAL, "svsm.devices=blk,nvme").linux_run(&["--devices", "blk"]);
         assert_ends(&outcome, CHECK_FAILED, "there is no /dev/nvme0n1");
     }
 
