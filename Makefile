@@ -146,7 +146,7 @@ bench-instructions: setup ## The costs in instructions, under valgrind
 
 lint: setup lint-source ## Formatting, clippy on every target, source rules
 	@$(CARGO) fmt --all --check
-	@$(CARGO) clippy --quiet --workspace --all-targets -- -D warnings
+	@$(CARGO) clippy --quiet --workspace --all-targets --features integration/qemu -- -D warnings
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
 	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c --lib --target $(NONE) -- -D warnings

@@ -22,7 +22,10 @@ fn assert_good(outcome: &Outcome, vcpus: u64) {
     let report = &outcome.report;
     assert_eq!(report["vcpus"], vcpus);
     let count = |name: &str| report[name].as_array().map_or(0, Vec::len);
-    assert_eq!((count("busy"), count("bursts")), (6, vcpus as usize));
+    assert_eq!(
+        (count("busy"), count("bursts")),
+        (6, usize::try_from(vcpus).expect("few"))
+    );
     // Ten of every run with disks, nine of one with further devices.
     assert!(count("checks") >= 19, "{} checks", count("checks"));
 }
