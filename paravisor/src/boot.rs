@@ -98,11 +98,10 @@ pub fn serve_further() -> Result<Infallible, Reason> {
     let dispatcher = DISPATCHER.get().ok_or(Reason::Panic)?;
     let processor = processor::current();
     let vcpu = VCPUS.place(processor.number()).ok_or(Reason::Panic)?;
-    let ghcb = talk_to_host(inputs, processor)?;
+    talk_to_host(inputs, processor)?;
     log::info!("processor {} is served", processor.number());
     Err(Server {
         dispatcher,
-        ghcb,
         doorbell: Doorbell::new(&processor.doorbell),
         vcpu,
         boot_vmsa: None,
@@ -306,7 +305,6 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     log::info!("the guest starts at {:#x}", inputs.block.payload_entry);
     Err(Server {
         dispatcher,
-        ghcb,
         doorbell: Doorbell::new(&processor.doorbell),
         vcpu,
         boot_vmsa: Some(vmsa),

@@ -17,8 +17,8 @@ use svsm_swiotlb::platform::Fault;
 
 use crate::machine::Machine;
 use crate::machine::doorbell::Doorbell;
-use crate::machine::ghcb::Ghcb;
 use crate::machine::guest_access::take_call_pending;
+use crate::machine::processor;
 use crate::machine::run_vmpl::{Switch, run_guest};
 use crate::machine::vmsa_page::VmsaPage;
 
@@ -27,8 +27,6 @@ use crate::machine::vmsa_page::VmsaPage;
 pub struct Server<'a> {
     /// The protocols.
     pub dispatcher: &'a Dispatcher<'a, Machine>,
-    /// Exits of this processor.
-    pub ghcb: Ghcb<'a>,
     /// Events of the host.
     pub doorbell: Doorbell<'a>,
     /// The vCPU of this processor, there or not.
@@ -85,7 +83,7 @@ impl<'a> Server<'a> {
     fn turn(&self) -> Result<(), Reason> {
         self.doorbell.acknowledge()?;
         let Some(seated) = self.seat() else {
-            self.ghcb.halt();
+            processor::halt();
             return Ok(());
         };
         let allowed = seated.vmsa.allow_running().map_err(Trouble::from);
@@ -99,7 +97,7 @@ impl<'a> Server<'a> {
             if self.boot_vmsa.is_some() {
                 return Err(Reason::RunVmpl);
             }
-            self.ghcb.halt();
+            processor::halt();
             return Ok(());
         }
         let Some(seated) = self.seat() else {

@@ -73,15 +73,6 @@ impl<'a> Ghcb<'a> {
         });
     }
 
-    /// Waits until the host has something new for this processor. The host may end the wait at any
-    /// time, or not wait at all.
-    pub fn halt(&self) {
-        self.exit(&Exit {
-            code: exit_code::HLT,
-            ..Exit::default()
-        });
-    }
-
     /// Installs `vmsa` as the context of the vCPU `apic_id` at `vmpl`; `features` are those of the
     /// VMSA.
     ///

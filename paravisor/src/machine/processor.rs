@@ -136,6 +136,12 @@ pub fn install_boot() {
     GsBase::write(VirtAddr::new_truncate(boot.gs_base()));
 }
 
+/// Waits until the host has something new for this processor, or not at all: it decides. HLT leaves for
+/// the host by itself (an automatic exit); it is no event of the GHCB.
+pub fn halt() {
+    x86_64::instructions::hlt();
+}
+
 /// The processor that runs this code.
 pub fn current() -> &'static Processor {
     let number: u32;
