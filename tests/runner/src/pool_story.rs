@@ -7,8 +7,6 @@ use crate::transcript::Transcript;
 
 /// Marker behind the last transfer, before chunks are given back.
 const BEFORE_GIVING_BACK: u64 = 2;
-/// Bytes of a chunk, the least that a growth shares.
-const CHUNK: u64 = 2 << 20;
 
 /// The pool from attach to end.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
@@ -19,9 +17,11 @@ pub struct PoolStory {
     pub growth_steps: Vec<(u64, u64)>,
     /// Most bytes granted.
     pub peak: u64,
-    /// Times that VMPL0 had whole chunks shared since the attach, counted by the host: two growths in quick
-    /// succession are one step of the samples.
-    pub growths: usize,
+    /// Growths after the attach, counted by the shim: two in quick succession are one step of the samples, and a host
+    /// that converts a chunk in several exits makes many conversions of one.
+    pub growths: u64,
+    /// Bytes that VMPL0 had shared since the attach, by the host's record.
+    pub shared: u64,
     /// Most bytes in use.
     pub peak_used: u64,
     /// Bytes granted at the end.
@@ -54,13 +54,15 @@ impl PoolStory {
         story.peak = story.peak.max(attach.granted);
         story.end = granted;
         story.given_back = story.peak - granted;
-        story.growths = transcript
+        // The attach is the first one it counts.
+        let growths = transcript.shim.get("growths").copied().unwrap_or(0);
+        story.growths = growths.saturating_sub(1);
+        story.shared = transcript
             .conversions
             .iter()
-            .filter(|one| {
-                one.vmpl == 0 && one.shared && one.bytes >= CHUNK && one.tsc >= attach.tsc
-            })
-            .count();
+            .filter(|one| one.vmpl == 0 && one.shared && one.tsc >= attach.tsc)
+            .map(|one| one.bytes)
+            .sum();
         if let Some(from) = transcript.marks.get(&BEFORE_GIVING_BACK) {
             story.freed = transcript
                 .conversions
@@ -90,6 +92,7 @@ mod tests {
         guest("@pool tsc=120 granted=4 used=3");
         guest("@pool tsc=130 granted=8 used=5");
         guest("@pool tsc=140 granted=2 used=0");
+        guest("@shim name=growths value=4");
         for record in [
             "psc tsc=90 vmpl=0 op=shared gpa=0 bytes=4194304 total_shared=0",
             "psc tsc=121 vmpl=0 op=shared gpa=0 bytes=4194304 total_shared=0",
@@ -105,7 +108,8 @@ mod tests {
         let want = PoolStory {
             start: 2,
             growth_steps: vec![(20, 4), (30, 8)],
-            growths: 1,
+            growths: 3,
+            shared: 4_194_304 + 9,
             peak: 8,
             peak_used: 5,
             end: 2,
