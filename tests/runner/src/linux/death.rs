@@ -20,7 +20,7 @@ pub fn death(outcome: &Outcome) -> Option<String> {
         return Some(panicked(panic, facts.initrd_complaint.as_deref()));
     }
     if let Some(report) = transcript.violation.as_ref().or(transcript.died.as_ref()) {
-        return Some(format!("the machine stopped: {report}"));
+        return Some(stopped(report, facts.first_line.is_some()));
     }
     if let Some(termination) = transcript.termination {
         return Some(ended(termination));
@@ -58,7 +58,7 @@ fn reached(outcome: &Outcome) -> &'static str {
         "all steps were tried"
     } else if facts.user_space.is_some() {
         "user space was running"
-    } else if !transcript.last_console.is_empty() {
+    } else if facts.first_line.is_some() {
         "the kernel was starting"
     } else if transcript.host_booted {
         "the kernel had said nothing"
@@ -92,6 +92,18 @@ fn panicked(panic: &str, complaint: Option<&str>) -> String {
     format!("the guest's kernel panicked: {panic}")
 }
 
+/// A report of the machine. A kernel that has not said a line when it breaks the rules of SEV-SNP does not know them: its
+/// boot code maps memory without the C-bit.
+fn stopped(report: &str, kernel_spoke: bool) -> String {
+    if report.contains("vmpl=2") && !kernel_spoke {
+        format!(
+            "the kernel lacks support for SEV-SNP: before its first line the machine stopped it: {report}"
+        )
+    } else {
+        format!("the machine stopped: {report}")
+    }
+}
+
 /// A termination request in words. The kernel's own reasons are in `sev-common.h` of its source.
 fn ended(termination: Termination) -> String {
     let cause = match (termination.vmpl, termination.set, termination.reason) {
@@ -122,7 +134,7 @@ fn ended(termination: Termination) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{ended, panicked};
+    use super::{ended, panicked, stopped};
     use crate::host_record::Termination;
 
     #[test]
@@ -142,6 +154,15 @@ mod tests {
         assert_eq!(words(2, 1, 99), "VMPL2 ended the VM with reason 0x1:0x63");
         assert!(words(0, 0xa, 0x4a).contains("no single RAM entry"));
         assert!(!words(0, 1, 7).contains("no SVSM"));
+    }
+
+    #[test]
+    fn a_kernel_that_knows_no_snp_is_told_from_a_wrong_access() {
+        let report = "what=nested-tables-differ gpa=0x9e013 vmpl=2 rip=0x9e013";
+        assert!(stopped(report, false).starts_with("the kernel lacks support for SEV-SNP"));
+        assert!(stopped(report, true).starts_with("the machine stopped: what="));
+        let paravisor = "what=vmpl-permission gpa=0x500000 vmpl=0";
+        assert!(stopped(paravisor, false).starts_with("the machine stopped: what="));
     }
 
     #[test]

@@ -17,6 +17,9 @@ const UNPACKING: &str = "Initramfs unpacking failed";
 /// Kernel messages from which the check of SNP and VMPL is made when no init repeats them.
 const LOG_WORDS: [&str; 2] = ["Memory Encryption Features active", "running at VMPL"];
 
+/// What the paravisor's lines start with; it shares the console.
+const PARAVISOR: &str = "vmpl0: ";
+
 /// A moment, by the runner's and by the guest's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Moment {
@@ -56,7 +59,7 @@ pub struct Marker {
 /// All that was said so far.
 #[derive(Debug, Default, Clone, PartialEq, Serialize)]
 pub struct Facts {
-    /// The first console line, in seconds since the machine started.
+    /// The kernel's first console line, in seconds since the machine started.
     pub first_line: Option<f64>,
     /// User space runs.
     pub user_space: Option<Moment>,
@@ -97,7 +100,9 @@ impl Facts {
     /// What is wrong with a line of init's.
     pub fn hear(&mut self, text: &str, after: Duration) -> Result<(), LineError> {
         let machine = after.as_secs_f64();
-        self.first_line.get_or_insert(machine);
+        if !text.starts_with(PARAVISOR) {
+            self.first_line.get_or_insert(machine);
+        }
         match LinuxLine::parse(text).transpose()? {
             Some(line) => self.take(line, machine),
             None => self.kernel_says(text),
@@ -181,6 +186,7 @@ mod tests {
         let complaint = facts.initrd_complaint.expect("there is one");
         assert!(complaint.starts_with("Initramfs"), "{complaint}");
         assert_eq!(facts.first_line, Some(4.0));
+        assert_eq!(told(&["vmpl0: the guest starts"]).first_line, None);
     }
 
     #[test]
