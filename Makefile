@@ -112,7 +112,7 @@ test-loom: ## What CPUs share in the shim, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
 
 test-qemu: setup-qemu igvm linux-kernel ## The tests that boot the images on QEMU
-	@scripts/linux-kernel.sh 7 $(LINUX_DIR)
+	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the model with small windows.

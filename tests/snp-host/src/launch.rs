@@ -14,8 +14,9 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: [u8; 8] = *b"SNPLAUNC";
 /// Version of the format.
 pub const VERSION: u32 = 2;
-/// Most CPUs of the machine: what the host has stacks and save areas for.
-pub const MAX_CPUS: u32 = 8;
+/// Most CPUs of the machine: what the host has stacks and save areas for. More than the image under test serves, so that
+/// it has something to refuse.
+pub const MAX_CPUS: u32 = 16;
 /// The same, as the length of a table.
 pub const CPU_SLOTS: usize = MAX_CPUS as usize;
 /// Most records of one image: 64 MiB hold fewer pages.
@@ -358,7 +359,7 @@ mod tests {
         let mut image = good.clone();
         image[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
         assert_eq!(parse(&image), Err(LaunchError::Malformed));
-        for cpus in [0, 9] {
+        for cpus in [0, 17] {
             let mut image = good.clone();
             image[40] = cpus;
             assert_eq!(parse(&image), Err(LaunchError::Malformed));

@@ -10,9 +10,10 @@ const CHECK_FAILED: i32 = 1;
 const BAD_INPUT: i32 = 2;
 const DIED: i32 = 3;
 
-/// The series that the code was written against, and one that it was not.
+/// The series that the code was written against, one that it was not, and one from before there were SVSMs.
 const USUAL: &str = "6.12";
 const OTHER: &str = "7";
+const TOO_OLD: &str = "6.1";
 
 fn assert_success(outcome: &Outcome, vcpus: u64) {
     assert_eq!(outcome.code, 0, "{}", outcome.text);
@@ -50,36 +51,39 @@ mod machines {
     use super::*;
 
     #[test]
-    fn two_vcpus_and_small_rmp_entries() {
-        let outcome = Bench::linux(USUAL, "").linux_run(&["--vcpus", "2", "--rmp", "4k"]);
-        assert_success(&outcome, 2);
-        // The host is asked for 2 MiB at a time all the same; only PVALIDATE falls back, three calls for each of 32.
-        assert!(outcome.counter("svsm.ghcb.core.pvalidate") >= 96);
+    fn one_vcpu() {
+        let [large, small] = Bench::linux(USUAL, "").linux_on_each_rmp(&[]);
+        assert_success(&large, 1);
+        let own_swiotlb = large.counter("convert.shared.2m");
+        assert!(own_swiotlb >= 32, "{own_swiotlb}");
+        assert!(large.counter("svsm.ghcb.core.pvalidate") < 96);
+        assert_success(&small, 1);
     }
 
     #[test]
-    fn one_vcpu_and_large_rmp_entries() {
-        let outcome = Bench::linux(USUAL, "").linux_run(&[]);
-        assert_success(&outcome, 1);
-        assert!(
-            outcome.counter("convert.shared.2m") >= 32,
-            "the kernel's own swiotlb"
-        );
-        assert!(outcome.counter("svsm.ghcb.core.pvalidate") < 96);
+    fn two_vcpus() {
+        let [large, small] = Bench::linux(USUAL, "").linux_on_each_rmp(&["--vcpus", "2"]);
+        assert_success(&large, 2);
+        assert_success(&small, 2);
+        // The host is asked for 2 MiB at a time all the same; only PVALIDATE falls back, three calls for each of 32.
+        assert!(small.counter("svsm.ghcb.core.pvalidate") >= 96);
     }
 
     #[test]
     fn two_vcpus_in_one_thread() {
         let single = ["--vcpus", "2", "--tcg-thread", "single"];
-        assert_success(&Bench::linux(USUAL, "").linux_run(&single), 2);
+        for outcome in Bench::linux(USUAL, "").linux_on_each_rmp(&single) {
+            assert_success(&outcome, 2);
+        }
     }
 
     #[test]
     fn another_kernel() {
-        let outcome = Bench::linux(OTHER, "").linux_run(&["--vcpus", "2"]);
-        assert_success(&outcome, 2);
-        let release = outcome.report["guest"]["release"].as_str().expect("a name");
-        assert!(release.starts_with("7."), "{release}");
+        for outcome in Bench::linux(OTHER, "").linux_on_each_rmp(&["--vcpus", "2"]) {
+            assert_success(&outcome, 2);
+            let release = outcome.report["guest"]["release"].as_str().expect("a name");
+            assert!(release.starts_with("7."), "{release}");
+        }
     }
 }
 
@@ -96,27 +100,50 @@ mod bad_input {
     }
 
     #[test]
+    fn a_kernel_that_knows_no_svsm() {
+        for outcome in Bench::linux(TOO_OLD, "").linux_on_each_rmp(&[]) {
+            assert_ends(&outcome, DIED, "it lacks support for an SVSM");
+        }
+    }
+
+    #[test]
+    fn more_vcpus_than_the_image_serves() {
+        for outcome in Bench::linux(USUAL, "").linux_on_each_rmp(&["--vcpus", "9"]) {
+            assert_ends(&outcome, DIED, "the number of vCPUs");
+            let line = "9 vCPUs: this image serves at most 8";
+            assert!(outcome.text.contains(line), "{}", outcome.text);
+        }
+    }
+
+    #[test]
     fn a_device_that_is_missing() {
-        let outcome = Bench::linux(USUAL, "svsm.devices=blk,nvme").linux_run(&["--devices", "blk"]);
-        assert_ends(&outcome, CHECK_FAILED, "there is no /dev/nvme0n1");
+        let bench = Bench::linux(USUAL, "svsm.devices=blk,nvme");
+        for outcome in bench.linux_on_each_rmp(&["--devices", "blk"]) {
+            assert_ends(&outcome, CHECK_FAILED, "there is no /dev/nvme0n1");
+        }
     }
 
     #[test]
     fn a_corrupt_initrd() {
         let bench = Bench::linux_with_initrd(USUAL, b"\x1f\x8b\x08\0 no archive at all");
-        assert_ends(&bench.linux_run(&[]), DIED, "the initrd is corrupt");
+        for outcome in bench.linux_on_each_rmp(&[]) {
+            assert_ends(&outcome, DIED, "the initrd is corrupt");
+        }
     }
 
     #[test]
     fn a_kernel_that_panics() {
-        let outcome = Bench::linux(USUAL, "svsm.fault=panic").linux_run(&[]);
-        assert_ends(&outcome, DIED, "the guest's kernel panicked");
-        assert!(outcome.text.contains("sysrq triggered crash"));
+        for outcome in Bench::linux(USUAL, "svsm.fault=panic").linux_on_each_rmp(&[]) {
+            assert_ends(&outcome, DIED, "the guest's kernel panicked");
+            assert!(outcome.text.contains("sysrq triggered crash"));
+        }
     }
 
     #[test]
     fn a_guest_that_hangs() {
-        let outcome = Bench::linux(USUAL, "svsm.fault=hang").linux_run(&["--idle", "60"]);
-        assert_ends(&outcome, DIED, "the guest hangs; user space was running");
+        let bench = Bench::linux(USUAL, "svsm.fault=hang");
+        for outcome in bench.linux_on_each_rmp(&["--idle", "40"]) {
+            assert_ends(&outcome, DIED, "the guest hangs; user space was running");
+        }
     }
 }
