@@ -141,6 +141,26 @@ linger:
     jb 1b
     ret
 
+# Waits until the other CPU has read the watched page rbx times since it had read it r14 times; ZF: it has.
+await_rounds:
+    rdtsc
+    shl rdx, 32
+    lea r13, [rdx + rax]
+1:  mov rcx, [rip + rounds]
+    sub rcx, r14
+    cmp rcx, rbx
+    ja 2f
+    pause
+    rdtsc
+    shl rdx, 32
+    or rax, rdx
+    sub rax, r13
+    shr rax, 34
+    jz 1b
+    ret
+2:  xor ecx, ecx
+    ret
+
 two_cpus:
     step 21  # pages for the other CPU: GHCBs, and everything of this image for VMPL 2
     share GHCB_AP
@@ -259,29 +279,28 @@ two_cpus:
     expect e
 
     step 29  # a page that the other CPU reads is rescinded
-    call linger
-    mov r14, [rip + rounds]
-    test r14, r14
-    expect nz
+    xor r14d, r14d
+    xor ebx, ebx
+    call await_rounds
+    expect z
     mov eax, WATCHED
     xor ecx, ecx
     xor edx, edx
     pvalidate
     test eax, eax
     expect z
-    mov r14, [rip + rounds]
-    call linger
     cmp dword ptr [rip + hostile], 6
     je 1f
-    cmp dword ptr [rip + phase], 7
+    mov edx, 7
+    call await_phase
     expect e
     jmp two_cpus_done
-1:  cmp dword ptr [rip + phase], 6
+1:  mov r14, [rip + rounds]
+    mov ebx, 1000
+    call await_rounds
+    expect z
+    cmp dword ptr [rip + phase], 6
     expect e
-    sub r14, [rip + rounds]
-    neg r14
-    cmp r14, 1000
-    expect a
 two_cpus_done:
     xor ebp, ebp
     jmp failed
