@@ -12,6 +12,7 @@
 use core::convert::Infallible;
 
 use paravisor::acceptance::{Acceptance, OwnMemory};
+use paravisor::apic_ids::ApicIds;
 use paravisor::boot_block::{BootBlock, RAM_ACCEPTED};
 use paravisor::boot_plan::{BootPlan, HANDOVER_AREA};
 use paravisor::core_protocol::{CoreProtocol, VersionRange};
@@ -46,8 +47,6 @@ use crate::machine::vmsa_page::VmsaPage;
 use crate::machine::{Machine, console, launched, msr_exit, page_tables, processor, tlb};
 use crate::serve::Server;
 
-/// APIC identifier of the boot vCPU.
-const BOOT_APIC_ID: u32 = 0;
 /// Pages of a processor that can be shared with the host: GHCB and doorbell.
 const HOST_PAGES: usize = 2;
 
@@ -64,6 +63,7 @@ struct Inputs {
     plan: BootPlan,
     tracked: TrackedRam,
     vcpu_count: u32,
+    apic_ids: ApicIds,
     memory_is_shared: bool,
     c_bit: u64,
 }
@@ -122,6 +122,7 @@ impl Inputs {
         if vcpu_count == 0 {
             return Err(Reason::VpCount);
         }
+        let apic_ids = ApicIds::parse(launched::processors(), vcpu_count)?;
         let environment = read_u32(general, ENVIRONMENT_OFFSET);
         if environment & !ENVIRONMENT_MEMORY_IS_SHARED != 0 {
             return Err(Reason::EnvironmentInfo);
@@ -137,19 +138,20 @@ impl Inputs {
             plan,
             tracked,
             vcpu_count,
+            apic_ids,
             memory_is_shared,
             c_bit,
         })
     }
 
-    /// Number of vCPUs the guest may use. Without a flush that reaches other processors it is one: a page
+    /// Processors whose vCPUs the guest may use. Without a flush that reaches other processors it is the boot processor: a page
     /// could not be taken from the others. The boot vCPU's APIC identifier is taken for good, so with
     /// one usable vCPU CREATE_VCPU never succeeds.
-    fn usable_vcpus(&self) -> u32 {
+    fn usable_processors(&self) -> ApicIds {
         if tlb::reaches_all_processors() {
-            self.vcpu_count.min(MAX_VCPUS)
+            self.apic_ids
         } else {
-            1
+            self.apic_ids.first(1)
         }
     }
 
@@ -266,7 +268,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
         secrets: launched::secrets(),
         cpuid: launched::cpuid(),
         c_bit: inputs.c_bit,
-        vcpus: inputs.usable_vcpus(),
+        processors: inputs.usable_processors(),
     }
     .write(&Machine)?;
 
@@ -276,12 +278,13 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let start = start_vmsa(&inputs.block, own, inputs.c_bit);
     let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
     let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
+    let boot = inputs.apic_ids.boot();
     let vcpu = VCPUS
-        .reserve(BOOT_APIC_ID)
+        .reserve(boot.number)
         .ok_or(Reason::VpCount)?
         .fill(vmsa.page(), area);
     let operation = ApOperation::CreateOnInit;
-    ghcb.create_vcpu(operation, BOOT_APIC_ID, Vmpl::Vmpl2, vmsa.page(), features)?;
+    ghcb.create_vcpu(operation, boot.apic_id, Vmpl::Vmpl2, vmsa.page(), features)?;
 
     let version = u32::from(PROTOCOL_VERSION);
     let protocols = PROTOCOLS.call_once(|| {
@@ -297,7 +300,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
             states: service.page_states(),
             vcpus: &VCPUS,
             guest_features: features,
-            vcpu_count: inputs.usable_vcpus(),
+            processors: inputs.usable_processors(),
             protocols,
         },
         service,

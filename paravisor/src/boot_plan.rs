@@ -196,7 +196,7 @@ pub(crate) mod tests {
             kind,
             flags: 0,
         };
-        block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
+        block.launch_ranges[0] = range(BOOT_BLOCK, 0x6000, KIND_PARAVISOR);
         block.launch_ranges[1] = range(IMAGE_LOAD, 0x4_0000, KIND_PARAVISOR);
         block.launch_ranges[2] = range(PAYLOAD_BASE, 1 << 20, KIND_GUEST_PAYLOAD);
         block

@@ -27,6 +27,10 @@ pub const PARAM_MEMORY_MAP: u64 = IMAGE_BASE + 0x2000;
 pub const CPUID_PAGE: u64 = IMAGE_BASE + 0x3000;
 /// The secrets page, filled by the secure processor.
 pub const SECRETS_PAGE: u64 = IMAGE_BASE + 0x4000;
+/// The VMM's ACPI table of processors (MADT). Written by the VMM, not measured.
+pub const PARAM_MADT: u64 = IMAGE_BASE + 0x5000;
+/// One past the last of the fixed pages, which follow one another from the boot block on.
+pub const FIXED_PAGES_END: u64 = PARAM_MADT + PAGE_BYTES;
 /// Link address of the image's ELF file; everything between the fixed pages and here is unused.
 pub const IMAGE_LOAD: u64 = IMAGE_BASE + 0x1_0000;
 
@@ -88,7 +92,7 @@ pub const LAUNCH_VMSA: u64 = 0xffff_ffff_f000;
 /// VMPL at which the guest runs.
 pub const GUEST_VMPL: u8 = 2;
 
-const _: () = assert!(IMAGE_LOAD > SECRETS_PAGE);
+const _: () = assert!(IMAGE_LOAD >= FIXED_PAGES_END);
 const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
 const _: () = assert!(START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES <= HANDOVER_END);
 const _: () = assert!(LINUX_PAGES_END <= PAYLOAD_BASE);

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod acceptance;
+pub mod apic_ids;
 pub mod boot_block;
 pub mod boot_plan;
 pub mod core_protocol;

@@ -4,7 +4,7 @@
 
 use crate::boot_plan::BootPlan;
 use crate::identity_map::{Access, IdentityMap, MapError, Table};
-use crate::layout::{BOOT_BLOCK, IMAGE_BASE, IMAGE_END, PAGE_BYTES, SECRETS_PAGE};
+use crate::layout::{BOOT_BLOCK, FIXED_PAGES_END, IMAGE_BASE, IMAGE_END, PAGE_BYTES};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
@@ -49,7 +49,7 @@ fn fill(
     image: &ImageParts<'_>,
 ) -> Result<(), MapError> {
     let range = |start, end| PhysRange { start, end };
-    map.map(range(BOOT_BLOCK, SECRETS_PAGE + PAGE_BYTES), Access::Read)?;
+    map.map(range(BOOT_BLOCK, FIXED_PAGES_END), Access::Read)?;
     map.map(image.text, Access::Execute)?;
     map.map(image.rodata, Access::Read)?;
     // Page by page, because host pages lie between the variables.

@@ -7,6 +7,7 @@ use snp::secrets::SecretsPage;
 use svsm_swiotlb::platform::GuestMemory;
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::apic_ids::ApicIds;
 use crate::boot_block::{BootBlock, RAM_ACCEPTED};
 use crate::boot_plan::BootPlan;
 use crate::guest_pages::{prepare_cpuid, prepare_secrets};
@@ -35,8 +36,8 @@ pub struct StartPages<'a> {
     pub cpuid: &'a PageBytes,
     /// The C-bit as a mask.
     pub c_bit: u64,
-    /// vCPUs the guest may use.
-    pub vcpus: u32,
+    /// Processors whose vCPUs the guest may use.
+    pub processors: ApicIds,
 }
 
 impl StartPages<'_> {
@@ -63,7 +64,7 @@ impl StartPages<'_> {
         prepare_cpuid(&mut cpuid)?;
         put(CPUID_COPY, cpuid.as_bytes())?;
         if self.boot_block.is_linux() {
-            linux::write(self.plan, self.map, self.vcpus, put)?;
+            linux::write(self.plan, self.map, self.processors.as_slice(), put)?;
         } else {
             put(HANDOVER_PAGE, self.handover()?.as_bytes())?;
         }
@@ -96,6 +97,7 @@ mod tests {
         HANDOVER_PAGE, Handover, IntoBytes, PAGE_BYTES, PageBytes, SECRETS_COPY, START_PAGE_TABLES,
         START_TABLE_PAGES, SecretsPage, StartPages,
     };
+    use crate::apic_ids::tests::apic_ids;
     use crate::boot_block::{BootBlock, RAM_FIRMWARE};
     use crate::boot_plan::tests::{boot_block, map};
     use crate::layout::HANDOVER_BASE;
@@ -122,7 +124,7 @@ mod tests {
             machine.launch(HANDOVER_BASE + page * PAGE_BYTES);
         }
         let write = |block| {
-            let (plan, map, c_bit, vcpus) = (&plan, &map, 1 << 51, 1);
+            let (plan, map, c_bit, processors) = (&plan, &map, 1 << 51, apic_ids(&[0]));
             StartPages {
                 boot_block: block,
                 plan,
@@ -130,7 +132,7 @@ mod tests {
                 secrets: &secrets,
                 cpuid: &cpuid,
                 c_bit,
-                vcpus,
+                processors,
             }
             .write(&machine)
             .unwrap();

@@ -63,6 +63,8 @@ reasons! {
     0x37 PayloadEntry "the payload's entry point is in no launched payload page",
     0x38 PayloadNoRoom "too little memory: what the payload needs to start is not all usable RAM",
     0x39 LinuxPages "the boot parameters and tables of a Linux payload are no launched payload pages",
+    0x3a MadtForm "the VMM's table of processors (MADT) has a wrong signature, length, checksum or entry",
+    0x3b MadtProcessors "the VMM's table of processors (MADT) does not list every vCPU once",
 
     // The memory map and the window (invariant W1).
     0x40 MapEmpty "the memory map has no RAM",

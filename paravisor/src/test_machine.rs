@@ -11,6 +11,7 @@ use snp::psc::{PscDescriptor, PscEntry, PscOperation};
 use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 
+use crate::apic_ids::ProcessorId;
 use crate::vcpu_control::{StartError, VcpuControl};
 
 /// An instruction, as the log shows it.
@@ -27,7 +28,7 @@ pub enum Step {
     /// A page-state change with so many entries.
     Psc(usize),
     /// A start of VMPL0 on a processor.
-    Start(u32),
+    Start(ProcessorId),
 }
 
 /// A 4 KiB page.
@@ -217,8 +218,8 @@ impl GuestMemory for TestMachine {
 }
 
 impl VcpuControl for TestMachine {
-    fn start_processor(&self, apic_id: u32) -> Result<(), StartError> {
-        self.step(Step::Start(apic_id));
+    fn start_processor(&self, processor: ProcessorId) -> Result<(), StartError> {
+        self.step(Step::Start(processor));
         self.start_error.get().map_or(Ok(()), Err)
     }
 

@@ -7,6 +7,7 @@ use snp::vmsa::{EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
 use svsm_swiotlb::platform::Fault;
 use zerocopy::FromZeros;
 
+use crate::apic_ids::ProcessorId;
 use crate::guest_vmsa::{DR6, DR7, MXCSR, X87_CONTROL_WORD, X87_TAG_WORD};
 use crate::termination::Reason;
 
@@ -21,12 +22,12 @@ pub enum StartError {
 
 /// The vCPUs of a machine.
 pub trait VcpuControl {
-    /// Starts VMPL0 on a processor on which it does not run, by one VMGEXIT. At most one call for an
-    /// APIC identifier runs at a time.
+    /// Starts VMPL0 on a processor on which it does not run, by one VMGEXIT. At most one call for a
+    /// processor runs at a time.
     ///
     /// # Errors
     /// See [`StartError`].
-    fn start_processor(&self, apic_id: u32) -> Result<(), StartError>;
+    fn start_processor(&self, processor: ProcessorId) -> Result<(), StartError>;
 
     /// Sets or clears EFER.SVME, without which the host cannot run a vCPU, and no other bit, in one
     /// step: the processor writes EFER whenever the guest stops.

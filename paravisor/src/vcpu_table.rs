@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's vCPUs: which VMSA and which calling area belong together.
 //!
-//! There is one slot per APIC identifier, so that no processor ever has two VMSAs: the TLB flush and
+//! There is one slot per processor number ([`crate::apic_ids`]), so that no processor ever has two VMSAs: the TLB flush and
 //! the run loop rely on it. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word. What
 //! belongs to a vCPU whose VMSA is a page of the guest changes only while that page's state word is
 //! held, which [`VcpuTable::seat`] takes for the processor that runs it.
@@ -27,7 +27,7 @@ struct Slot {
     served: AtomicBool,
 }
 
-/// Index of a vCPU in the table: its APIC identifier.
+/// Index of a vCPU in the table: its processor's number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct VcpuIndex(usize);
 
@@ -42,7 +42,7 @@ pub enum Seat<'s> {
     Vacant,
 }
 
-/// All vCPUs of the guest, by APIC identifier.
+/// All vCPUs of the guest, by processor number.
 #[derive(Debug)]
 pub struct VcpuTable {
     slots: [Slot; MAX_VCPUS as usize],
@@ -63,11 +63,11 @@ impl VcpuTable {
         }
     }
 
-    /// Claims the slot of an APIC identifier; `None` when it has a vCPU, or one is being made, or the
-    /// identifier is beyond the table.
+    /// Claims the slot of a processor; `None` when it has a vCPU, or one is being made, or the number
+    /// is beyond the table.
     #[must_use]
-    pub fn reserve(&self, apic_id: u32) -> Option<Reservation<'_>> {
-        let index = usize::try_from(apic_id).ok()?;
+    pub fn reserve(&self, number: u32) -> Option<Reservation<'_>> {
+        let index = usize::try_from(number).ok()?;
         let slot = self.slots.get(index)?;
         slot.vmsa
             .compare_exchange(FREE, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
@@ -75,10 +75,10 @@ impl VcpuTable {
         Some(Reservation { slot, index })
     }
 
-    /// The place of an APIC identifier, with a vCPU or without; `None` beyond the table.
+    /// The place of a processor, with a vCPU or without; `None` beyond the table.
     #[must_use]
-    pub fn place(&self, apic_id: u32) -> Option<VcpuIndex> {
-        let index = usize::try_from(apic_id).ok()?;
+    pub fn place(&self, number: u32) -> Option<VcpuIndex> {
+        let index = usize::try_from(number).ok()?;
         self.slots.get(index).map(|_| VcpuIndex(index))
     }
 
@@ -189,8 +189,8 @@ mod tests {
         GuestPhysicalAddress::new(number * 4096)
     }
 
-    fn add(table: &VcpuTable, vmsa: u64, area: u64, apic_id: u32) -> Option<VcpuIndex> {
-        Some(table.reserve(apic_id)?.fill(page(vmsa), page(area)))
+    fn add(table: &VcpuTable, vmsa: u64, area: u64, number: u32) -> Option<VcpuIndex> {
+        Some(table.reserve(number)?.fill(page(vmsa), page(area)))
     }
 
     #[test]

@@ -17,7 +17,7 @@ use crate::payload::Payload;
 use crate::{Error, sev_features};
 
 /// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
-pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::SECRETS_PAGE + layout::PAGE_BYTES;
+pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::FIXED_PAGES_END;
 
 /// The page at `layout::BOOT_BLOCK`.
 ///

@@ -36,6 +36,9 @@ const GENERAL_AREA: u32 = 0;
 /// Parameter area that holds the memory map.
 const MEMORY_MAP_AREA: u32 = 1;
 
+/// Parameter area that holds the table of processors.
+const MADT_AREA: u32 = 2;
+
 /// A finished image.
 #[derive(Debug, Clone)]
 pub struct Image {
@@ -132,7 +135,9 @@ fn directives(
         .map_err(|_| Error::Internal("a 32-bit entry above 4 GiB".into()))?;
     let restricted_injection = options.restricted_injection == Switch::On;
 
-    let mut list = vec![area(GENERAL_AREA), area(MEMORY_MAP_AREA)];
+    let mut list = [GENERAL_AREA, MEMORY_MAP_AREA, MADT_AREA]
+        .map(area)
+        .to_vec();
     list.push(IgvmDirectiveHeader::VpCount(IGVM_VHS_PARAMETER {
         parameter_area_index: GENERAL_AREA,
         byte_offset: offset(layout::VP_COUNT_OFFSET),
@@ -143,6 +148,11 @@ fn directives(
     }));
     list.push(IgvmDirectiveHeader::MemoryMap(IGVM_VHS_PARAMETER {
         parameter_area_index: MEMORY_MAP_AREA,
+        byte_offset: 0,
+    }));
+
+    list.push(IgvmDirectiveHeader::Madt(IGVM_VHS_PARAMETER {
+        parameter_area_index: MADT_AREA,
         byte_offset: 0,
     }));
 
@@ -164,6 +174,7 @@ fn directives(
     ));
     list.push(insert(layout::PARAM_GENERAL, GENERAL_AREA));
     list.push(insert(layout::PARAM_MEMORY_MAP, MEMORY_MAP_AREA));
+    list.push(insert(layout::PARAM_MADT, MADT_AREA));
     for gap in unlaunched(&paravisor.pages) {
         list.push(IgvmDirectiveHeader::RequiredMemory {
             gpa: gap.start,
@@ -185,7 +196,7 @@ fn directives(
 /// use itself, so a host has to back it.
 fn unlaunched(pages: &BTreeMap<u64, Box<[u8; 4096]>>) -> Vec<Range<u64>> {
     let launched = |gpa: u64| {
-        pages.contains_key(&gpa) || (layout::BOOT_BLOCK..=layout::SECRETS_PAGE).contains(&gpa)
+        pages.contains_key(&gpa) || (layout::BOOT_BLOCK..layout::FIXED_PAGES_END).contains(&gpa)
     };
     let mut gaps: Vec<Range<u64>> = Vec::new();
     for gpa in (layout::IMAGE_BASE..layout::HANDOVER_END).step_by(4096) {

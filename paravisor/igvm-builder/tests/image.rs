@@ -101,7 +101,7 @@ fn every_page_of_both_images_is_launched() {
     assert_eq!(pages[&layout::SECRETS_PAGE].0, IgvmPageDataType::SECRETS);
     assert_eq!(pages[&layout::CPUID_PAGE].0, IgvmPageDataType::CPUID_DATA);
     // Parameter pages and VMSA are no page data.
-    assert_eq!(image.launch_pages, pages.len() + 3);
+    assert_eq!(image.launch_pages, pages.len() + 4);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn the_boot_block_describes_the_image() {
         .map(|range| (range.gpa, range.bytes, range.kind))
         .collect();
     let want = [
-        (0x40_0000, 0x5000, KIND_PARAVISOR),
+        (0x40_0000, 0x6000, KIND_PARAVISOR),
         (0x41_0000, 0x1000, KIND_PARAVISOR),
         (0x41_2000, 0x4000, KIND_PARAVISOR),
         (0x100_0000, 0x1000, KIND_GUEST_PAYLOAD),

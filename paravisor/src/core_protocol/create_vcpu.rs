@@ -11,6 +11,7 @@ use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{CallResult, CoreProtocol, HOST_REFUSED, Refusal, lost, require_page};
+use crate::apic_ids::ProcessorId;
 use crate::guest_vmsa::acceptable;
 use crate::vcpu_control::{StartError, VcpuControl};
 use crate::vcpu_table::Reservation;
@@ -22,9 +23,9 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
         let area = GuestPhysicalAddress::new(registers.rdx);
         require_page(vmsa)?;
         require_page(area)?;
-        let apic_id = u32::try_from(registers.r8)
+        let processor = u32::try_from(registers.r8)
             .ok()
-            .filter(|apic_id| *apic_id < self.vcpu_count)
+            .and_then(|apic_id| self.processors.find(apic_id))
             .ok_or(ResultCode::INVALID_PARAMETER)?;
         if vmsa == area {
             return Err(ResultCode::INVALID_PARAMETER.into());
@@ -42,7 +43,7 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
             return unchanged([vmsa_page, area_page], ResultCode::INVALID_PARAMETER);
         }
         // A second VMSA would let the host run the guest on a processor that VMPL0 believes stopped.
-        let Some(slot) = self.vcpus.reserve(apic_id) else {
+        let Some(slot) = self.vcpus.reserve(processor.number) else {
             return unchanged([vmsa_page, area_page], ResultCode::INVALID_REQUEST);
         };
         match self.seal(vmsa) {
@@ -60,7 +61,7 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
             vmsa_page.keep();
             return Err(refusal); // quarantines the calling area
         }
-        if let Err(refusal) = self.serve(&slot, apic_id) {
+        if let Err(refusal) = self.serve(&slot, processor) {
             area_page.keep();
             self.owner
                 .grant(vmsa, PageSize::Size4K)
@@ -83,11 +84,11 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
 
     /// Sees to it that VMPL0 runs on the processor. There it finds no vCPU yet and waits. The slot is
     /// ours, so nobody else starts it meanwhile.
-    fn serve(&self, slot: &Reservation<'_>, apic_id: u32) -> CallResult {
+    fn serve(&self, slot: &Reservation<'_>, processor: ProcessorId) -> CallResult {
         if slot.is_served() {
             return Ok(());
         }
-        match self.owner.machine().start_processor(apic_id) {
+        match self.owner.machine().start_processor(processor) {
             Ok(()) => {
                 slot.set_served();
                 Ok(())

@@ -28,6 +28,7 @@ use snp::svsm::{CallId, CallRegisters, ListHeader, ResultCode, core_protocol as 
 use svsm_swiotlb::page_state::{HeldPages, PageState, PageStates};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 
+use crate::apic_ids::ApicIds;
 use crate::page_owner::{OwnError, PageOwner};
 use crate::termination::Reason;
 use crate::vcpu_control::VcpuControl;
@@ -68,8 +69,8 @@ pub struct CoreProtocol<'a, M> {
     pub vcpus: &'a VcpuTable,
     /// SEV_FEATURES of the guest's VMSAs.
     pub guest_features: u64,
-    /// Number of vCPUs the guest may use; APIC identifiers are below it.
-    pub vcpu_count: u32,
+    /// The processors whose vCPUs the guest may use.
+    pub processors: ApicIds,
     /// The other protocols, for QUERY_PROTOCOL.
     pub protocols: &'a [VersionRange],
 }

@@ -13,6 +13,7 @@ use svsm_swiotlb::platform::PageInstructions;
 use zerocopy::IntoBytes;
 
 use super::{CoreProtocol, VersionRange, WORK_UNITS};
+use crate::apic_ids::tests::apic_ids;
 use crate::boot_plan::{
     BootPlan,
     tests::{boot_block, map},
@@ -36,6 +37,9 @@ const SUCCESS: ResultCode = ResultCode::SUCCESS;
 const ADDRESS: ResultCode = ResultCode::INVALID_ADDRESS;
 const PARAMETER: ResultCode = ResultCode::INVALID_PARAMETER;
 const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
+
+/// APIC identifiers: with gaps, which numbers do not have.
+const PROCESSORS: [u32; 2] = [4, 6];
 
 struct World<'a> {
     machine: &'a TestMachine,
@@ -74,7 +78,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
         states: &states,
         vcpus: &vcpus,
         guest_features: 1,
-        vcpu_count: 2,
+        processors: apic_ids(&PROCESSORS),
         protocols: &[VersionRange {
             protocol: 0x4000_0001,
             min: 1,
@@ -248,8 +252,14 @@ fn w1_window_paravisor_and_other_addresses_are_refused() {
                 world.call(call::REMAP_CA, gpa, 0, 0) == SUCCESS,
                 gpa == BOOT_CALLING_AREA
             );
-            assert_eq!(world.call(call::CREATE_VCPU, gpa, PAGE, 0), ADDRESS);
-            assert_eq!(world.call(call::CREATE_VCPU, PAGE, gpa, 0), ADDRESS);
+            assert_eq!(
+                world.call(call::CREATE_VCPU, gpa, PAGE, PROCESSORS[1].into()),
+                ADDRESS
+            );
+            assert_eq!(
+                world.call(call::CREATE_VCPU, PAGE, gpa, PROCESSORS[1].into()),
+                ADDRESS
+            );
             assert_eq!(world.call(call::DELETE_VCPU, gpa, 0, 0), ADDRESS);
         }
         for list in [world.window.start, PARAVISOR, DEVICE] {
@@ -459,8 +469,14 @@ fn p5_a_held_word_answers_busy() {
         let busy = ResultCode::BUSY;
         assert_eq!(world.pvalidate(0, &[small(PAGE, false)]), (busy, 0));
         assert_eq!(world.call(call::REMAP_CA, PAGE, 0, 0), busy);
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 0), busy);
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE + 0x1000, PAGE, 0), busy);
+        assert_eq!(
+            world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, PROCESSORS[1].into()),
+            busy
+        );
+        assert_eq!(
+            world.call(call::CREATE_VCPU, PAGE + 0x1000, PAGE, PROCESSORS[1].into()),
+            busy
+        );
         assert_eq!(world.state(PAGE + 0x1000), Some(PageState::Valid));
         held.keep();
     });

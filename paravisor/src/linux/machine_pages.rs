@@ -11,7 +11,7 @@ use crate::linux::madt::madt;
 use crate::memory_map::MemoryMap;
 use crate::termination::Reason;
 
-/// Writes the memory map into the zero page and the table of `vcpus` processors. `put` writes bytes
+/// Writes the memory map into the zero page and the table of the processors with these APIC identifiers. `put` writes bytes
 /// at a guest physical address; the guest does not run yet.
 ///
 /// # Errors
@@ -19,7 +19,7 @@ use crate::termination::Reason;
 pub fn write(
     plan: &BootPlan,
     map: &MemoryMap,
-    vcpus: u32,
+    apic_ids: &[u32],
     put: impl Fn(u64, &[u8]) -> Result<(), Reason>,
 ) -> Result<(), Reason> {
     let field = |offset: usize| ZERO_PAGE + offset as u64;
@@ -28,7 +28,7 @@ pub fn write(
         put(field(offset), entry.as_bytes())
     })?;
     put(field(E820_ENTRIES), &[count])?;
-    put(ACPI_MADT, &madt(vcpus)?)
+    put(ACPI_MADT, &madt(apic_ids)?)
 }
 
 #[cfg(test)]
@@ -50,7 +50,7 @@ mod tests {
             pages.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
             Ok(())
         };
-        write(&plan, &map, 2, put).unwrap();
+        write(&plan, &map, &[0, 2], put).unwrap();
         let pages = pages.borrow();
         assert_eq!(pages[0x1e8], 12, "e820_entries");
         assert_eq!(pages[0x2d0..0x2d8], [0; 8]);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ACPI table that lists processors and interrupt controllers (ACPI 6.5, 5.2.12).
 //!
-//! It is made at boot, because the number of processors is the VMM's choice; no byte of it comes from
-//! the host but that checked number.
+//! It is made at boot, because the processors are the VMM's choice; no byte of it comes from the host
+//! but their checked identifiers.
 
 use crate::layout::PageBytes;
 use crate::termination::Reason;
@@ -61,11 +61,11 @@ impl Table {
     }
 }
 
-/// The page with the table for processors 0 to `cpus` - 1, whose APIC identifiers are their numbers.
+/// The page with the table for the processors with these APIC identifiers, by number.
 ///
 /// # Errors
 /// [`Reason::HandoverMap`] when they do not fit.
-pub fn madt(cpus: u32) -> Result<PageBytes, Reason> {
+pub fn madt(apic_ids: &[u32]) -> Result<PageBytes, Reason> {
     let mut table = Table {
         page: [0; 4096],
         length: 0,
@@ -80,10 +80,20 @@ pub fn madt(cpus: u32) -> Result<PageBytes, Reason> {
     table.push(&1_u32.to_le_bytes())?;
     table.push(&LOCAL_APIC.to_le_bytes())?;
     table.push(&HAS_8259.to_le_bytes())?;
-    for cpu in 0..cpus {
-        let id = u8::try_from(cpu).map_err(|_| Reason::HandoverMap)?;
-        table.push(&[0, 8, id, id])?;
-        table.push(&ENABLED.to_le_bytes())?;
+    for (number, apic_id) in (0_u32..).zip(apic_ids) {
+        match (u8::try_from(number), u8::try_from(*apic_id)) {
+            (Ok(number), Ok(apic_id)) if apic_id < 0xff => {
+                table.push(&[0, 8, number, apic_id])?;
+                table.push(&ENABLED.to_le_bytes())?;
+            }
+            // A long entry, for identifiers that only an x2APIC has.
+            _ => {
+                table.push(&[9, 16, 0, 0])?;
+                table.push(&apic_id.to_le_bytes())?;
+                table.push(&ENABLED.to_le_bytes())?;
+                table.push(&number.to_le_bytes())?;
+            }
+        }
     }
     table.push(&[1, 12, 0, 0])?;
     table.push(&IO_APIC.to_le_bytes())?;
@@ -109,7 +119,8 @@ mod tests {
     #[test]
     fn the_table_lists_every_processor_and_adds_up() {
         for cpus in [1_u8, 2, 8, 64] {
-            let page = madt(u32::from(cpus)).unwrap();
+            let ids: Vec<u32> = (0..u32::from(cpus)).map(|number| 2 * number).collect();
+            let page = madt(&ids).unwrap();
             let length = usize::from(u16::from_le_bytes([page[4], page[5]]));
             assert_eq!(length, 44 + 8 * usize::from(cpus) + 12 + 20 + 6);
             let sum = page[..length]
@@ -123,7 +134,7 @@ mod tests {
             while let [kind, bytes, rest @ ..] = entries {
                 if *kind == 0 {
                     let id = u8::try_from(kinds.len()).unwrap();
-                    assert_eq!(rest[..3], [id, id, 1]);
+                    assert_eq!(rest[..3], [id, 2 * id, 1]);
                 }
                 kinds.push(*kind);
                 entries = &entries[usize::from(*bytes)..];
@@ -132,6 +143,17 @@ mod tests {
             want.extend([1, 2, 2, 4]);
             assert_eq!(kinds, want);
         }
-        assert!(madt(300).is_err());
+        let every: Vec<u32> = (0..600).collect();
+        assert!(madt(&every).is_err(), "more than a page");
+    }
+
+    #[test]
+    fn long_identifiers_get_long_entries() {
+        let page = madt(&[0, 0xff, 300]).unwrap();
+        assert_eq!(page[44..52], [0, 8, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(page[52..60], [9, 16, 0, 0, 0xff, 0, 0, 0]);
+        assert_eq!(page[60..68], [1, 0, 0, 0, 1, 0, 0, 0]);
+        assert_eq!(page[68..76], [9, 16, 0, 0, 0x2c, 1, 0, 0]);
+        assert_eq!(page[76..84], [1, 0, 0, 0, 2, 0, 0, 0]);
     }
 }

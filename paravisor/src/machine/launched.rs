@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicU8, AtomicU64};
 
 use paravisor::acceptance::OwnMemory;
 use paravisor::layout::{
-    BOOT_BLOCK, CPUID_PAGE, PARAM_GENERAL, PARAM_MEMORY_MAP, PageBytes, SECRETS_PAGE,
+    BOOT_BLOCK, CPUID_PAGE, PARAM_GENERAL, PARAM_MADT, PARAM_MEMORY_MAP, PageBytes, SECRETS_PAGE,
 };
 use paravisor::termination::Reason;
 
@@ -32,6 +32,11 @@ pub fn general_parameters() -> &'static PageBytes {
 /// The IGVM memory map.
 pub fn memory_map() -> &'static PageBytes {
     page(PARAM_MEMORY_MAP)
+}
+
+/// The VMM's ACPI table of processors.
+pub fn processors() -> &'static PageBytes {
+    page(PARAM_MADT)
 }
 
 /// The CPUID page.

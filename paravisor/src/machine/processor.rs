@@ -46,7 +46,7 @@ __processor_stacks:
 #[derive(Debug)]
 #[repr(C, align(4096))]
 pub struct Processor {
-    /// APIC identifier; first, because code reads it through GS.
+    /// Which one it is; first, because code reads it through GS.
     number: AtomicU32,
     /// Segments and task state.
     pub tables: DescriptorTables,
@@ -81,14 +81,14 @@ impl Processor {
         }
     }
 
-    /// APIC identifier.
+    /// Its number, by the list of APIC identifiers.
     pub fn number(&self) -> u32 {
         self.number.load(Ordering::Relaxed)
     }
 
-    /// Gives the context to the processor with this APIC identifier, before it starts.
-    pub fn assign(&self, apic_id: u32) {
-        self.number.store(apic_id, Ordering::Relaxed);
+    /// Gives the context to the processor with this number, before it starts.
+    pub fn assign(&self, number: u32) {
+        self.number.store(number, Ordering::Relaxed);
     }
 
     /// The page for a VMSA that we make for this processor: on the boot processor that of the guest's
@@ -103,9 +103,9 @@ impl Processor {
     }
 }
 
-/// The context for an APIC identifier; `None` beyond those that can be served.
-pub fn of(apic_id: u32) -> Option<&'static Processor> {
-    PROCESSORS.get(usize::try_from(apic_id).ok()?)
+/// The context for a processor number; `None` beyond those that can be served.
+pub fn of(number: u32) -> Option<&'static Processor> {
+    PROCESSORS.get(usize::try_from(number).ok()?)
 }
 
 /// The contexts of the first `count` processors.
@@ -116,9 +116,9 @@ pub fn first(count: u32) -> &'static [Processor] {
         .unwrap_or(&PROCESSORS)
 }
 
-/// The stack of the processor `apic_id` and the one for its double faults.
-pub fn stacks(apic_id: u32) -> [PhysRange; 2] {
-    let start = symbols::processor_stacks() + u64::from(apic_id) * STACKS_BYTES + PAGE_BYTES;
+/// The stack of the processor `number` and the one for its double faults.
+pub fn stacks(number: u32) -> [PhysRange; 2] {
+    let start = symbols::processor_stacks() + u64::from(number) * STACKS_BYTES + PAGE_BYTES;
     let end = start + STACK_BYTES;
     let fault_start = end + PAGE_BYTES;
     [

@@ -4,6 +4,7 @@
 use core::arch::asm;
 use core::mem::offset_of;
 
+use paravisor::apic_ids::ProcessorId;
 use paravisor::termination::Reason;
 use paravisor::vcpu_control::{ProcessorStart, StartError, VcpuControl};
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
@@ -19,10 +20,10 @@ use super::{Machine, msr_exit, processor};
 /// RMPADJUST needs a lower level as its target; none gets any access.
 const NOBODY: RmpAdjustTarget = RmpAdjustTarget::revoke(Vmpl::Vmpl1);
 
-/// The state in which the processor of `apic_id` starts: as this one is now, on its own stack.
-fn start_state(processor: &processor::Processor, apic_id: u32) -> ProcessorStart {
+/// The state in which the processor `number` starts: as this one is now, on its own stack.
+fn start_state(processor: &processor::Processor, number: u32) -> ProcessorStart {
     let (root, _) = Cr3::read_raw();
-    let [stack, _] = processor::stacks(apic_id);
+    let [stack, _] = processor::stacks(number);
     ProcessorStart {
         entry: (crate::start_further as *const ()).addr() as u64,
         // Where a call would have left it: a return address, of which there is none, above 16 bytes.
@@ -46,11 +47,12 @@ fn adjust(page: GuestPhysicalAddress, vmsa: bool) -> Result<(), StartError> {
 }
 
 impl VcpuControl for Machine {
-    fn start_processor(&self, apic_id: u32) -> Result<(), StartError> {
-        let processor = processor::of(apic_id).ok_or(StartError::Refused)?;
+    fn start_processor(&self, id: ProcessorId) -> Result<(), StartError> {
+        let ProcessorId { number, apic_id } = id;
+        let processor = processor::of(number).ok_or(StartError::Refused)?;
         let page = processor.vmsa_page();
-        let start = start_state(processor, apic_id);
-        processor.assign(apic_id);
+        let start = start_state(processor, number);
+        processor.assign(number);
         self.write(page, start.vmsa().as_bytes())
             .map_err(|Fault| StartError::Fatal(Reason::NotValidated))?;
         adjust(page, true)?;

@@ -70,6 +70,9 @@ fn run_cpu(mut cpu: Cpu) -> ! {
             Step::Guest => {
                 BareMetal.enter(cpu.vcpu_mut());
                 processors::back(number);
+                if cpu.vcpu().holds_host_state(processor::host_table()) {
+                    host_state_found(&cpu);
+                }
                 if cpu.vcpu().vmcb.control.exit_code == exit_code::NMI {
                     processor::take_nmi();
                 }
@@ -90,6 +93,30 @@ fn run_cpu(mut cpu: Cpu) -> ! {
             stop(machine.finish(code));
         }
     }
+}
+
+/// Stops the machine: the control block of `cpu` describes this host.
+fn host_state_found(cpu: &Cpu) -> ! {
+    let machine = MACHINE.lock();
+    let (control, save) = (&cpu.vcpu().vmcb.control, &cpu.vcpu().vmcb.save);
+    record::write(
+        &BareMetal,
+        kind::DIED,
+        format_args!(
+            "what=host-state-in-vmcb cpu={} vmpl={} exit={:#x} info1={:#x} info2={:#x} event={:#x} rip={:#x} rsp={:#x} rflags={:#x}",
+            cpu.apic_id,
+            cpu.current.number(),
+            control.exit_code,
+            control.exit_info_1,
+            control.exit_info_2,
+            control.exit_interrupt_info,
+            save.rip,
+            save.rsp,
+            save.rflags,
+        ),
+    );
+    let _kept = machine;
+    stop(ExitCode::HostFault)
 }
 
 fn run() -> ExitCode {

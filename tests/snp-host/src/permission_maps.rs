@@ -74,16 +74,17 @@ impl PermissionMaps {
         }
     }
 
-    /// Physical address of the I/O map; the host's memory is identity mapped.
+    /// Physical address of the I/O map; the host's memory is identity mapped. The processor reads it by
+    /// that number, so the compiler has to take the bytes for used.
     #[must_use]
     pub fn io_address(&self) -> u64 {
-        self.io.as_ptr().addr() as u64
+        self.io.as_ptr().expose_provenance() as u64
     }
 
     /// Physical address of the MSR map.
     #[must_use]
     pub fn msr_address(&self) -> u64 {
-        self.msr.as_ptr().addr() as u64
+        self.msr.as_ptr().expose_provenance() as u64
     }
 }
 

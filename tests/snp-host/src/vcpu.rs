@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! One virtual CPU per (CPU, VMPL): control block, registers and what the host knows of it.
 
-use snp::address::{GuestPhysicalAddress, Vmpl};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, Vmpl};
 use snp::msr::SevFeatures;
 use snp::vmsa::{EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
 use zerocopy::{FromZeros, IntoBytes};
@@ -190,6 +190,30 @@ impl Vcpu {
         self.vmcb.save.efer & EFER_SVME != 0
     }
 
+    /// Whether a #VMEXIT has written this host's own state here; `host_table` is the root of its page
+    /// tables. Such a vCPU must not be entered: the guest would go on in the host's code.
+    ///
+    /// It was seen once: a nested fault at the host's page tables, RIP behind the VMRUN of the world
+    /// switch. By argument it cannot happen:
+    ///
+    /// * Only VMRUN's #VMEXIT writes RIP and CR3, and into the block that was entered last on the same
+    ///   processor. Each processor has its own `Cpu`, waiting block, save area and stack, chosen by its
+    ///   own APIC's identifier.
+    /// * The waiting block has the host's CR3, but the RIP of its own two instructions, and no nested
+    ///   tables: it cannot be what was seen.
+    /// * Host state with that RIP is what the save area holds and what the processor has at its first
+    ///   instruction behind #VMEXIT. GIF is 0 there and opens only in `take_nmi`, with interrupts
+    ///   off and outside of any guest, where no event leads to a #VMEXIT.
+    ///
+    /// A second #VMEXIT at that instruction is therefore the processor's (QEMU's) or this memory's
+    /// fault; so the state is checked after each run, before anything acts on it. A guest that loads
+    /// this CR3 by itself has no memory there, and ends too.
+    #[must_use]
+    pub const fn holds_host_state(&self, host_table: u64) -> bool {
+        let (save, address) = (&self.vmcb.save, !(PAGE_SIZE - 1));
+        save.cr0 & CR0_PAGING != 0 && save.cr3 & address == host_table & address
+    }
+
     /// The low half of the general-purpose register with this encoding (0 EAX, 1 ECX, … 7 EDI).
     #[must_use]
     #[expect(clippy::cast_possible_truncation, reason = "a 32-bit operand")]
@@ -320,6 +344,22 @@ mod tests {
         );
         assert_eq!(stored.r8_to_r15, vmsa.r8_to_r15);
         assert_eq!(stored.exit_code, 0x403);
+    }
+
+    #[test]
+    fn host_state_is_told_by_its_page_tables() {
+        const HOST: u64 = 0x781E_C000;
+        let maps = PermissionMaps::new(false);
+        let mut vcpu = Vcpu::new(Vmpl::Vmpl2, &maps, false);
+        (vcpu.vmcb.save.cr0, vcpu.vmcb.save.cr3) = (CR0_PAGING, HOST | 0x18);
+        assert!(vcpu.holds_host_state(HOST));
+        vcpu.vmcb.save.cr3 = HOST + 0x1000;
+        assert!(!vcpu.holds_host_state(HOST));
+        // The C-bit makes it another address; without paging CR3 means nothing.
+        vcpu.vmcb.save.cr3 = HOST | 1 << 51;
+        assert!(!vcpu.holds_host_state(HOST));
+        (vcpu.vmcb.save.cr0, vcpu.vmcb.save.cr3) = (0, HOST);
+        assert!(!vcpu.holds_host_state(HOST));
     }
 
     #[test]

@@ -15,6 +15,7 @@ use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{NO_CHANGE, SUCCESS, Step, small};
+use crate::apic_ids::{ProcessorId, tests::apic_ids};
 use crate::boot_plan::{
     BootPlan,
     tests::{boot_block, map},
@@ -82,8 +83,8 @@ impl GuestMemory for Shared {
 }
 
 impl VcpuControl for Shared {
-    fn start_processor(&self, apic_id: u32) -> Result<(), StartError> {
-        let started = self.with(|machine| machine.start_processor(apic_id));
+    fn start_processor(&self, processor: ProcessorId) -> Result<(), StartError> {
+        let started = self.with(|machine| machine.start_processor(processor));
         thread::yield_now(); // a VMGEXIT: others get on meanwhile
         started
     }
@@ -120,7 +121,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
             states: &states,
             vcpus: &vcpus,
             guest_features: 1,
-            vcpu_count: 2,
+            processors: apic_ids(&[0, 1]),
             protocols: &[],
         },
         boot,
@@ -186,7 +187,9 @@ fn of_two_that_create_one_vcpu_one_wins() {
             assert_eq!(deleted, SUCCESS);
         }
         let steps = world.machine().with(TestMachine::steps);
-        let starts = steps.iter().filter(|step| **step == Step::Start(1));
+        let starts = steps
+            .iter()
+            .filter(|step| matches!(step, Step::Start(ProcessorId { number: 1, .. })));
         assert_eq!(starts.count(), 1);
     });
 }

@@ -7,11 +7,23 @@ use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::page_state::PageState;
 use zerocopy::{FromZeros, IntoBytes};
 
-use super::{ADDRESS, LARGE, LIST, PAGE, PARAMETER, SUCCESS, Step, World, small, world};
+use super::{
+    ADDRESS, LARGE, LIST, PAGE, PARAMETER, PROCESSORS, SUCCESS, Step, World, small, world,
+};
+use crate::apic_ids::ProcessorId;
 use crate::core_protocol::HOST_REFUSED;
 use crate::termination::Reason;
 use crate::vcpu_control::StartError;
 use crate::vcpu_table::{Seat, VcpuIndex};
+
+/// APIC identifiers of the processors.
+const FIRST: u64 = PROCESSORS[0] as u64;
+const SECOND: u64 = PROCESSORS[1] as u64;
+/// The start of the second one.
+const START: Step = Step::Start(ProcessorId {
+    number: 1,
+    apic_id: PROCESSORS[1],
+});
 
 /// Writes an acceptable VMSA into PAGE.
 fn put_vmsa(world: &World<'_>, change: impl FnOnce(&mut Vmsa)) {
@@ -26,13 +38,13 @@ fn a_vcpu_is_created_and_deleted() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, SECOND), SUCCESS);
         let want = [
             Step::Rmpadjust(PAGE, PageSize::Size4K, 1),
             Step::Rmpadjust(PAGE, PageSize::Size4K, 2),
             Step::Rmpadjust(PAGE, PageSize::Size4K, 3),
             Step::Flush,
-            Step::Start(1),
+            START,
             Step::Rmpadjust(PAGE, PageSize::Size4K, 0x1_0102),
         ];
         assert_eq!(world.machine.steps(), want);
@@ -58,24 +70,28 @@ fn a_processor_gets_no_second_vcpu() {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
         let create = |vmsa, area, apic_id| world.call(call::CREATE_VCPU, vmsa, area, apic_id);
-        assert_eq!(create(PAGE, area, 0), ResultCode::INVALID_REQUEST, "boot");
+        assert_eq!(
+            create(PAGE, area, FIRST),
+            ResultCode::INVALID_REQUEST,
+            "boot"
+        );
         assert_eq!(world.machine.steps(), [], "nothing was touched");
         assert_eq!(world.state(PAGE), Some(PageState::Valid));
         assert_eq!(world.state(area), Some(PageState::Valid));
         // An attempt that fails leaves the identifier free, a vCPU takes it until it is deleted.
         world.machine.faulting_write.set(Some(area));
-        assert_eq!(create(PAGE, area, 1), ADDRESS);
+        assert_eq!(create(PAGE, area, SECOND), ADDRESS);
         assert_eq!(world.state(PAGE), Some(PageState::Valid));
         assert_eq!(world.state(area), Some(PageState::Quarantined));
         world.machine.faulting_write.set(None);
-        assert_eq!(create(PAGE, LIST, 1), SUCCESS);
+        assert_eq!(create(PAGE, LIST, SECOND), SUCCESS);
         assert_eq!(
-            create(LARGE + 0x1000, LARGE, 1),
+            create(LARGE + 0x1000, LARGE, SECOND),
             ResultCode::INVALID_REQUEST
         );
         assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
         put_vmsa(world, |_| ());
-        assert_eq!(create(PAGE, LIST, 1), SUCCESS);
+        assert_eq!(create(PAGE, LIST, SECOND), SUCCESS);
     });
 }
 
@@ -84,7 +100,7 @@ fn a_vcpu_that_cannot_be_deleted_stays_what_it_is() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, SECOND), SUCCESS);
         let delete = |code| {
             assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), code);
             assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
@@ -120,7 +136,7 @@ fn a_vcpu_whose_vmsa_is_gone_leaves_nothing_behind() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, SECOND), SUCCESS);
         world.machine.page(PAGE, |page| page.valid = false);
         assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), ADDRESS);
         assert_eq!(world.state(PAGE), Some(PageState::Quarantined));
@@ -139,7 +155,7 @@ fn an_unacceptable_vmsa_stays_the_guests() {
             |vmsa| vmsa.sev_features = 9,
         ] {
             put_vmsa(world, change);
-            assert_eq!(create(PAGE, PAGE + 0x1000, 1), PARAMETER);
+            assert_eq!(create(PAGE, PAGE + 0x1000, SECOND), PARAMETER);
             assert_eq!(world.state(PAGE), Some(PageState::Valid));
             assert_eq!(world.state(PAGE + 0x1000), Some(PageState::Valid));
             world
@@ -147,17 +163,23 @@ fn an_unacceptable_vmsa_stays_the_guests() {
                 .page(PAGE, |page| assert_eq!(page.permissions[2], 0xf));
         }
         put_vmsa(world, |_| ());
-        assert_eq!(create(PAGE, PAGE, 1), PARAMETER, "both in one page");
-        assert_eq!(create(PAGE, PAGE + 0x1000, 2), PARAMETER, "no such vCPU");
-        assert_eq!(create(PAGE, PAGE + 0x1000, 1 << 32), PARAMETER);
-        assert_eq!(create(PAGE + 8, PAGE + 0x1000, 1), PARAMETER);
-        assert_eq!(create(LARGE, PAGE, 1), PARAMETER, "2 MiB aligned");
+        assert_eq!(create(PAGE, PAGE, SECOND), PARAMETER, "both in one page");
+        for number in 0..4 {
+            assert_eq!(
+                create(PAGE, PAGE + 0x1000, number),
+                PARAMETER,
+                "no such vCPU"
+            );
+        }
+        assert_eq!(create(PAGE, PAGE + 0x1000, SECOND | 1 << 32), PARAMETER);
+        assert_eq!(create(PAGE + 8, PAGE + 0x1000, SECOND), PARAMETER);
+        assert_eq!(create(LARGE, PAGE, SECOND), PARAMETER, "2 MiB aligned");
     });
 }
 
 /// Whether the steps since the last look include a start of processor 1.
 fn started(world: &World<'_>) -> bool {
-    world.machine.steps().contains(&Step::Start(1))
+    world.machine.steps().contains(&START)
 }
 
 #[test]
@@ -165,7 +187,7 @@ fn a_processor_is_started_once_and_serves_later_vcpus() {
     world(|world| {
         let create = || {
             put_vmsa(world, |_| ());
-            world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 1)
+            world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, SECOND)
         };
         assert_eq!(create(), SUCCESS);
         assert!(started(world));
@@ -179,7 +201,7 @@ fn a_processor_is_started_once_and_serves_later_vcpus() {
 fn a_refused_vcpu_starts_no_processor() {
     world(|world| {
         put_vmsa(world, |vmsa| vmsa.efer = 0);
-        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, 1);
+        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, SECOND);
         assert_eq!(create(PAGE + 0x1000), PARAMETER);
         put_vmsa(world, |_| ());
         world.machine.faulting_write.set(Some(PAGE + 0x1000));
@@ -193,7 +215,7 @@ fn a_host_that_starts_no_processor_costs_the_guest_nothing_else() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
-        let create = || world.call(call::CREATE_VCPU, PAGE, area, 1);
+        let create = || world.call(call::CREATE_VCPU, PAGE, area, SECOND);
         world.machine.start_error.set(Some(StartError::Refused));
         assert_eq!(create(), HOST_REFUSED);
         assert!(started(world));
@@ -210,7 +232,7 @@ fn a_host_that_starts_no_processor_costs_the_guest_nothing_else() {
         put_vmsa(world, |_| ());
         let fatal = StartError::Fatal(Reason::GrantFailed);
         world.machine.start_error.set(Some(fatal));
-        let result = world.registers(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 1);
+        let result = world.registers(call::CREATE_VCPU, PAGE, PAGE + 0x1000, SECOND);
         assert_eq!(result.unwrap_err(), Reason::GrantFailed);
     });
 }
@@ -226,7 +248,7 @@ fn p5_a_vcpu_whose_call_is_served_is_not_deleted() {
     world(|world| {
         assert!(matches!(seat(world).1, Seat::Vacant));
         put_vmsa(world, |_| ());
-        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, 1);
+        let create = |area| world.call(call::CREATE_VCPU, PAGE, area, SECOND);
         assert_eq!(create(PAGE + 0x1000), SUCCESS);
         let (vcpu, Seat::Taken(page, held)) = seat(world) else {
             panic!("it has a vCPU");
@@ -253,7 +275,7 @@ fn p3_a_vcpu_whose_page_is_lost_under_its_processor_is_no_more() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
-        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, 1), SUCCESS);
+        assert_eq!(world.call(call::CREATE_VCPU, PAGE, area, SECOND), SUCCESS);
         let (vcpu, Seat::Taken(_, held)) = seat(world) else {
             panic!("it has a vCPU");
         };

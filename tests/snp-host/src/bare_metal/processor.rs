@@ -9,6 +9,7 @@ use snp_host::hardware::Processor;
 use snp_host::launch::CPU_SLOTS;
 use snp_host::vcpu::{GuestRegisters, Vcpu};
 use snp_host::vmcb::Vmcb;
+use x86_64::registers::control::Cr3;
 use x86_64::registers::model_specific::Msr;
 
 use super::BareMetal;
@@ -44,6 +45,11 @@ pub fn enable_svm(cpu: u32) {
         Msr::new(HOST_SAVE_AREA_MSR).write(area);
         asm!("clgi", options(nomem, nostack));
     }
+}
+
+/// Root of this host's page tables.
+pub fn host_table() -> u64 {
+    Cr3::read_raw().0.start_address().as_u64()
 }
 
 /// Takes the NMI that ended a guest's run and is still pending: it would end every other run too.

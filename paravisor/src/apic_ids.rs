@@ -1,0 +1,299 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Which APIC identifiers the processors have: the VMM's ACPI table of processors (MADT; ACPI 6.5,
+//! 5.2.12), an IGVM parameter.
+//!
+//! The VMM chooses the identifiers and may leave gaps. The table is its word and nothing more: it is
+//! not measured, and an identifier says only whom the host is asked to start. What the paravisor
+//! relies on is checked here: one entry for each vCPU, and none twice, so that no processor gets two
+//! contexts. Everything else has a number, which is a place in this list.
+
+use crate::layout::PageBytes;
+use crate::termination::Reason;
+use crate::vcpu_table::MAX_VCPUS;
+
+/// Where the table says how long it is, and what lies before its entries.
+const LENGTH: usize = 4;
+const HEADER_BYTES: usize = 44;
+/// Entry of a processor with an 8-bit identifier, and its length.
+const LOCAL_APIC: (u8, usize) = (0, 8);
+/// Entry of a processor with a 32-bit identifier, and its length.
+const LOCAL_X2APIC: (u8, usize) = (9, 16);
+/// The processor is there. Others may be plugged in later: none of ours.
+const ENABLED: u32 = 1;
+/// Identifiers that address all processors.
+const BROADCAST: u32 = u32::MAX;
+const BROADCAST_8_BITS: u32 = 0xff;
+
+/// A processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ProcessorId {
+    /// Its number, which chooses contexts, stacks and table slots: below the number of vCPUs.
+    pub number: u32,
+    /// Its APIC identifier, by which host and guest know it.
+    pub apic_id: u32,
+}
+
+/// The APIC identifiers of all processors, by number. The boot processor is number 0: firmware lists
+/// it first (ACPI 6.5, 5.2.12.1).
+#[derive(Debug, Clone, Copy)]
+pub struct ApicIds {
+    ids: [u32; MAX_VCPUS as usize],
+    count: usize,
+}
+
+impl ApicIds {
+    /// The identifiers in the VMM's table, of which there have to be `vcpu_count`. Of more than
+    /// [`MAX_VCPUS`] the first are kept; it is for the caller to refuse them.
+    ///
+    /// # Errors
+    /// [`Reason::MadtForm`] or [`Reason::MadtProcessors`].
+    pub fn parse(table: &PageBytes, vcpu_count: u32) -> Result<Self, Reason> {
+        let mut entries = entries(table)?;
+        let mut list = Self {
+            ids: [0; MAX_VCPUS as usize],
+            count: 0,
+        };
+        let mut listed = 0_u32;
+        // Each round takes at least two bytes off a page.
+        while let [kind, length, ..] = *entries {
+            let length = usize::from(length);
+            let (entry, rest) = entries.split_at_checked(length).ok_or(Reason::MadtForm)?;
+            // An entry of length 0 or 1 would be the last one for ever.
+            if length < 2 {
+                return Err(Reason::MadtForm);
+            }
+            entries = rest;
+            if let Some(apic_id) = processor(kind, entry)? {
+                listed += 1;
+                list.add(apic_id)?;
+            }
+        }
+        if !entries.is_empty() {
+            return Err(Reason::MadtForm);
+        }
+        if listed == vcpu_count {
+            Ok(list)
+        } else {
+            Err(Reason::MadtProcessors)
+        }
+    }
+
+    fn add(&mut self, apic_id: u32) -> Result<(), Reason> {
+        if apic_id == BROADCAST || self.as_slice().contains(&apic_id) {
+            return Err(Reason::MadtProcessors);
+        }
+        if let Some(slot) = self.ids.get_mut(self.count) {
+            *slot = apic_id;
+            self.count += 1;
+        }
+        Ok(())
+    }
+
+    /// The first `count` of them.
+    #[must_use]
+    pub fn first(mut self, count: u32) -> Self {
+        self.count = self.count.min(usize::try_from(count).unwrap_or(usize::MAX));
+        self
+    }
+
+    /// By number.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u32] {
+        self.ids.get(..self.count).unwrap_or_default()
+    }
+
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> u32 {
+        self.as_slice().iter().fold(0, |count, _| count + 1)
+    }
+
+    /// The processor with this APIC identifier.
+    #[must_use]
+    pub fn find(&self, apic_id: u32) -> Option<ProcessorId> {
+        (0..)
+            .zip(self.as_slice())
+            .find(|(_, id)| **id == apic_id)
+            .map(|(number, _)| ProcessorId { number, apic_id })
+    }
+
+    /// The boot processor.
+    #[must_use]
+    pub fn boot(&self) -> ProcessorId {
+        ProcessorId {
+            number: 0,
+            apic_id: self.as_slice().first().copied().unwrap_or(0),
+        }
+    }
+}
+
+/// What lies behind the header of a table with signature, length and checksum as they should be.
+fn entries(table: &PageBytes) -> Result<&[u8], Reason> {
+    let field = table.get(LENGTH..).and_then(<[u8]>::first_chunk);
+    let length = u32::from_le_bytes(*field.ok_or(Reason::MadtForm)?);
+    // A longer table was cut off by its parameter area.
+    let table = usize::try_from(length)
+        .ok()
+        .and_then(|length| table.get(..length))
+        .ok_or(Reason::MadtForm)?;
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    if !table.starts_with(b"APIC") || sum != 0 {
+        return Err(Reason::MadtForm);
+    }
+    table.get(HEADER_BYTES..).ok_or(Reason::MadtForm)
+}
+
+/// The identifier in the entry of a processor that is there.
+fn processor(kind: u8, entry: &[u8]) -> Result<Option<u32>, Reason> {
+    let word = |offset: usize| {
+        let bytes = entry.get(offset..).and_then(<[u8]>::first_chunk);
+        bytes
+            .map(|bytes| u32::from_le_bytes(*bytes))
+            .ok_or(Reason::MadtForm)
+    };
+    let (apic_id, flags) = match (kind, entry.len()) {
+        LOCAL_APIC => {
+            let apic_id = entry.get(3).map_or(BROADCAST, |id| u32::from(*id));
+            let is_broadcast = apic_id == BROADCAST_8_BITS;
+            (if is_broadcast { BROADCAST } else { apic_id }, word(4)?)
+        }
+        LOCAL_X2APIC => (word(4)?, word(8)?),
+        (kind, _) if kind == LOCAL_APIC.0 || kind == LOCAL_X2APIC.0 => {
+            return Err(Reason::MadtForm);
+        }
+        _ => return Ok(None),
+    };
+    Ok((flags & ENABLED != 0).then_some(apic_id))
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::{ApicIds, MAX_VCPUS, PageBytes, ProcessorId, Reason};
+
+    /// A table with these bytes as its entries.
+    fn table(entries: &[u8]) -> PageBytes {
+        let mut page = [0; 4096];
+        let length = 44 + entries.len();
+        page[..4].copy_from_slice(b"APIC");
+        page[4..8].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
+        page[44..length].copy_from_slice(entries);
+        sum(&mut page);
+        page
+    }
+
+    fn sum(page: &mut PageBytes) {
+        page[9] = 0;
+        let length = usize::from(u16::from_le_bytes([page[4], page[5]])).min(4096);
+        let sum = page[..length].iter().fold(0_u8, |a, b| a.wrapping_add(*b));
+        page[9] = sum.wrapping_neg();
+    }
+
+    /// Entries of processors with these identifiers; those above 254 are long ones.
+    fn processors(ids: &[u32]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for id in ids {
+            match u8::try_from(*id) {
+                Ok(id) if id != 255 => bytes.extend([0, 8, 0, id, 1, 0, 0, 0]),
+                _ => {
+                    bytes.extend([9, 16, 0, 0]);
+                    bytes.extend(id.to_le_bytes());
+                    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+                }
+            }
+        }
+        bytes
+    }
+
+    /// The list of these identifiers.
+    pub(crate) fn apic_ids(ids: &[u32]) -> ApicIds {
+        let count = u32::try_from(ids.len()).unwrap();
+        ApicIds::parse(&table(&processors(ids)), count).unwrap()
+    }
+
+    #[test]
+    fn identifiers_may_have_gaps_and_be_long() {
+        let list = apic_ids(&[4, 0, 300]);
+        assert_eq!((list.as_slice(), list.count()), (&[4, 0, 300][..], 3));
+        let id = |number, apic_id| ProcessorId { number, apic_id };
+        assert_eq!(list.boot(), id(0, 4));
+        assert_eq!(list.find(300), Some(id(2, 300)));
+        assert_eq!(list.find(1), None, "a number is no identifier");
+        let one = list.first(1);
+        assert_eq!((one.count(), one.find(0)), (1, None));
+        assert_eq!(list.first(9).count(), 3);
+    }
+
+    #[test]
+    fn other_entries_and_absent_processors_are_passed_over() {
+        let mut entries = vec![1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        entries.extend(processors(&[2]));
+        entries.extend([0, 8, 1, 2, 0, 0, 0, 0]); // not there, whatever its identifier
+        entries.extend([0xff, 2]);
+        let list = ApicIds::parse(&table(&entries), 1).unwrap();
+        assert_eq!(list.as_slice(), [2]);
+    }
+
+    #[test]
+    fn hostile_tables_end_the_boot() {
+        let good = table(&processors(&[0, 2]));
+        let form = Some(Reason::MadtForm);
+        let refusal = |page: &PageBytes| ApicIds::parse(page, 2).err();
+        assert_eq!(refusal(&good), None);
+        assert_eq!(refusal(&[0; 4096]), form, "no table at all");
+        assert_eq!(refusal(&[0xff; 4096]), form);
+        let changed = |change: fn(&mut PageBytes)| {
+            let mut page = good;
+            change(&mut page);
+            sum(&mut page);
+            refusal(&page)
+        };
+        assert_eq!(changed(|page| page[0] = b'X'), form, "signature");
+        for length in [0_u32, 8, 43, 4097, u32::MAX] {
+            let mut page = good;
+            page[4..8].copy_from_slice(&length.to_le_bytes());
+            sum(&mut page);
+            assert_eq!(refusal(&page), form, "length {length}");
+        }
+        let mut page = good;
+        page[48] ^= 1;
+        assert_eq!(refusal(&page), form, "checksum");
+        for length in [0, 1, 7, 9, 255] {
+            let mut page = good;
+            page[53] = length;
+            sum(&mut page);
+            assert_eq!(refusal(&page), form, "an entry of {length} bytes");
+        }
+        assert_eq!(changed(|page| page[52] = 9), form, "a short long entry");
+        // Half an entry at the end.
+        assert_eq!(
+            refusal(&table(&[&processors(&[0, 2])[..], &[7]].concat())),
+            form
+        );
+        // A length of 0 does not hold the boot up, whatever kind of entry has it.
+        assert_eq!(refusal(&table(&[3, 0, 3, 0])), form);
+    }
+
+    #[test]
+    fn every_vcpu_is_listed_once() {
+        let parse = |ids: &[u32], count| ApicIds::parse(&table(&processors(ids)), count);
+        let wrong = Some(Reason::MadtProcessors);
+        assert_eq!(parse(&[0], 2).err(), wrong, "one is missing");
+        assert_eq!(parse(&[0, 2, 4], 2).err(), wrong, "one too many");
+        assert_eq!(parse(&[], 1).err(), wrong);
+        assert_eq!(parse(&[2, 2], 2).err(), wrong, "twice");
+        assert_eq!(parse(&[u32::MAX], 1).err(), wrong, "everybody");
+        let long_form = [9, 16, 0, 0, 2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0];
+        let mixed = table(&[&processors(&[2])[..], &long_form].concat());
+        assert_eq!(
+            ApicIds::parse(&mixed, 2).err(),
+            wrong,
+            "twice, in two forms"
+        );
+        let broadcast = table(&[0, 8, 0, 0xff, 1, 0, 0, 0]);
+        assert_eq!(ApicIds::parse(&broadcast, 1).err(), wrong);
+        // More than are supported: counted, for the caller to refuse.
+        let many: Vec<u32> = (0..MAX_VCPUS + 3).collect();
+        assert_eq!(parse(&many, MAX_VCPUS + 3).unwrap().count(), MAX_VCPUS);
+        assert_eq!(parse(&many, MAX_VCPUS).err(), wrong);
+    }
+}
