@@ -129,7 +129,8 @@ impl Machine<'_> {
             let mode = if *read_only {
                 "readonly=on,"
             } else {
-                "cache=unsafe,"
+                // A full file system is an error that the guest sees, not a machine that stands still.
+                "cache=unsafe,werror=report,"
             };
             let file = escaped(disk);
             add("-drive", joined(&[&drive, &mode, &"file=", &file]));
@@ -276,7 +277,9 @@ mod tests {
         let arguments = machine.arguments();
         let has = |text: &str| arguments.iter().any(|argument| argument == text);
         assert!(has("if=none,id=d0,format=raw,readonly=on,file=in,,put"));
-        assert!(has("if=none,id=d1,format=raw,cache=unsafe,file=out"));
+        assert!(has(
+            "if=none,id=d1,format=raw,cache=unsafe,werror=report,file=out"
+        ));
         assert!(has("nvme") && has("tcg,thread=single"));
         assert!(has("loader,file=l,addr=0x7a000000,force-raw=on"));
     }

@@ -42,6 +42,8 @@ const STACK_BYTES: usize = 0x4_0000;
 /// Ticks of the time stamp counter until a processor that does not start is missing: seconds.
 const START_TICKS: u64 = 20_000_000_000;
 const INIT_TICKS: u64 = 1_000_000;
+/// Ticks until an NMI that had no effect is sent again: a second or so.
+const AGAIN_TICKS: u64 = 2_000_000_000;
 
 #[repr(C, align(4096))]
 struct Stack([u8; STACK_BYTES]);
@@ -164,6 +166,14 @@ fn is_outside(cpu: u32) -> bool {
     state(cpu).is_none_or(|state| state.load(Ordering::SeqCst) == OUTSIDE)
 }
 
+/// Waits for a processor that was sent an NMI. QEMU can lose one: its TCG changes a processor's pending interrupts
+/// without a lock when a guest writes CR8. One too many ends a later entry at once and is harmless.
+fn await_outside(cpu: u32) {
+    while !wait_until(AGAIN_TICKS, || is_outside(cpu)) {
+        send(cpu, SEND_NMI);
+    }
+}
+
 impl Processors for BareMetal {
     fn kick_guests(&self, own: u32) -> u32 {
         let is_inside =
@@ -178,9 +188,7 @@ impl Processors for BareMetal {
             }
         }
         for (cpu, _) in (0..).zip(inside).filter(|(_, flag)| *flag) {
-            while !is_outside(cpu) {
-                spin_loop();
-            }
+            await_outside(cpu);
         }
         kicked
     }
@@ -190,8 +198,6 @@ impl Processors for BareMetal {
             return;
         }
         send(cpu, SEND_NMI);
-        while !is_outside(cpu) {
-            spin_loop();
-        }
+        await_outside(cpu);
     }
 }
