@@ -162,6 +162,7 @@ lint: setup lint-source ## Formatting, clippy on every target, source rules
 lint-source:
 	@scripts/check-source.sh
 	@scripts/check-clauses.sh
+	@scripts/check-references.sh
 
 header: ## Write the C header from the Rust sources
 	@$(CARGO) run --quiet -p guest-shim-c --example generate_header

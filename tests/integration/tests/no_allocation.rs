@@ -1,14 +1,19 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! No call of the service allocates (invariant C1): the allocator of this program counts, and the platform beneath the
-//! service is one that needs no allocator itself.
+//! No call of the service allocates (invariant C1), nor does a map of the shim, not even one that grows the pool: the
+//! allocator of this program counts, and the platforms beneath are ones that need no allocator themselves.
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use guest_shim::{
+    CallFailed, Config, Constraints, CopyIn, Direction, Mapping, Platform, metadata_bytes,
+};
 use protocol::{CHUNK_BYTES, Request};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::psc::PscDescriptor;
+use snp::svsm::{CallId, CallRegisters, core_protocol};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PscExit};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
@@ -68,26 +73,31 @@ impl GuestMemory for Still {
 }
 
 const CHUNKS: usize = 8;
+/// The guest's page for lists, and the window.
+const PAGE: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1000);
+const WINDOW: GuestPhysicalAddress = GuestPhysicalAddress::new(1 << 30);
+
+/// A service over leaked storage: a test process ends.
+fn service() -> Service<'static, Still> {
+    let ram: &'static _ = Box::leak(Box::new([RamRange {
+        base: PAGE,
+        bytes: PAGE_SIZE,
+    }]));
+    let words: &'static _ = Box::leak(Box::new([const { AtomicU8::new(0) }; 1]));
+    let records: &'static _ = Box::leak(Box::new([const { AtomicU64::new(0) }; CHUNKS]));
+    let pages = PageStates::new(RamRanges::new(ram).unwrap(), words).unwrap();
+    pages
+        .set_at_boot(PAGE, PAGE_SIZE, PageState::Valid)
+        .unwrap();
+    let window = Window::new(WINDOW, CHUNKS as u64 * CHUNK_BYTES).unwrap();
+    let pool = Pool::new(window, ChunkRecords::new(records), window.bytes()).unwrap();
+    let configuration = Configuration::with_encryption_bit(51);
+    Service::new(&Still, configuration, pool, pages).unwrap()
+}
 
 #[test]
 fn c1_p_5_7_9_no_call_allocates() {
-    let page = GuestPhysicalAddress::new(0x1000);
-    let ram = [RamRange {
-        base: page,
-        bytes: PAGE_SIZE,
-    }];
-    let words = [const { AtomicU8::new(0) }; 1];
-    let records = [const { AtomicU64::new(0) }; CHUNKS];
-    let pages = PageStates::new(RamRanges::new(&ram).unwrap(), &words).unwrap();
-    pages
-        .set_at_boot(page, PAGE_SIZE, PageState::Valid)
-        .unwrap();
-    let base = GuestPhysicalAddress::new(1 << 30);
-    let window = Window::new(base, CHUNKS as u64 * CHUNK_BYTES).unwrap();
-    let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();
-    let configuration = Configuration::with_encryption_bit(51);
-    let service = Service::new(&Still, configuration, pool, pages).unwrap();
-
+    let service = service();
     let (window, epoch) = (0, 1);
     let (least, most) = (CHUNK_BYTES, 2 * CHUNK_BYTES);
     let requests = [
@@ -100,15 +110,15 @@ fn c1_p_5_7_9_no_call_allocates() {
             least,
             most,
         },
-        Request::ListGranted { list: page, epoch },
+        Request::ListGranted { list: PAGE, epoch },
         Request::Release {
-            base,
+            base: WINDOW,
             bytes: most,
             epoch,
             generation: 1,
         },
         Request::Statistics {
-            buffer: page,
+            buffer: PAGE,
             bytes: 504,
         },
         Request::SetLimits {
@@ -130,4 +140,68 @@ fn c1_p_5_7_9_no_call_allocates() {
         assert_eq!(code, expected, "{request:?}");
     }
     assert_ne!(allocations(|| drop(Box::new(1))), 0, "the counter counts");
+}
+
+/// A guest's kernel: the service is a call away, the window is leaked memory.
+struct Kernel {
+    service: Service<'static, Still>,
+    window: NonNull<u8>,
+}
+
+// SAFETY: The window is leaked, as long as the service says, and nobody else's; the calls below come from one thread.
+unsafe impl Platform for Kernel {
+    fn call(&self, registers: &mut CallRegisters) -> Result<(), CallFailed> {
+        if CallId::from_rax(registers.rax).protocol == core_protocol::NUMBER {
+            (registers.rax, registers.rcx) = (0, self.service.query_protocol(1));
+        } else {
+            *registers = self.service.dispatch(registers);
+        }
+        Ok(())
+    }
+
+    fn interrupts_save(&self) -> usize {
+        0
+    }
+
+    fn interrupts_restore(&self, _: usize) {}
+
+    fn translate(&self, address: u64, _: u64) -> Option<NonNull<u8>> {
+        let offset = usize::try_from(address.checked_sub(WINDOW.bits())?).ok()?;
+        // SAFETY: The shim asks for ranges of the window.
+        Some(unsafe { self.window.add(offset) })
+    }
+}
+
+#[test]
+fn no_map_allocates_even_where_it_grows() {
+    let bytes = CHUNKS as u64 * CHUNK_BYTES;
+    let window = vec![0_u8; usize::try_from(bytes).unwrap()].leak();
+    let kernel = Kernel {
+        service: service(),
+        window: NonNull::from(window).cast(),
+    };
+    let records = vec![0; metadata_bytes(bytes, 1)].leak();
+    let pool = guest_shim::Pool::attach(&kernel, records, Config::default()).unwrap();
+    let buffer = NonNull::from(vec![7_u8; 1 << 20].leak());
+    let mut live: [Option<Mapping>; 12] = [const { None }; 12];
+    let before = pool.statistics().granted_bytes;
+    let growing = allocations(|| {
+        for slot in &mut live {
+            let (direction, none) = (Direction::Bidirectional, Constraints::NONE);
+            // SAFETY: The buffer is leaked and nobody else uses it.
+            *slot = unsafe { pool.map(buffer, direction, CopyIn::Keep, &none) }.ok();
+        }
+    });
+    assert!(live.iter().all(Option::is_some));
+    assert!(pool.statistics().granted_bytes > before, "the pool grew");
+    let ending = allocations(|| {
+        for mapping in live.iter_mut().filter_map(Option::take) {
+            pool.unmap(mapping).unwrap();
+        }
+        for _ in 0..64 {
+            pool.maintain();
+        }
+    });
+    assert_eq!((growing, ending), (0, 0));
+    assert!(pool.statistics().granted_bytes < 12 << 20, "and shrank");
 }

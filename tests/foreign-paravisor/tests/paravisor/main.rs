@@ -117,6 +117,7 @@ fn w1_p_3_3_p_3_4_no_call_reaches_the_window_or_what_is_ours() {
         storage,
         RAM_BYTES,
     ] {
+        let before = paravisor.state(page);
         for validate in [true, false] {
             assert_eq!(paravisor.pvalidate(&[small(page, validate)]), (ADDRESS, 0));
         }
@@ -124,6 +125,7 @@ fn w1_p_3_3_p_3_4_no_call_reaches_the_window_or_what_is_ours() {
         assert_eq!(remap.0, ADDRESS, "{page:#x}");
         let list = paravisor.call(CORE, core_protocol::PVALIDATE, [page, 0, 0]);
         assert_eq!(list.0, ADDRESS, "{page:#x}");
+        assert_eq!(paravisor.state(page), before, "{page:#x}");
     }
     // A large entry that begins below the window and would reach into it is misaligned; the whole window is not.
     let large = PvalidateListEntry::request(at(WINDOW), PageSize::Size2M, true);
