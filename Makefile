@@ -43,7 +43,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu images igvm disk run linux linux-disk linux-kernel linux-igvm soak test test-host test-loom test-qemu miri fuzz bench bench-quick \
+.PHONY: help setup setup-qemu images igvm disk run linux linux-disk linux-kernel linux-igvm soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
@@ -132,6 +132,13 @@ fuzz: ## Fuzz the shim against its model for SECONDS=60 (needs nightly and cargo
 	@cd tests/fuzz && $(CARGO) +nightly fuzz run --fuzz-dir libfuzzer --target-dir $(TARGET_DIR)/fuzz/build pool $(TARGET_DIR)/fuzz/found $(TARGET_DIR)/fuzz/seeds \
 		-- -rss_limit_mb=4000 -len_control=0 -max_len=1200 -max_total_time=$(SECONDS)
 
+# What a foreign paravisor links; the lowest Rust it needs is in the manifests. Clippy checks the library functions, this the language.
+language-level: ## Build the service's crates with Rust 1.88 (needs that toolchain)
+	@$(CARGO) +1.88 --version >/dev/null 2>&1 || { echo 'language-level: not there; rustup toolchain install 1.88 --profile minimal --target $(NONE)' >&2; exit 2; }
+	@CARGO_TARGET_DIR=$(TARGET_DIR)/language-level $(CARGO) +1.88 build --quiet --locked --target $(NONE) \
+		-p snp -p protocol -p svsm-swiotlb -p foreign-paravisor --features snp/instructions
+	@echo 'language-level: ok'
+
 bench: setup ## Measure the shim beside limits and other allocators; PEERS="a.so b.so" adds shared objects
 	@$(CARGO) run --release --quiet -p bench -- --output $(REPORT)/bench $(foreach so,$(PEERS),--peer $(so))
 
@@ -149,11 +156,13 @@ lint: setup lint-source ## Formatting, clippy on every target, source rules
 	@$(CARGO) clippy --quiet --workspace --all-targets --features integration/qemu -- -D warnings
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
-	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c --lib --target $(NONE) -- -D warnings
+	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c -p foreign-paravisor --lib --target $(NONE) -- -D warnings
 	@echo 'lint: ok'
 
 lint-source:
 	@scripts/check-source.sh
+	@scripts/check-clauses.sh
+	@scripts/check-references.sh
 
 header: ## Write the C header from the Rust sources
 	@$(CARGO) run --quiet -p guest-shim-c --example generate_header

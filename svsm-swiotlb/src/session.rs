@@ -78,6 +78,14 @@ fn following(epoch: u32) -> Option<Epoch> {
 }
 
 #[cfg(test)]
+impl Session {
+    /// As after 16 777 215 attachments.
+    pub(crate) fn skip_to_the_last_epoch(&self) {
+        self.epoch.store(Epoch::MAX.number(), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -47,7 +47,7 @@ fn attach_reports_the_window_and_holds_the_first_chunk() {
 }
 
 #[test]
-fn each_reason_not_to_attach_has_its_error_and_leaves_the_service_alone() {
+fn p_1_4_p_2_1_each_reason_not_to_attach_has_its_error_and_leaves_the_service_alone() {
     let cases: [(Change<'_>, AttachError); 6] = [
         (&|service| service.offered = false, AttachError::NoService),
         (&|service| service.uuid ^= 1, AttachError::AnotherProtocol),

@@ -227,7 +227,7 @@ fn p3_a_page_that_vanished_is_quarantined() {
 }
 
 #[test]
-fn w1_window_paravisor_and_other_addresses_are_refused() {
+fn w1_p_3_4_window_paravisor_and_other_addresses_are_refused() {
     world(|world| {
         for gpa in [
             world.window.start,

@@ -144,7 +144,7 @@ fn p_4_4_reserved_bits_are_refused() {
 }
 
 #[test]
-fn p_4_5_misaligned_zero_wrapping_and_crossing_ranges_are_refused() {
+fn p_4_5_p_5_7_1_misaligned_zero_wrapping_and_crossing_ranges_are_refused() {
     let bad = [
         registers(Call::ListGranted, 0x1004, 1, 0),
         registers(Call::Grow, 8, 2 * MIB, 2 * MIB),

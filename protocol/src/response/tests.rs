@@ -12,7 +12,7 @@ const fn results(rcx: u64, rdx: u64, r8: u64) -> ResultRegisters {
 }
 
 #[test]
-fn p_4_6_success_returns_results_and_a_refusal_preserves() {
+fn p_4_6_p_4_7_success_returns_results_and_a_refusal_preserves() {
     let call = CallRegisters {
         rax: 0x4000_0001_0000_0007,
         rcx: 1,

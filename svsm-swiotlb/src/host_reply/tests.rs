@@ -27,7 +27,7 @@ const OK: PscExit = exit(0, 0);
 const GENERIC: PscExit = exit(0, error::GENERIC);
 
 #[test]
-fn p4_judgement_table() {
+fn p4_p_9_1_judgement_table() {
     let submitted = header(3, 9);
     let cases = [
         (header(10, 9), OK, Reply::Complete),
@@ -133,7 +133,7 @@ fn p4_no_reply_at_all_can_make_the_judge_accept_more_than_was_asked() {
 }
 
 #[test]
-fn p4_an_unfinished_descriptor_is_submitted_again_from_its_cursor() {
+fn p4_p_9_2_an_unfinished_descriptor_is_submitted_again_from_its_cursor() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     platform.script(&[Manner::Early(1), Manner::Early(0), Manner::Early(2)]);
@@ -154,7 +154,7 @@ fn p4_an_unfinished_descriptor_is_submitted_again_from_its_cursor() {
 }
 
 #[test]
-fn p4_the_own_entries_decide_and_are_large_and_in_order() {
+fn p4_p_9_3_the_own_entries_decide_and_are_large_and_in_order() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     service.guest_grow(epoch, 3, 3).unwrap();
@@ -173,7 +173,7 @@ fn p4_the_own_entries_decide_and_are_large_and_in_order() {
 }
 
 #[test]
-fn c1_a_host_that_returns_for_ever_is_given_up_on() {
+fn c1_p_9_2_a_host_that_returns_for_ever_is_given_up_on() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     platform.script(&[Manner::Early(0); 1000]);
@@ -192,7 +192,7 @@ fn c1_a_host_that_returns_for_ever_is_given_up_on() {
 }
 
 #[test]
-fn c1_the_slowest_host_that_makes_progress_is_followed_to_the_end() {
+fn c1_p_6_4_p_9_2_the_slowest_host_that_makes_progress_is_followed_to_the_end() {
     let (platform, service) = service(300);
     let epoch = service.guest_attach();
     platform.script(&[Manner::Early(1); 252]);
@@ -214,7 +214,7 @@ fn c1_each_move_of_the_cursor_earns_the_host_its_patience_again() {
 }
 
 #[test]
-fn p3_each_broken_reply_quarantines_the_whole_batch_and_says_which_rule() {
+fn p3_p_5_7_7_p_9_1_each_broken_reply_quarantines_the_whole_batch_and_says_which_rule() {
     let ends = header(0, 3);
     let broken = [
         (

@@ -55,7 +55,7 @@ fn records_and_window_must_agree() {
 }
 
 #[test]
-fn a_run_is_as_long_as_wished_and_at_most_a_batch() {
+fn p_5_7_2_a_run_is_as_long_as_wished_and_at_most_a_batch() {
     with_pool(600, |pool| {
         assert_eq!(grant(pool, wish(1, 7), 1), 7);
         assert_eq!(grant(pool, wish(1, 600), 2), BATCH_CHUNKS);
@@ -64,7 +64,8 @@ fn a_run_is_as_long_as_wished_and_at_most_a_batch() {
 }
 
 #[test]
-fn a_fragmented_window_gives_the_longest_run_or_refuses_a_contiguous_wish() {
+fn p_5_7_3_p_5_7_4_p_5_7_8_a_fragmented_window_gives_the_longest_run_or_refuses_a_contiguous_wish()
+{
     with_pool(10, |pool| {
         for generation in 1..=10 {
             grant(pool, wish(1, 1), generation);
@@ -139,7 +140,7 @@ fn a_cap_below_what_is_granted_only_stops_growth() {
 }
 
 #[test]
-fn chunks_in_transition_answer_busy() {
+fn p_3_9_chunks_in_transition_answer_busy() {
     with_pool(4, |pool| {
         grant(pool, wish(2, 2), 1);
         let granting = pool.reserve(wish(2, 2)).unwrap();
@@ -190,7 +191,7 @@ fn w2_release_needs_epoch_and_generation_and_changes_nothing_otherwise() {
 }
 
 #[test]
-fn a_part_can_be_granted_and_a_part_released() {
+fn p_5_8_1_a_part_can_be_granted_and_a_part_released() {
     with_pool(4, |pool| {
         let run = pool.reserve(wish(4, 4)).unwrap();
         assert_eq!(run.grant(holder(1), 3), 3 * CHUNK_BYTES);
@@ -231,7 +232,7 @@ fn accounts_are_rebuilt_from_records_that_a_predecessor_left() {
 }
 
 #[test]
-fn processors_that_grow_and_release_at_once_never_share_a_chunk() {
+fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
     const CHUNKS: usize = 32;

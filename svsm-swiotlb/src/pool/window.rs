@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn w1_a_malformed_window_is_refused() {
+    fn w1_p_6_5_a_malformed_window_is_refused() {
         let check = |base, bytes| Window::new(at(base), bytes).err();
         assert_eq!(check(0x3000_0000, 0), Some(WindowError::Malformed));
         assert_eq!(check(0x3010_0000, 2 * MIB), Some(WindowError::Malformed));

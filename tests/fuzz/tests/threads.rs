@@ -437,7 +437,7 @@ fn what_one_thread_maps_another_ends() {
 /// Not under Miri: the lock of the service hides what Miri looks for.
 #[cfg(not(miri))]
 #[test]
-fn no_copy_touches_memory_that_is_not_granted() {
+fn p_5_8_3_no_copy_touches_memory_that_is_not_granted() {
     (10..12).for_each(|seed| play(true, false, seed));
 }
 

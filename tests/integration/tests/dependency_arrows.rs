@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of this workspace it may depend on, whether it is a test crate.
-const ALLOWED: [(&str, &[&str], bool); 14] = [
+const ALLOWED: [(&str, &[&str], bool); 15] = [
     ("snp", &[], false),
     ("protocol", &["snp"], false),
     ("svsm-swiotlb", &["protocol", "snp"], false),
@@ -17,6 +17,11 @@ const ALLOWED: [(&str, &[&str], bool); 14] = [
     ("igvm-builder", &["paravisor", "snp"], false),
     ("snp-model", &["svsm-swiotlb", "snp"], true),
     ("snp-host", &["snp-model", "snp"], true),
+    (
+        "foreign-paravisor",
+        &["protocol", "snp", "snp-model", "svsm-swiotlb"],
+        true,
+    ),
     (
         "test-guest",
         &["guest-shim", "paravisor", "protocol", "snp"],

@@ -311,7 +311,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(100))]
 
     #[test]
-    fn w2_p3_p4_random_calls_agree_with_the_reference(
+    fn w1_w2_p3_p4_p_3_3_random_calls_agree_with_the_reference(
         actions in prop::collection::vec(action(), 1..60),
     ) {
         let machine = ServiceMachine::new(CHUNKS);

@@ -299,7 +299,7 @@ fn a_later_kernel_makes_the_first_ones_attachment_stale() {
 /// Every manner, then an honest host: whatever happened, the data that got through is right and both sides agree on
 /// what is held, except for what a misbehaving host made the service quarantine.
 #[test]
-fn a_hostile_host_costs_memory_and_never_data() {
+fn p_3_11_a_hostile_host_costs_memory_and_never_data() {
     let manners = [
         HostManner::Refuse,
         HostManner::StopAfter(1),

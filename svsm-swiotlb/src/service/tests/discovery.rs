@@ -10,7 +10,7 @@ use super::code;
 use crate::test_platform::{CHUNK, Guest, WINDOW_BASE, service};
 
 #[test]
-fn p_1_2_another_number_is_another_protocol() {
+fn p_1_2_p_1_3_another_number_is_another_protocol() {
     let (_, service) = service(4);
     let call = CallRegisters {
         rax: 0x4000_0002_0000_0000,
@@ -40,7 +40,7 @@ fn p_2_1_identify_needs_no_attachment() {
 }
 
 #[test]
-fn p_5_1_describe_reports_geometry_usage_and_limits() {
+fn p_5_1_1_describe_reports_geometry_usage_and_limits() {
     let (_, service) = service(4);
     let describe = |item| service.call(Request::Describe { window: 0, item }).unwrap();
     let geometry = Geometry::decode(describe(DescribeItem::Geometry)).unwrap();

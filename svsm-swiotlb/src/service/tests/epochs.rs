@@ -9,7 +9,7 @@ use crate::pool::ChunkState;
 use crate::test_platform::{CHUNK, Guest, WINDOW_BASE, service};
 
 #[test]
-fn p_3_5_calls_before_attach_and_of_an_old_epoch_are_refused_and_change_nothing() {
+fn p_3_5_p_5_2_1_calls_before_attach_and_of_an_old_epoch_are_refused_and_change_nothing() {
     let (platform, service) = service(4);
     let calls = |epoch: u32| {
         [
@@ -38,7 +38,7 @@ fn p_3_5_calls_before_attach_and_of_an_old_epoch_are_refused_and_change_nothing(
 }
 
 #[test]
-fn p_5_2_attach_makes_orphans_and_never_frees_or_grants_them() {
+fn p_3_7_p_5_2_2_attach_makes_orphans_and_never_frees_or_grants_them() {
     let (platform, service) = service(4);
     let attach = || Attached::decode(service.call(Request::Attach { version: 1 }).unwrap());
     let first = attach().unwrap();

@@ -12,7 +12,7 @@ use super::code;
 use crate::test_platform::{CHUNK, Guest, Manner, WINDOW_BASE, service};
 
 #[test]
-fn p_5_7_grow_grants_what_the_host_shared() {
+fn p_5_7_2_grow_grants_what_the_host_shared() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     let granted = Granted::decode(service.guest_grow(epoch, 1, 3).unwrap()).unwrap();
@@ -30,7 +30,7 @@ fn p_5_7_grow_grants_what_the_host_shared() {
 }
 
 #[test]
-fn p_5_7_grow_always_asks_the_host_even_for_a_chunk_it_never_took_back() {
+fn p_5_7_5_grow_always_asks_the_host_even_for_a_chunk_it_never_took_back() {
     let (platform, service) = service(1);
     let epoch = service.guest_attach();
     let first = service.guest_grow(epoch, 1, 1).unwrap();
@@ -59,7 +59,7 @@ fn p_5_7_grow_always_asks_the_host_even_for_a_chunk_it_never_took_back() {
 }
 
 #[test]
-fn p_5_7_a_clean_refusal_grants_the_part_done_and_frees_the_rest() {
+fn p_5_7_3_p_5_7_6_a_clean_refusal_grants_the_part_done_and_frees_the_rest() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     platform.script(&[Manner::Refuse(2, error::GENERIC)]);
@@ -74,7 +74,7 @@ fn p_5_7_a_clean_refusal_grants_the_part_done_and_frees_the_rest() {
 }
 
 #[test]
-fn p_5_7_a_refusal_of_everything_changes_nothing() {
+fn p_5_7_6_a_refusal_of_everything_changes_nothing() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     for info in [
@@ -91,7 +91,7 @@ fn p_5_7_a_refusal_of_everything_changes_nothing() {
 }
 
 #[test]
-fn p_5_7_a_contiguous_wish_that_the_host_cuts_short_leaves_nothing_behind() {
+fn p_5_7_6_a_contiguous_wish_that_the_host_cuts_short_leaves_nothing_behind() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     platform.script(&[Manner::Refuse(2, error::GENERIC)]);
@@ -115,7 +115,7 @@ fn p_5_7_a_contiguous_wish_that_the_host_cuts_short_leaves_nothing_behind() {
 }
 
 #[test]
-fn p_6_3_a_contiguous_wish_above_a_batch_names_the_limit() {
+fn p_5_7_4_p_6_3_a_contiguous_wish_above_a_batch_names_the_limit() {
     let (_, service) = service(300);
     let epoch = service.guest_attach();
     let refusal = service.guest_grow_contiguous(epoch, 254, 254).unwrap_err();
@@ -127,7 +127,7 @@ fn p_6_3_a_contiguous_wish_above_a_batch_names_the_limit() {
 }
 
 #[test]
-fn p_5_12_the_cap_refuses_growth_and_takes_nothing_away() {
+fn p_5_7_8_p_5_12_1_p_5_12_2_the_cap_refuses_growth_and_takes_nothing_away() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     service.guest_grow(epoch, 3, 3).unwrap();
@@ -152,7 +152,7 @@ fn p_5_12_the_cap_refuses_growth_and_takes_nothing_away() {
 }
 
 #[test]
-fn p_5_7_windows_that_do_not_exist_are_refused() {
+fn p_3_2_windows_that_do_not_exist_are_refused() {
     let (_, service) = service(4);
     let epoch = service.guest_attach();
     let (least, most) = (CHUNK, CHUNK);

@@ -76,7 +76,7 @@ fn p_7_2_the_list_names_each_run_with_its_holder() {
 }
 
 #[test]
-fn p_7_3_a_full_list_is_incomplete_and_goes_on_with_the_same_registers() {
+fn p_5_3_1_p_6_7_p_7_3_a_full_list_is_incomplete_and_goes_on_with_the_same_registers() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     for _ in 0..3 {
@@ -137,7 +137,7 @@ fn p_7_4_a_list_that_leaves_its_page_or_the_window_is_refused() {
 }
 
 #[test]
-fn p5_a_guest_page_is_touched_only_in_a_good_state() {
+fn p5_p_7_5_a_guest_page_is_touched_only_in_a_good_state() {
     let (platform, service) = service(4);
     let epoch = service.guest_attach();
     let ask = |at: u64| {
@@ -190,7 +190,7 @@ fn p5_a_guest_page_is_touched_only_in_a_good_state() {
 }
 
 #[test]
-fn p5_the_calling_area_may_hold_a_list_and_stays_one() {
+fn p5_p_7_5_the_calling_area_may_hold_a_list_and_stays_one() {
     let (platform, service) = service(4);
     let epoch = service.guest_attach();
     let states = service.page_states();
@@ -204,7 +204,7 @@ fn p5_the_calling_area_may_hold_a_list_and_stays_one() {
 }
 
 #[test]
-fn p3_a_page_that_faults_is_quarantined_and_counted() {
+fn p3_p_3_10_p_7_6_a_page_that_faults_is_quarantined_and_counted() {
     let (platform, service) = service(4);
     let epoch = service.guest_attach();
     platform.faulty_pages.lock().unwrap().insert(LIST);
@@ -227,7 +227,7 @@ fn p3_a_page_that_faults_is_quarantined_and_counted() {
 }
 
 #[test]
-fn c2_the_list_header_is_fetched_once() {
+fn c2_p_7_6_the_list_header_is_fetched_once() {
     let (platform, service) = service(4);
     let epoch = service.guest_attach();
     service.guest_grow(epoch, 1, 1).unwrap();

@@ -14,7 +14,7 @@ use crate::platform::PscExit;
 use crate::test_platform::{CHUNK, Guest, Manner, TestPlatform, WINDOW_BASE, service, service_on};
 
 #[test]
-fn w2_release_refuses_what_is_not_held_and_asks_the_host_for_nothing() {
+fn w2_p_5_8_1_release_refuses_what_is_not_held_and_asks_the_host_for_nothing() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     let granted = service.guest_grow(epoch, 2, 2).unwrap();
@@ -53,7 +53,7 @@ fn w2_release_refuses_what_is_not_held_and_asks_the_host_for_nothing() {
 }
 
 #[test]
-fn p_5_8_release_does_one_batch_and_says_how_much() {
+fn p_5_8_2_release_does_one_batch_and_says_how_much() {
     let (_, service) = service(300);
     let epoch = service.guest_attach();
     let first = service.guest_grow(epoch, 200, 200).unwrap();
@@ -69,7 +69,7 @@ fn p_5_8_release_does_one_batch_and_says_how_much() {
 }
 
 #[test]
-fn p_5_8_a_partial_give_back_frees_everything_and_reports_what_was_acknowledged() {
+fn p_5_8_4_a_partial_give_back_frees_everything_and_reports_what_was_acknowledged() {
     let (platform, service) = service(8);
     let epoch = service.guest_attach();
     let granted = service.guest_grow(epoch, 8, 8).unwrap();
@@ -87,7 +87,7 @@ fn p_5_8_a_partial_give_back_frees_everything_and_reports_what_was_acknowledged(
 }
 
 #[test]
-fn p3_a_broken_reply_to_a_give_back_quarantines() {
+fn p3_p_3_10_p_5_8_4_a_broken_reply_to_a_give_back_quarantines() {
     let (platform, service) = service(2);
     let epoch = service.guest_attach();
     let granted = service.guest_grow(epoch, 2, 2).unwrap();
@@ -109,7 +109,7 @@ fn p3_a_broken_reply_to_a_give_back_quarantines() {
 }
 
 #[test]
-fn p_6_6_a_chunk_in_transition_answers_busy_and_no_other_call_waits_for_it() {
+fn p_3_9_p_6_6_p_10_2_a_chunk_in_transition_answers_busy_and_no_other_call_waits_for_it() {
     // Another processor calls while this one is out at the host: the gate runs inside the VMGEXIT.
     static INSIDE: AtomicBool = AtomicBool::new(false);
     static GO_ON: AtomicBool = AtomicBool::new(false);

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The calling areas of the guest's vCPUs, and CALL_PENDING.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use snp::address::GuestPhysicalAddress;
+use snp::svsm::calling_area;
+use svsm_swiotlb::page_state::{HoldError, PageState, PageStates};
+use svsm_swiotlb::platform::GuestMemory;
+
+/// Processors this example has places for.
+pub const CPUS: usize = 4;
+
+/// One of them; each calls for itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cpu(pub usize);
+
+/// A calling area for each processor, 0 where there is none. Only the processor itself changes its own.
+#[derive(Debug, Default)]
+pub struct CallingAreas([AtomicU64; CPUS]);
+
+/// Whether the guest wants a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pending {
+    /// Yes; the byte is clear again.
+    Yes,
+    /// No, or it has no calling area any more.
+    No,
+    /// Another vCPU's call has the page: the answer is BUSY and CALL_PENDING stays.
+    Unknown,
+}
+
+impl CallingAreas {
+    /// The calling area of a processor.
+    pub fn of(&self, cpu: Cpu) -> Option<GuestPhysicalAddress> {
+        let word = self.0.get(cpu.0)?.load(Ordering::Acquire);
+        (word != 0).then_some(GuestPhysicalAddress::new(word))
+    }
+
+    /// Moves it.
+    pub fn set(&self, cpu: Cpu, area: GuestPhysicalAddress) {
+        if let Some(word) = self.0.get(cpu.0) {
+            word.store(area.bits(), Ordering::Release);
+        }
+    }
+
+    // [pending]
+    /// Takes CALL_PENDING. The page is the guest's, so its state word is held for the access (P5); a page that faults is
+    /// quarantined by dropping the guard (P3).
+    pub fn take_pending<P: GuestMemory>(
+        &self,
+        cpu: Cpu,
+        states: &PageStates<'_>,
+        platform: &P,
+    ) -> Pending {
+        let Some(area) = self.of(cpu) else {
+            return Pending::No;
+        };
+        let page = match states.hold(area, &[PageState::CallingArea]) {
+            Ok(page) => page,
+            Err(HoldError::Busy) => return Pending::Unknown,
+            Err(_) => return Pending::No,
+        };
+        let byte = GuestPhysicalAddress::new(area.bits() + calling_area::CALL_PENDING);
+        let mut pending = [0];
+        if platform.read(byte, &mut pending).is_err() || platform.write(byte, &[0]).is_err() {
+            return Pending::No;
+        }
+        page.keep();
+        if pending == [0] {
+            Pending::No
+        } else {
+            Pending::Yes
+        }
+    }
+    // [end]
+}
