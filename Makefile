@@ -20,6 +20,8 @@ LINUX  ?= 6.12
 KERNEL ?=
 INITRD ?=
 CMDLINE ?=
+# OVMF of the user's own.
+FIRMWARE ?=
 SOAK_BOOTS ?= 100
 SOAK_LINUX ?= 10
 
@@ -32,6 +34,11 @@ IGVM       := $(IMAGES)/paravisor.igvm
 REPORT     := $(TARGET_DIR)/report
 LINUX_DIR  := $(TARGET_DIR)/linux
 LINUX_IGVM := $(IMAGES)/linux.igvm
+# The paravisor at another place, and the tools that know it.
+FIRMWARE_DIR := $(TARGET_DIR)/firmware
+OVMF_DIR   := $(TARGET_DIR)/ovmf
+OVMF_IGVM  := $(IMAGES)/ovmf.igvm
+OVMF_DISK  := $(IMAGES)/boot.img
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
@@ -43,7 +50,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu images igvm disk run linux linux-disk linux-kernel linux-igvm soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
@@ -51,7 +58,7 @@ help: ## List the targets and the variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
 	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -98,20 +105,38 @@ linux-igvm: linux-kernel ## Pack the paravisor with that kernel
 		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" --cmdline "$(strip $(LINUX_ARGS) $(CMDLINE))" --output $(LINUX_IGVM) \
 		--window $(WINDOW) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
 
+ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
+	@mkdir -p $(IMAGES)
+	@$(FIRMWARE_DIR)/release/igvm-builder --paravisor $(FIRMWARE_DIR)/$(NONE)/release/paravisor --payload "$(or $(FIRMWARE),$(OVMF_DIR)/OVMF.fd)" \
+		--output $(OVMF_IGVM) --window $(WINDOW) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+	@$(FIRMWARE_DIR)/release/runner boot-disk --kernel "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" --initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" \
+		--cmdline "$(strip $(LINUX_ARGS) svsm.devices=$(or $(DEVICES),blk) $(CMDLINE))" --output $(OVMF_DISK)
+	@$(FIRMWARE_DIR)/release/runner linux --igvm $(OVMF_IGVM) --host $(BARE)/snp-host --disk $(OVMF_DISK) --devices $(or $(DEVICES),blk) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),1) --timeout 900 --idle 120 --report $(REPORT) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+
+ovmf-image: ## Fetch Debian's OVMF (not installed)
+	@scripts/ovmf.sh $(OVMF_DIR)
+
+firmware-images: images ## Build the paravisor that lies beside firmware, and its tools
+	@$(BARE_BUILD) -p paravisor --bin paravisor --features beside-firmware --target-dir $(FIRMWARE_DIR)
+	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins --features igvm-builder/beside-firmware,runner/beside-firmware --target-dir $(FIRMWARE_DIR)
+
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
 
 test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and model tests, then the images on QEMU
 
 test-host: setup ## The tests that need no QEMU
-	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration
+	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration --exclude igvm-builder --exclude runner
+	@$(CARGO) test -p igvm-builder -p runner
+	@$(CARGO) test -p igvm-builder --features beside-firmware --test firmware
 	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
 	@$(CARGO) test -p integration
 
 test-loom: ## What CPUs share in the shim, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
 
-test-qemu: setup-qemu igvm linux-kernel ## The tests that boot the images on QEMU
+test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 

@@ -2,15 +2,12 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # linux-kernel.sh SERIES FOLDER: provides Debian's newest cloud kernel of a series (6.12, 7, ...) in
-# FOLDER/SERIES (vmlinuz, modules, release) and a static busybox in FOLDER. The packages come from
-# the archive through apt, with its signatures checked, and are unpacked, never installed: the lists
-# are private to FOLDER, so no root is needed and the machine's own apt stays as it is.
+# FOLDER/SERIES (vmlinuz, modules, release) and a static busybox in FOLDER (debian-archive.sh says how).
 # Does nothing where all is there. Every refusal is one line with the cause and the remedy.
 set -euo pipefail
 
 REMEDY='or pass a kernel and an initrd of your own (make linux KERNEL=bzImage INITRD=file)'
-MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org}
-KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+. "$(dirname "$0")/debian-archive.sh"
 
 fail() {
     echo "linux-kernel: $*" >&2
@@ -24,32 +21,12 @@ mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 place=$folder/$series
 [ -s "$place/release" ] && [ -s "$folder/busybox" ] && exit 0
-
-for program in apt-get apt-cache dpkg-deb xz; do
-    command -v $program >/dev/null ||
-        fail "$program is missing, it fetches Debian's kernel; install it (Debian: apt, dpkg, xz-utils), $REMEDY"
-done
-[ -r $KEYRING ] || fail "$KEYRING is missing, it proves that packages are Debian's; install debian-archive-keyring, $REMEDY"
-# Two runs at once would share the lists.
-exec 9>"$folder/lock"
-flock 9
+archive_lock "$folder"
 [ -s "$place/release" ] && [ -s "$folder/busybox" ] && exit 0
-
-lists=$folder/apt
-mkdir -p "$lists/lists/partial" "$lists/cache/archives/partial"
-for source in "debian bookworm" "debian-security bookworm-security" "debian-security trixie-security" "debian trixie-backports"; do
-    echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/${source% *} ${source#* } main"
-done >"$lists/sources.list"
-options=(-o "Dir::Etc::sourcelist=$lists/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$lists/lists"
-    -o "Dir::Cache=$lists/cache" -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3
-    -o Acquire::Languages=none)
-
-echo "linux-kernel: reading Debian's package lists ($MIRROR)" >&2
-apt-get "${options[@]}" -qq update >"$folder/apt.log" 2>&1 && ! grep -qE '^(E|W): Failed' "$folder/apt.log" ||
-    fail "the package lists cannot be had from $MIRROR ($(grep -m1 -oE '^[EW]: .*' "$folder/apt.log" || echo no message)); check the network, set DEBIAN_MIRROR, $REMEDY"
+archive_read "$folder" "debian bookworm" "debian-security bookworm-security" "debian-security trixie-security" "debian trixie-backports"
 
 # Packs come and go with each security update, so the newest of the series is asked for, not one version.
-version=$(apt-cache "${options[@]}" pkgnames linux-image- | sed -n 's/^linux-image-\([0-9].*\)-cloud-amd64$/\1/p' |
+version=$(apt-cache "${apt_options[@]}" pkgnames linux-image- | sed -n 's/^linux-image-\([0-9].*\)-cloud-amd64$/\1/p' |
     grep -E "^${series//./\\.}\.[0-9]" | sort -V | tail -n 1 || true)
 [ -n "$version" ] || fail "the archive has no cloud kernel of series $series; choose another one (make: LINUX=6.12), $REMEDY"
 release=$version-cloud-amd64
@@ -57,18 +34,13 @@ release=$version-cloud-amd64
 packages=(busybox-static)
 for part in image binary modules; do
     name=linux-$part-$release
-    apt-cache "${options[@]}" show "$name" >/dev/null 2>&1 && packages+=("$name")
+    apt-cache "${apt_options[@]}" show "$name" >/dev/null 2>&1 && packages+=("$name")
 done
 
 staging=$(mktemp -d "$folder/staging.XXXXXX")
 trap 'rm -rf "$staging"' EXIT
 for package in "${packages[@]}"; do
-    size=$(apt-cache "${options[@]}" show "$package" | sed -n 's/^Size: //p' | head -n 1)
-    echo "linux-kernel: fetching $package ($((size / 1000)) kB)" >&2
-    (cd "$lists/cache" && apt-get "${options[@]}" -qq download "$package") >>"$folder/apt.log" 2>&1 ||
-        fail "$package cannot be fetched ($(grep -oE '^E: .*' "$folder/apt.log" | tail -n 1)); check the network and the free space of $folder, $REMEDY"
-    archive=$(find "$lists/cache" -maxdepth 1 -name "${package}_*.deb" | sort -V | tail -n 1)
-    dpkg-deb -x "$archive" "$staging" || fail "$archive cannot be unpacked; check the free space of $folder"
+    archive_unpack "$package" "$staging"
 done
 
 kernel=$(find "$staging" -name "vmlinuz*" -type f -size +1M | head -n 1)
@@ -81,7 +53,6 @@ mkdir "$place"
 mv "$kernel" "$place/vmlinuz"
 mv "$modules" "$place/modules"
 mv "$busybox" "$folder/busybox"
-find "$lists/cache" -name '*.deb' -delete
 # Written last: it says that the rest is complete.
 echo "$release" >"$place/release"
 echo "linux-kernel: $release is ready" >&2

@@ -19,7 +19,7 @@ use paravisor::core_protocol::{CoreProtocol, VersionRange};
 use paravisor::dispatcher::Dispatcher;
 use paravisor::guest_vmsa::{guest_features, start_vmsa};
 use paravisor::layout::{
-    BOOT_CALLING_AREA, ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, PageBytes, VP_COUNT_OFFSET,
+    ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, PageBytes, VP_COUNT_OFFSET,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
@@ -128,8 +128,9 @@ impl Inputs {
             return Err(Reason::EnvironmentInfo);
         }
         let map = MemoryMap::parse(launched::memory_map(), c_bit)?;
-        let ram = map.ram().iter().map(|range| range.bytes()).sum();
-        let plan = BootPlan::new(&block, &map, storage_bytes(ram, block.window_bytes))?;
+        let ram: u64 = map.ram().iter().map(|range| range.bytes()).sum();
+        let tracked = ram.saturating_add(block.firmware().bytes());
+        let plan = BootPlan::new(&block, &map, storage_bytes(tracked, block.window_bytes))?;
         let tracked = TrackedRam::of(&plan)?;
         let memory_is_shared = environment & ENVIRONMENT_MEMORY_IS_SHARED != 0;
         Ok(Self {
@@ -242,9 +243,11 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let service = service(inputs, storage)?;
     let service = SERVICE.call_once(|| service);
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
-    record(plan, service.page_states(), accepted)?;
+    record(&inputs.block, plan, service.page_states())?;
 
-    acceptance.give(HANDOVER_AREA)?;
+    if !inputs.block.is_firmware() {
+        acceptance.give(HANDOVER_AREA)?;
+    }
     for range in plan.payload.as_slice() {
         acceptance.grant(*range)?;
     }
@@ -277,7 +280,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let features = guest_features(own).into_bits();
     let start = start_vmsa(&inputs.block, own, inputs.c_bit);
     let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
-    let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
+    let area = GuestPhysicalAddress::new(inputs.block.calling_area);
     let boot = inputs.apic_ids.boot();
     let vcpu = VCPUS
         .reserve(boot.number)

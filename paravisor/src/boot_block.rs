@@ -6,14 +6,17 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::layout::{PAGE_BYTES, ZERO_PAGE};
+use crate::layout::{
+    BOOT_CALLING_AREA, CPUID_COPY, FIRMWARE_BYTES, FIRMWARE_END, PAGE_BYTES, RESET_VECTOR,
+    SECRETS_COPY, ZERO_PAGE,
+};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
 /// First bytes of the page.
 pub const MAGIC: [u8; 8] = *b"SVSMSWIO";
 /// Layout version of the structure.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 /// Most launch ranges that fit.
 pub const MAX_LAUNCH_RANGES: usize = 32;
 /// Room for the guest's command line; the rest is zero.
@@ -31,6 +34,9 @@ pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
 pub const PAYLOAD_ELF64: u32 = 0;
 /// [`BootBlock::payload_kind`]: a Linux kernel, entered at its 64-bit entry point.
 pub const PAYLOAD_LINUX: u32 = 1;
+/// [`BootBlock::payload_kind`]: firmware that ends at 4 GiB, entered at the reset vector. It knows
+/// neither hand-over page nor start page tables.
+pub const PAYLOAD_FIRMWARE: u32 = 2;
 
 /// [`LaunchRange::kind`]: pages of the paravisor.
 pub const KIND_PARAVISOR: u32 = 0;
@@ -84,7 +90,7 @@ pub struct BootBlock {
     pub initial_cap: u64,
     /// Where the guest starts.
     pub payload_entry: u64,
-    /// [`PAYLOAD_ELF64`] or [`PAYLOAD_LINUX`].
+    /// [`PAYLOAD_ELF64`], [`PAYLOAD_LINUX`] or [`PAYLOAD_FIRMWARE`].
     pub payload_kind: u32,
     /// Number of entries of `launch_ranges` in use.
     pub launch_range_count: u32,
@@ -93,13 +99,20 @@ pub struct BootBlock {
     /// One past the last byte of memory the payload needs from the page of `payload_entry` on, beyond
     /// its launch pages (a kernel unpacks itself there); 0 when it needs no more than those.
     pub payload_needs_until: u64,
+    /// Where the guest looks for its secrets page: a launch page of firmware, else
+    /// [`crate::layout::SECRETS_COPY`].
+    pub secrets_page: u64,
+    /// Likewise its CPUID page ([`crate::layout::CPUID_COPY`]).
+    pub cpuid_page: u64,
+    /// Likewise the calling area of the boot vCPU ([`crate::layout::BOOT_CALLING_AREA`]).
+    pub calling_area: u64,
     /// Launch pages, sorted, not overlapping.
     pub launch_ranges: [LaunchRange; MAX_LAUNCH_RANGES],
     /// The guest's command line, padded with zeros.
     pub cmdline: [u8; CMDLINE_BYTES],
 }
 
-const _: () = assert!(size_of::<BootBlock>() == 80 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
+const _: () = assert!(size_of::<BootBlock>() == 104 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
 const _: () = assert!(size_of::<BootBlock>() <= 4096);
 
 impl BootBlock {
@@ -132,6 +145,31 @@ impl BootBlock {
         self.payload_kind == PAYLOAD_LINUX
     }
 
+    /// Whether the payload is firmware.
+    #[must_use]
+    pub const fn is_firmware(&self) -> bool {
+        self.payload_kind == PAYLOAD_FIRMWARE
+    }
+
+    /// The firmware's image, which no memory map calls RAM; empty for other payloads.
+    #[must_use]
+    pub fn firmware(&self) -> PhysRange {
+        let image = self.ranges().last().filter(|_| self.is_firmware());
+        image.map_or(PhysRange::default(), |range| PhysRange {
+            start: range.gpa,
+            end: range.gpa.saturating_add(range.bytes),
+        })
+    }
+
+    /// The launch ranges that a memory map has to call RAM: all but the firmware's image, the last one.
+    #[must_use]
+    pub fn ranges_in_ram(&self) -> &[LaunchRange] {
+        match self.ranges() {
+            [in_ram @ .., _] if self.is_firmware() => in_ram,
+            all => all,
+        }
+    }
+
     /// Memory that has to be usable RAM for the payload to start: for a kernel, from its load address
     /// to the end of what it unpacks into and of its initrd. Empty if it needs its launch pages only.
     #[must_use]
@@ -145,13 +183,44 @@ impl BootBlock {
     }
 
     /// Whether the fields about the payload fit its kind. A kernel started directly cannot accept
-    /// memory, so its RAM is accepted.
-    const fn payload_is_consistent(&self) -> bool {
+    /// memory, so its RAM is accepted, and firmware takes no other.
+    fn payload_is_consistent(&self) -> bool {
+        let pages = [self.secrets_page, self.cpuid_page, self.calling_area];
+        let usual = pages == [SECRETS_COPY, CPUID_COPY, BOOT_CALLING_AREA];
         match self.payload_kind {
-            PAYLOAD_ELF64 => self.boot_params == 0,
-            PAYLOAD_LINUX => self.boot_params == ZERO_PAGE && self.ram_mode == RAM_ACCEPTED,
+            PAYLOAD_ELF64 => self.boot_params == 0 && usual,
+            PAYLOAD_LINUX => {
+                self.boot_params == ZERO_PAGE && self.ram_mode == RAM_ACCEPTED && usual
+            }
+            PAYLOAD_FIRMWARE => self.firmware_is_consistent(pages),
             _ => false,
         }
+    }
+
+    /// Whether firmware validates its RAM itself, ends at the reset vector, and has its three pages
+    /// among its launch pages: the paravisor writes to them, and no two of them are one.
+    fn firmware_is_consistent(&self, pages: [u64; 3]) -> bool {
+        let image = self.firmware();
+        let launched = |page: u64| {
+            page.is_multiple_of(PAGE_BYTES)
+                && self.ranges().iter().any(|range| {
+                    let offset = page.checked_sub(range.gpa);
+                    range.kind == KIND_GUEST_PAYLOAD
+                        && range.gpa != image.start
+                        && offset.is_some_and(|offset| offset < range.bytes)
+                })
+        };
+        let [secrets, cpuid, area] = pages;
+        self.boot_params == 0
+            && self.ram_mode == RAM_FIRMWARE
+            && self.payload_entry == RESET_VECTOR
+            && self.payload_needs_until == 0
+            && image.end == FIRMWARE_END
+            && image.bytes() <= FIRMWARE_BYTES
+            && pages.into_iter().all(launched)
+            && secrets != cpuid
+            && cpuid != area
+            && area != secrets
     }
 
     /// Checks everything that does not depend on the memory map.
@@ -208,8 +277,8 @@ impl BootBlock {
 
 #[cfg(test)]
 mod tests {
-    use super::{BootBlock, PAYLOAD_LINUX, RAM_FIRMWARE, Reason, ZERO_PAGE};
-    use crate::boot_plan::tests::boot_block;
+    use super::{BootBlock, PAYLOAD_LINUX, RAM_ACCEPTED, RAM_FIRMWARE, Reason, ZERO_PAGE};
+    use crate::boot_plan::tests::{boot_block, firmware_boot_block};
 
     fn reason(change: impl FnOnce(&mut BootBlock)) -> Result<(), Reason> {
         let mut block = boot_block();
@@ -228,7 +297,7 @@ mod tests {
             reason(|b| b.protocol_number = 0),
             Err(Reason::BootBlockField)
         );
-        assert_eq!(reason(|b| b.payload_kind = 2), Err(Reason::BootBlockField));
+        assert_eq!(reason(|b| b.payload_kind = 3), Err(Reason::BootBlockField));
         assert_eq!(reason(|b| b.boot_params = 1), Err(Reason::BootBlockField));
         assert_eq!(reason(|b| b.window_bytes = 0), Err(Reason::WindowSize));
         assert_eq!(reason(|b| b.window_bytes += 4096), Err(Reason::WindowSize));
@@ -252,6 +321,26 @@ mod tests {
         let field = Err(Reason::BootBlockField);
         assert_eq!(wrong(|b| b.boot_params += 4096), field);
         assert_eq!(wrong(|b| b.ram_mode = RAM_FIRMWARE), field);
+    }
+
+    #[test]
+    fn firmware_ends_at_the_reset_vector_and_names_pages_of_its_own() {
+        let wrong = |change: fn(&mut BootBlock)| {
+            let mut block = firmware_boot_block();
+            change(&mut block);
+            block.check()
+        };
+        assert_eq!(wrong(|_| ()), Ok(()));
+        let field = Err(Reason::BootBlockField);
+        assert_eq!(wrong(|b| b.ram_mode = RAM_ACCEPTED), field);
+        assert_eq!(wrong(|b| b.payload_entry -= 16), field);
+        assert_eq!(wrong(|b| b.launch_ranges[3].gpa -= 4096), field, "end");
+        assert_eq!(wrong(|b| b.secrets_page = 0x82_0000), field, "not launched");
+        assert_eq!(wrong(|b| b.secrets_page = 0xffc0_0000), field, "its code");
+        assert_eq!(wrong(|b| b.cpuid_page += 8), field);
+        assert_eq!(wrong(|b| b.calling_area = b.secrets_page), field);
+        let elf = |b: &mut BootBlock| b.calling_area += 4096;
+        assert_eq!(reason(elf), field, "an ELF file names no pages");
     }
 
     #[test]

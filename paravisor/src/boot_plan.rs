@@ -26,7 +26,7 @@ pub const LINUX_AREA: PhysRange = PhysRange {
 pub struct BootPlan {
     /// Window and storage.
     pub placement: Placement,
-    /// All RAM but the window: the pages that have a state byte and that VMPL0 maps.
+    /// All RAM, firmware's image included, but the window: the pages that have a state byte and that VMPL0 maps.
     pub tracked: RangeList,
     /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
     /// unvalidated for the guest (`ram=firmware`).
@@ -63,7 +63,9 @@ impl BootPlan {
         let used = launch_ranges
             .get(..boot_block.ranges().len())
             .unwrap_or(&[]);
-        let placement = place(map.ram(), used, boot_block.window_bytes, storage_bytes)?;
+        let firmware = boot_block.firmware();
+        let in_ram = used.get(..boot_block.ranges_in_ram().len()).unwrap_or(&[]);
+        let placement = place(map.ram(), in_ram, boot_block.window_bytes, storage_bytes)?;
         let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
         if !payload.contains(&entry) {
             return Err(Reason::PayloadEntry);
@@ -74,7 +76,13 @@ impl BootPlan {
 
         let full = |_: ListFull| Reason::MapTooLong;
         let mut ram = RangeList::new();
-        for entry in map.ram() {
+        let below = |entry: &&PhysRange| entry.start < firmware.start;
+        let above = map.ram().iter().skip_while(below);
+        let below = map.ram().iter().take_while(below);
+        for entry in below.chain([&firmware]).chain(above) {
+            if entry.overlaps(&firmware) && *entry != firmware {
+                return Err(Reason::MapOverlap);
+            }
             ram.push(*entry).map_err(full)?;
         }
         let tracked = ram.without(&placement.window).map_err(full)?;
@@ -172,9 +180,13 @@ impl BootPlan {
 pub(crate) mod tests {
     use super::{BootPlan, Handover, KIND_RESERVED, KIND_USABLE, PhysRange, Reason};
     use crate::boot_block::{
-        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_LINUX, VERSION,
+        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_FIRMWARE,
+        PAYLOAD_LINUX, RAM_FIRMWARE, VERSION,
     };
-    use crate::layout::{BOOT_BLOCK, IMAGE_LOAD, LINUX_PAGES, LINUX_PAGES_END, PAYLOAD_BASE};
+    use crate::layout::{
+        BOOT_BLOCK, BOOT_CALLING_AREA, CPUID_COPY, FIRMWARE_END, IMAGE_LOAD, LINUX_PAGES,
+        LINUX_PAGES_END, PAYLOAD_BASE, RESET_VECTOR, SECRETS_COPY,
+    };
     use crate::memory_map::{MemoryMap, tests::page};
     use zerocopy::FromZeros;
 
@@ -189,6 +201,9 @@ pub(crate) mod tests {
         block.window_bytes = 64 << 20;
         block.initial_cap = 64 << 20;
         block.payload_entry = PAYLOAD_BASE;
+        block.secrets_page = SECRETS_COPY;
+        block.cpuid_page = CPUID_COPY;
+        block.calling_area = BOOT_CALLING_AREA;
         block.launch_range_count = 3;
         let range = |gpa, bytes, kind| LaunchRange {
             gpa,
@@ -214,6 +229,26 @@ pub(crate) mod tests {
         block.launch_ranges[2] = LaunchRange {
             gpa: LINUX_PAGES,
             bytes: LINUX_PAGES_END - LINUX_PAGES,
+            kind: KIND_GUEST_PAYLOAD,
+            flags: 0,
+        };
+        block
+    }
+
+    /// The same with firmware of 4 MiB that has 128 KiB of RAM launched.
+    pub(crate) fn firmware_boot_block() -> BootBlock {
+        let mut block = boot_block();
+        block.payload_kind = PAYLOAD_FIRMWARE;
+        block.ram_mode = RAM_FIRMWARE;
+        block.payload_entry = RESET_VECTOR;
+        block.secrets_page = 0x101_d000;
+        block.cpuid_page = 0x101_e000;
+        block.calling_area = 0x101_f000;
+        block.launch_ranges[2].bytes = 0x2_0000;
+        block.launch_range_count = 4;
+        block.launch_ranges[3] = LaunchRange {
+            gpa: FIRMWARE_END - (4 << 20),
+            bytes: 4 << 20,
             kind: KIND_GUEST_PAYLOAD,
             flags: 0,
         };
@@ -264,6 +299,24 @@ pub(crate) mod tests {
         assert!(may(0x100_0000, 0x120_0000), "payload");
         assert!(!may(0x8000_0000, 0x8000_1000), "no RAM");
         assert!(!may(0x1f_ff00_0000, 0x1f_ff00_1000), "beyond RAM");
+    }
+
+    #[test]
+    fn firmware_is_tracked_although_no_map_calls_it_ram() {
+        let block = firmware_boot_block();
+        let plan = BootPlan::new(&block, &map(), 1 << 20).unwrap();
+        let image = range(0xffc0_0000, 0x1_0000_0000);
+        assert!(plan.tracked.contains(&image) && plan.payload.contains(&image));
+        assert!(!plan.guest_ram.overlaps(&image));
+        assert!(
+            plan.guest_ram
+                .overlaps(&range(0x1_0000_0000, 0x1_0000_1000))
+        );
+        // A map that calls part of it RAM would give one page two meanings.
+        let entries = [(0x100, 0x1_ff00, 0), (0xf_ffff, 1, 0)];
+        let over = MemoryMap::parse(&page(&entries), 1 << 51).unwrap();
+        let refused = BootPlan::new(&block, &over, 1 << 20);
+        assert_eq!(refused.unwrap_err(), Reason::MapOverlap);
     }
 
     #[test]

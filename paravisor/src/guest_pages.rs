@@ -8,22 +8,22 @@ use snp::cpuid::{CpuidPage, MAX_ENTRIES};
 use snp::secrets::{SecretsPage, VERSION};
 use snp::svsm::core_protocol;
 
-use crate::layout::{BOOT_CALLING_AREA, GUEST_VMPL, IMAGE_BASE, IMAGE_END};
+use crate::layout::{GUEST_VMPL, IMAGE_BASE, IMAGE_END};
 use crate::termination::Reason;
 
 /// Turns a copy of the secrets page into the guest's: keys of levels below its own cleared, the SVSM
-/// fields set (SVSM specification, section 2).
+/// fields set, among them the boot vCPU's `calling_area` (SVSM specification, section 2).
 ///
 /// # Errors
 /// [`Reason::SecretsPage`] for a layout older than the SVSM fields.
-pub fn prepare_secrets(page: &mut SecretsPage) -> Result<(), Reason> {
+pub fn prepare_secrets(page: &mut SecretsPage, calling_area: u64) -> Result<(), Reason> {
     if page.version < VERSION {
         return Err(Reason::SecretsPage);
     }
     page.clear_keys_below(Vmpl::Vmpl2);
     page.svsm_base = IMAGE_BASE;
     page.svsm_size = IMAGE_END - IMAGE_BASE;
-    page.svsm_calling_area = BOOT_CALLING_AREA;
+    page.svsm_calling_area = calling_area;
     page.svsm_max_version = core_protocol::VERSION;
     page.svsm_guest_vmpl = GUEST_VMPL;
     Ok(())
@@ -53,7 +53,7 @@ mod tests {
         let mut page = SecretsPage::new_zeroed();
         page.version = 3;
         page.vmpck = [[1; 32], [2; 32], [3; 32], [4; 32]];
-        prepare_secrets(&mut page).unwrap();
+        prepare_secrets(&mut page, 0x80_3000).unwrap();
         assert_eq!(page.vmpck, [[0; 32], [0; 32], [3; 32], [4; 32]]);
         let bytes = page.as_bytes();
         assert_eq!(bytes[0x140..0x148], 0x40_0000_u64.to_le_bytes());
@@ -61,7 +61,8 @@ mod tests {
         assert_eq!(bytes[0x150..0x158], 0x80_3000_u64.to_le_bytes());
         assert_eq!(bytes[0x158..0x160], [1, 0, 0, 0, 2, 0, 0, 0]);
         page.version = 2;
-        assert_eq!(prepare_secrets(&mut page), Err(Reason::SecretsPage));
+        let old = prepare_secrets(&mut page, 0x80_3000);
+        assert_eq!(old, Err(Reason::SecretsPage));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! The register state in which the guest's boot vCPU starts.
 //!
 //! 64-bit direct start: paging on with the start tables, flat segments, interrupts off, RSI = the
-//! hand-over page or the zero page, RSP = 0. A kernel also gets the descriptor table that the Linux
+//! hand-over page or the zero page, RSP = 0. Firmware starts in real mode, as after a reset. A kernel also gets the descriptor table that the Linux
 //! boot protocol ("64-bit boot protocol") demands. Source: APM volume 2, table B-4 and 15.36.8 (VMPLs).
 
 use snp::address::Vmpl;
@@ -12,13 +12,16 @@ use zerocopy::FromZeros;
 
 use crate::boot_block::BootBlock;
 use crate::layout::{
-    HANDOVER_PAGE, LARGE_PAGE_BYTES, PAGE_BYTES, START_GDT, START_GDT_BYTES, START_PAGE_TABLES,
+    HANDOVER_PAGE, LARGE_PAGE_BYTES, PAGE_BYTES, RESET_VECTOR, START_GDT, START_GDT_BYTES,
+    START_PAGE_TABLES,
 };
 
 /// CR0: PG, WP, NE, ET, PE.
 const CR0: u64 = 0x8001_0031;
 /// CR4: PAE, OSFXSR, OSXMMEXCPT.
 const CR4: u64 = 0x620;
+/// CR0 after a reset: CD, NW, ET.
+const CR0_RESET: u64 = 0x6000_0010;
 /// DR6 and DR7 at reset.
 pub(crate) const DR6: u64 = 0xffff_0ff0;
 pub(crate) const DR7: u64 = 0x400;
@@ -68,45 +71,82 @@ impl Start {
     }
 }
 
-/// The VMSA of the boot vCPU, which starts at the payload's entry point in 64-bit mode. EFER.SVME is
-/// clear until the vCPU may run.
+/// The VMSA of the boot vCPU: of firmware as after a reset, else [`direct_vmsa`]. EFER.SVME is clear
+/// until the vCPU may run.
 #[must_use]
 pub fn start_vmsa(block: &BootBlock, own: SevFeatures, c_bit: u64) -> Vmsa {
-    let start = Start::of(block);
-    let data = VmsaSegment::flat(start.data, VmsaSegment::DATA);
+    if block.is_firmware() {
+        reset_vmsa(own)
+    } else {
+        direct_vmsa(block, own, c_bit)
+    }
+}
+
+/// A vCPU after a reset (APM volume 2, table 14-1), at the reset vector below 4 GiB. Paging is off, so
+/// all memory is private.
+fn reset_vmsa(own: SevFeatures) -> Vmsa {
+    let segment = |attributes| VmsaSegment {
+        attributes,
+        limit: 0xffff,
+        ..VmsaSegment::default()
+    };
+    let data = segment(VmsaSegment::REAL_MODE_DATA);
+    let mut vmsa = common_vmsa(own);
+    vmsa.cs = segment(VmsaSegment::REAL_MODE_CODE);
+    (vmsa.cs.selector, vmsa.cs.base) = (0xf000, RESET_VECTOR & !0xffff);
+    vmsa.ds = data;
+    vmsa.es = data;
+    vmsa.fs = data;
+    vmsa.gs = data;
+    vmsa.ss = data;
+    vmsa.gdtr = segment(0);
+    vmsa.cr0 = CR0_RESET;
+    vmsa.rip = RESET_VECTOR & 0xffff;
+    vmsa
+}
+
+/// What does not depend on where a vCPU starts.
+fn common_vmsa(own: SevFeatures) -> Vmsa {
     let table = |attributes| VmsaSegment {
         attributes,
         limit: 0xffff,
         ..VmsaSegment::default()
     };
     let mut vmsa = Vmsa::new_zeroed();
-    vmsa.cs = VmsaSegment::flat(start.code, VmsaSegment::CODE_64);
-    vmsa.ds = data;
-    vmsa.es = data;
-    vmsa.fs = data;
-    vmsa.gs = data;
-    vmsa.ss = data;
-    vmsa.gdtr = table(0);
-    (vmsa.gdtr.base, vmsa.gdtr.limit) = start.gdt;
     vmsa.idtr = table(0);
     vmsa.ldtr = table(VmsaSegment::LDT);
     vmsa.tr = table(VmsaSegment::BUSY_TSS);
     vmsa.vmpl = Vmpl::Vmpl2.number();
-    vmsa.efer = EFER_NXE | EFER_LMA | EFER_LME;
-    vmsa.cr0 = CR0;
-    vmsa.cr3 = START_PAGE_TABLES | c_bit;
-    vmsa.cr4 = CR4;
     vmsa.dr6 = DR6;
     vmsa.dr7 = DR7;
     vmsa.rflags = 2;
-    vmsa.rip = block.payload_entry;
-    vmsa.rsi = start.argument;
     vmsa.g_pat = PAT_RESET;
     vmsa.xcr0 = 1;
     vmsa.mxcsr = MXCSR;
     vmsa.x87_tag_word = X87_TAG_WORD;
     vmsa.x87_control_word = X87_CONTROL_WORD;
     vmsa.sev_features = guest_features(own).into_bits();
+    vmsa
+}
+
+/// A vCPU that starts at the payload's entry point in 64-bit mode.
+fn direct_vmsa(block: &BootBlock, own: SevFeatures, c_bit: u64) -> Vmsa {
+    let start = Start::of(block);
+    let data = VmsaSegment::flat(start.data, VmsaSegment::DATA);
+    let mut vmsa = common_vmsa(own);
+    vmsa.cs = VmsaSegment::flat(start.code, VmsaSegment::CODE_64);
+    vmsa.ds = data;
+    vmsa.es = data;
+    vmsa.fs = data;
+    vmsa.gs = data;
+    vmsa.ss = data;
+    (vmsa.gdtr.base, vmsa.gdtr.limit) = start.gdt;
+    vmsa.efer = EFER_NXE | EFER_LMA | EFER_LME;
+    vmsa.cr0 = CR0;
+    vmsa.cr3 = START_PAGE_TABLES | c_bit;
+    vmsa.cr4 = CR4;
+    vmsa.rip = block.payload_entry;
+    vmsa.rsi = start.argument;
     vmsa
 }
 
@@ -133,7 +173,7 @@ pub const fn acceptable(vmsa: &Vmsa, caller_features: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use crate::boot_block::PAYLOAD_LINUX;
-    use crate::boot_plan::tests::boot_block;
+    use crate::boot_plan::tests::{boot_block, firmware_boot_block};
     use crate::layout::ZERO_PAGE;
 
     use super::{EFER_SVME, SevFeatures, acceptable, start_vmsa, usable_page};
@@ -164,6 +204,17 @@ mod tests {
         assert_eq!(selectors, [0x10, 0x18, 0x18, 0x18]);
         assert_eq!((vmsa.gdtr.base, vmsa.gdtr.limit), (0x90_2000, 0x1f));
         assert_eq!(vmsa.rflags, 2, "interrupts off");
+    }
+
+    #[test]
+    fn firmware_starts_as_after_a_reset() {
+        let vmsa = start_vmsa(&firmware_boot_block(), OWN, 1 << 51);
+        assert_eq!((vmsa.cs.selector, vmsa.cs.base), (0xf000, 0xffff_0000));
+        assert_eq!((vmsa.rip, vmsa.rsi, vmsa.cr3), (0xfff0, 0, 0));
+        assert_eq!((vmsa.cr0, vmsa.efer), (0x6000_0010, 0));
+        let attributes = [vmsa.cs, vmsa.ss, vmsa.ldtr, vmsa.tr].map(|one| one.attributes);
+        assert_eq!(attributes, [0x9b, 0x93, 0x82, 0x8b]);
+        assert_eq!((vmsa.vmpl, vmsa.sev_features), (2, 1));
     }
 
     #[test]

@@ -12,9 +12,16 @@ pub type PageBytes = [u8; 4096];
 pub const LARGE_PAGE_BYTES: u64 = 2 << 20;
 
 /// First byte of the paravisor's own region, which no lower VMPL may touch.
-pub const IMAGE_BASE: u64 = 0x0040_0000;
+///
+/// OVMF takes RAM below 4 GiB as one run of bytes from address 0, whatever holes its memory map has. So
+/// beside firmware (feature `beside-firmware`) the region lies above the RAM that the firmware is told of.
+pub const IMAGE_BASE: u64 = if cfg!(feature = "beside-firmware") {
+    0x2f00_0000
+} else {
+    0x0040_0000
+};
 /// One past the last byte of the paravisor's region.
-pub const IMAGE_END: u64 = 0x0080_0000;
+pub const IMAGE_END: u64 = IMAGE_BASE + (4 << 20);
 
 /// The measured [`crate::boot_block::BootBlock`].
 pub const BOOT_BLOCK: u64 = IMAGE_BASE;
@@ -60,7 +67,7 @@ pub const START_PAGE_TABLES: u64 = HANDOVER_BASE + 0x4000;
 pub const START_TABLE_PAGES: u64 = 6;
 
 /// First of the measured pages that accompany a Linux kernel: the zero page (`struct boot_params`).
-pub const LINUX_PAGES: u64 = HANDOVER_END;
+pub const LINUX_PAGES: u64 = 0x0090_0000;
 /// The zero page; its memory map is written by the paravisor.
 pub const ZERO_PAGE: u64 = LINUX_PAGES;
 /// The kernel's command line, one page, ended by a zero byte.
@@ -86,6 +93,13 @@ pub const LINUX_PAGES_END: u64 = ACPI_MADT + PAGE_BYTES;
 /// Lowest address at which a guest payload may be linked.
 pub const PAYLOAD_BASE: u64 = 0x0100_0000;
 
+/// One past the last byte of a firmware image, which ends where the processor starts after a reset.
+pub const FIRMWARE_END: u64 = 1 << 32;
+/// Largest firmware image: below it a PC has its interrupt controllers.
+pub const FIRMWARE_BYTES: u64 = 16 << 20;
+/// First instruction after a reset.
+pub const RESET_VECTOR: u64 = FIRMWARE_END - 16;
+
 /// The page in which KVM launches the boot VMSA of VMPL0; a guest must never name it.
 pub const LAUNCH_VMSA: u64 = 0xffff_ffff_f000;
 
@@ -95,4 +109,5 @@ pub const GUEST_VMPL: u8 = 2;
 const _: () = assert!(IMAGE_LOAD >= FIXED_PAGES_END);
 const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
 const _: () = assert!(START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES <= HANDOVER_END);
+const _: () = assert!(LINUX_PAGES >= HANDOVER_END || LINUX_PAGES_END <= IMAGE_BASE);
 const _: () = assert!(LINUX_PAGES_END <= PAYLOAD_BASE);

@@ -4,8 +4,9 @@
 use snp::address::GuestPhysicalAddress;
 use svsm_swiotlb::page_state::{MAX_RANGES, PageState, PageStates, RamRange};
 
+use crate::boot_block::{BootBlock, RAM_ACCEPTED};
 use crate::boot_plan::{BootPlan, HANDOVER_AREA};
-use crate::layout::{BOOT_CALLING_AREA, IMAGE_BASE, IMAGE_END, PAGE_BYTES};
+use crate::layout::{IMAGE_BASE, IMAGE_END, PAGE_BYTES};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
@@ -55,7 +56,7 @@ impl TrackedRam {
 ///
 /// # Errors
 /// [`Reason::StorageInvalid`] when the plan names a page that is not tracked.
-pub fn record(plan: &BootPlan, states: &PageStates<'_>, accepted: bool) -> Result<(), Reason> {
+pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Result<(), Reason> {
     let set = |range: &PhysRange, state| {
         states
             .set_at_boot(GuestPhysicalAddress::new(range.start), range.bytes(), state)
@@ -69,18 +70,20 @@ pub fn record(plan: &BootPlan, states: &PageStates<'_>, accepted: bool) -> Resul
         PageState::Paravisor,
     )?;
     set(&plan.placement.storage, PageState::Paravisor)?;
-    set(&HANDOVER_AREA, PageState::Valid)?;
+    if !block.is_firmware() {
+        set(&HANDOVER_AREA, PageState::Valid)?;
+    }
     for range in plan.payload.as_slice() {
         set(range, PageState::Valid)?;
     }
-    if accepted {
+    if block.ram_mode == RAM_ACCEPTED {
         for range in plan.guest_ram.as_slice() {
             set(range, PageState::Valid)?;
         }
     }
     let area = PhysRange {
-        start: BOOT_CALLING_AREA,
-        end: BOOT_CALLING_AREA + PAGE_BYTES,
+        start: block.calling_area,
+        end: block.calling_area + PAGE_BYTES,
     };
     set(&area, PageState::CallingArea)
 }

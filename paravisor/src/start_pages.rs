@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Fills the hand-over area: everything the guest finds when it starts.
+//! Fills the hand-over area, or the pages that firmware names: everything the guest finds when it starts.
 
 use snp::address::GuestPhysicalAddress;
 use snp::cpuid::CpuidPage;
@@ -12,10 +12,7 @@ use crate::boot_block::{BootBlock, RAM_ACCEPTED};
 use crate::boot_plan::BootPlan;
 use crate::guest_pages::{prepare_cpuid, prepare_secrets};
 use crate::handover::{FLAG_RAM_ACCEPTED, Handover};
-use crate::layout::{
-    BOOT_CALLING_AREA, CPUID_COPY, HANDOVER_PAGE, PAGE_BYTES, PageBytes, SECRETS_COPY,
-    START_PAGE_TABLES, START_TABLE_PAGES,
-};
+use crate::layout::{HANDOVER_PAGE, PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES};
 use crate::linux;
 use crate::memory_map::MemoryMap;
 use crate::start_tables::start_table;
@@ -53,8 +50,8 @@ impl StartPages<'_> {
         };
         let mut secrets =
             SecretsPage::read_from_bytes(self.secrets).map_err(|_| Reason::SecretsPage)?;
-        prepare_secrets(&mut secrets)?;
-        put(SECRETS_COPY, secrets.as_bytes())?;
+        prepare_secrets(&mut secrets, self.boot_block.calling_area)?;
+        put(self.boot_block.secrets_page, secrets.as_bytes())?;
         // No lower VMPL can read our stack: a precaution only, and copies that the compiler made on the
         // way stay behind.
         secrets.as_mut_bytes().fill(0);
@@ -62,7 +59,10 @@ impl StartPages<'_> {
 
         let mut cpuid = CpuidPage::read_from_bytes(self.cpuid).map_err(|_| Reason::CpuidPage)?;
         prepare_cpuid(&mut cpuid)?;
-        put(CPUID_COPY, cpuid.as_bytes())?;
+        put(self.boot_block.cpuid_page, cpuid.as_bytes())?;
+        if self.boot_block.is_firmware() {
+            return Ok(());
+        }
         if self.boot_block.is_linux() {
             linux::write(self.plan, self.map, self.processors.as_slice(), put)?;
         } else {
@@ -81,9 +81,9 @@ impl StartPages<'_> {
         if self.boot_block.ram_mode == RAM_ACCEPTED {
             page.flags = FLAG_RAM_ACCEPTED;
         }
-        page.secrets_gpa = SECRETS_COPY;
-        page.cpuid_gpa = CPUID_COPY;
-        page.calling_area_gpa = BOOT_CALLING_AREA;
+        page.secrets_gpa = self.boot_block.secrets_page;
+        page.cpuid_gpa = self.boot_block.cpuid_page;
+        page.calling_area_gpa = self.boot_block.calling_area;
         page.cmdline = self.boot_block.cmdline;
         self.plan.describe(self.map.ram(), &mut page)?;
         Ok(page)
@@ -93,14 +93,13 @@ impl StartPages<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        BOOT_CALLING_AREA, BootPlan, CPUID_COPY, CpuidPage, FLAG_RAM_ACCEPTED, FromBytes,
-        HANDOVER_PAGE, Handover, IntoBytes, PAGE_BYTES, PageBytes, SECRETS_COPY, START_PAGE_TABLES,
-        START_TABLE_PAGES, SecretsPage, StartPages,
+        BootPlan, CpuidPage, FLAG_RAM_ACCEPTED, FromBytes, HANDOVER_PAGE, Handover, IntoBytes,
+        PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES, SecretsPage, StartPages,
     };
     use crate::apic_ids::tests::apic_ids;
     use crate::boot_block::{BootBlock, RAM_FIRMWARE};
     use crate::boot_plan::tests::{boot_block, map};
-    use crate::layout::HANDOVER_BASE;
+    use crate::layout::{BOOT_CALLING_AREA, CPUID_COPY, HANDOVER_BASE, SECRETS_COPY};
     use crate::test_machine::TestMachine;
     use snp::cpuid::{CpuidEntry, LEAF_ENCRYPTION};
     use zerocopy::FromZeros;

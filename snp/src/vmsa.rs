@@ -42,6 +42,10 @@ impl VmsaSegment {
     pub const CODE_64: u16 = 0xA9B;
     /// 32-bit code segment.
     pub const CODE_32: u16 = 0xC9B;
+    /// Code segment after a reset.
+    pub const REAL_MODE_CODE: u16 = 0x9B;
+    /// Data segment after a reset.
+    pub const REAL_MODE_DATA: u16 = 0x93;
     /// Flat data segment.
     pub const DATA: u16 = 0xC93;
     /// Local descriptor table.

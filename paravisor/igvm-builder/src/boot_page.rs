@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use paravisor::boot_block::{
     BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, KIND_GUEST_PAYLOAD, KIND_PARAVISOR,
-    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_LINUX, RAM_ACCEPTED, RAM_FIRMWARE,
-    RANGE_EXECUTE, RANGE_WRITE, VERSION,
+    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_FIRMWARE, PAYLOAD_LINUX, RAM_ACCEPTED,
+    RAM_FIRMWARE, RANGE_EXECUTE, RANGE_WRITE, VERSION,
 };
 use paravisor::layout;
 use zerocopy::{FromZeros, IntoBytes};
@@ -33,8 +33,9 @@ pub fn boot_page(
         magic: MAGIC,
         version: VERSION,
         ram_mode: match options.ram {
-            RamMode::Accepted => RAM_ACCEPTED,
-            RamMode::Firmware => RAM_FIRMWARE,
+            Some(RamMode::Firmware) => RAM_FIRMWARE,
+            None if payload.kind == PAYLOAD_FIRMWARE => RAM_FIRMWARE,
+            Some(RamMode::Accepted) | None => RAM_ACCEPTED,
         },
         flags: match options.restricted_injection {
             Switch::On => FLAG_RESTRICTED_INJECTION,
@@ -48,6 +49,9 @@ pub fn boot_page(
         payload_kind: payload.kind,
         boot_params: payload.boot_params,
         payload_needs_until: payload.needs_until,
+        secrets_page: payload.start_pages.secrets,
+        cpuid_page: payload.start_pages.cpuid,
+        calling_area: payload.start_pages.calling_area,
         launch_range_count: u32::try_from(ranges.len()).unwrap_or(u32::MAX),
         ..BootBlock::new_zeroed()
     };
@@ -101,5 +105,7 @@ fn launch_ranges(paravisor: &ElfImage, payload: &Payload) -> Vec<LaunchRange> {
         .segments
         .iter()
         .map(|one| of(one, KIND_GUEST_PAYLOAD));
-    [fixed].into_iter().chain(own).chain(guest).collect()
+    let mut ranges: Vec<_> = [fixed].into_iter().chain(own).chain(guest).collect();
+    ranges.sort_by_key(|range| range.gpa);
+    ranges
 }

@@ -183,6 +183,25 @@ pub enum Error {
     /// A kernel without firmware is to accept its memory itself.
     #[error("a Linux kernel started without firmware cannot accept memory; pass --ram accepted")]
     FirmwareRam,
+    /// Firmware that cannot run below a paravisor, or a damaged file.
+    #[error("the firmware {} {what}; pass OVMF of edk2-stable202405 or later (Debian 13: /usr/share/ovmf/OVMF.fd)", path.display())]
+    Firmware {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        what: &'static str,
+    },
+    /// A paravisor of the usual place, which firmware would take for RAM.
+    #[error(
+        "{} is firmware, which takes the paravisor's place for RAM; build igvm-builder, runner and paravisor with the feature beside-firmware (make ovmf does)",
+        .0.display()
+    )]
+    FirmwarePlace(PathBuf),
+    /// Firmware validates RAM itself and has no command line.
+    #[error(
+        "firmware accepts memory itself and takes no command line; leave out --ram accepted and --cmdline"
+    )]
+    FirmwareOptions,
     /// No vCPU count, or more than the format can count.
     #[error("{0} vCPUs are impossible; pass 1 to 512")]
     Cpus(u32),

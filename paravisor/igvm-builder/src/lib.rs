@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Packs a paravisor (an ELF file) and a guest (an ELF file or a Linux kernel) into an SEV-SNP IGVM file and computes the launch
+//! Packs a paravisor (an ELF file) and a guest (an ELF file, a Linux kernel or firmware) into an SEV-SNP IGVM file and computes the launch
 //! digest that an attestation report will show.
 //!
-//! `elf_image` and `linux` turn a file into pages, `payload` tells them apart, `compose` lays the pages of both images, the boot block and
+//! `elf_image`, `linux` and `firmware` turn a file into pages, `payload` tells them apart, `compose` lays the pages of both images, the boot block and
 //! the parameter pages out as IGVM directives, `start_state` makes the boot vCPU, `digest` measures
 //! the result. The addresses and the boot block are those of the `paravisor` crate. The same input
 //! gives the same bytes: nothing depends on time, paths or the order of a hash table.
@@ -14,6 +14,7 @@ mod cpuid_request;
 mod digest;
 mod elf_image;
 mod error;
+mod firmware;
 mod linux;
 mod options;
 mod payload;

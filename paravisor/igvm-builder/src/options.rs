@@ -37,7 +37,7 @@ pub struct Options {
     /// The paravisor, an ELF file
     #[arg(long, value_name = "FILE")]
     pub paravisor: PathBuf,
-    /// The guest that is started at VMPL2: an ELF file, or a Linux kernel (bzImage)
+    /// The guest that is started at VMPL2: an ELF file, a Linux kernel (bzImage), or OVMF
     #[arg(long, value_name = "FILE")]
     pub payload: PathBuf,
     /// Initial user space of a Linux kernel
@@ -49,9 +49,9 @@ pub struct Options {
     /// Most of the window that may be granted [default: the window]
     #[arg(long, value_name = "SIZE", value_parser = parse_size)]
     pub cap: Option<u64>,
-    /// Who validates guest RAM
-    #[arg(long, value_enum, default_value = "accepted")]
-    pub ram: RamMode,
+    /// Who validates guest RAM [default: firmware does its own, else accepted]
+    #[arg(long, value_enum)]
+    pub ram: Option<RamMode>,
     /// Refuse injected exceptions; `off` for hosts that lack restricted injection
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
     pub restricted_injection: Switch,

@@ -33,7 +33,7 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
         initrd: None,
         window: 256 * MIB,
         cap: None,
-        ram: RamMode::Accepted,
+        ram: Some(RamMode::Accepted),
         restricted_injection: Switch::On,
         protocol: 0x4000_0001,
         cmdline: "mode=all".into(),
@@ -153,7 +153,7 @@ fn required_memory_fills_the_gaps_and_nothing_else() {
 #[test]
 fn the_boot_block_describes_the_image() {
     let (_folder, mut options) = usual();
-    options.ram = RamMode::Firmware;
+    options.ram = Some(RamMode::Firmware);
     options.cap = Some(64 * MIB);
     let image = build(&options).expect("suitable files");
     let (_, page) = &pages(&image)[&layout::BOOT_BLOCK];

@@ -41,7 +41,7 @@ fn attempt(
         initrd: initrd.map(|bytes| file("initrd", bytes)),
         window: 64 * MIB,
         cap: None,
-        ram: RamMode::Accepted,
+        ram: Some(RamMode::Accepted),
         restricted_injection: Switch::On,
         protocol: 0x4000_0001,
         cmdline: "console=ttyS0 quiet".into(),
@@ -250,7 +250,7 @@ fn unsuitable_options_are_refused() {
     let archive = empty_archive();
     let with = |change: fn(&mut Options)| attempt(&kernel, Some(&archive), change);
     refused(
-        with(|options| options.ram = RamMode::Firmware),
+        with(|options| options.ram = Some(RamMode::Firmware)),
         "--ram accepted",
     );
     refused(

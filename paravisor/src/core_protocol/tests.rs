@@ -60,7 +60,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
     let ranges = RamRanges::new(tracked.as_slice()).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
-    record(&plan, &states, true).unwrap();
+    record(&boot_block(), &plan, &states).unwrap();
     for gpa in [LIST, PAGE, PAGE + 0x1000, BOOT_CALLING_AREA] {
         machine.launch(gpa);
     }

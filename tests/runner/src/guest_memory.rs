@@ -5,25 +5,42 @@ use std::ops::Range;
 
 use igvm_builder::format_size;
 use paravisor::boot_block::BootBlock;
+use paravisor::layout::{IMAGE_BASE, LARGE_PAGE_BYTES};
 use paravisor::placement::place;
 use paravisor::range_list::PhysRange;
-use snp_host::memory_plan::MemoryPlan;
+use snp_host::memory_plan::{GuestMemory, MemoryPlan};
 
 use crate::Failure;
 
 /// Storage that the paravisor's service takes below the window at the least.
 const SMALLEST_STORAGE: u64 = 2 << 20;
 
-/// Plans guest memory of `bytes`.
+/// Guest memory of `bytes`, and what the firmware of `block`, if it has one, needs beside it. Firmware is
+/// told of the RAM below the paravisor, because it takes all RAM below 4 GiB for one piece.
+#[must_use]
+pub fn memory(bytes: u64, block: Option<&BootBlock>) -> GuestMemory {
+    match block {
+        Some(block) if block.is_firmware() => GuestMemory {
+            ram: bytes,
+            firmware: block.firmware().bytes().next_multiple_of(LARGE_PAGE_BYTES),
+            firmware_ram: IMAGE_BASE,
+        },
+        _ => GuestMemory::new(bytes),
+    }
+}
+
+/// Plans guest memory.
 ///
 /// # Errors
 /// Bad input when the emulated machine cannot have it or this computer cannot hold it (guest memory
 /// exists twice, as a private and a shared view).
-pub fn plan(bytes: u64) -> Result<MemoryPlan, Failure> {
-    let plan = MemoryPlan::new(bytes).ok_or_else(|| {
+pub fn plan(memory: GuestMemory) -> Result<MemoryPlan, Failure> {
+    let bytes = memory.ram;
+    let plan = MemoryPlan::new(memory).ok_or_else(|| {
         Failure::bad_input(format!(
-            "{} of guest memory is impossible; pass a multiple of 2MiB from 16MiB to 256GiB",
-            format_size(bytes)
+            "{} of guest memory is impossible; pass a multiple of 2MiB from {} to 256GiB",
+            format_size(bytes),
+            format_size(memory.firmware_ram.max(16 << 20))
         ))
     })?;
     let needed = plan.machine_bytes();
@@ -44,6 +61,7 @@ pub fn plan(bytes: u64) -> Result<MemoryPlan, Failure> {
 pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
     let ranges = plan.layout().ranges().iter();
     ranges
+        .filter(|range| !plan.is_firmware(range.base))
         .map(|range| range.base..range.base + range.bytes)
         .collect()
 }
@@ -57,7 +75,7 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
     let range = |start, end| PhysRange { start, end };
     let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
     let launch: Vec<_> = block
-        .ranges()
+        .ranges_in_ram()
         .iter()
         .map(|one| range(one.gpa, one.gpa + one.bytes))
         .collect();
@@ -89,21 +107,46 @@ fn available_memory() -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use paravisor::boot_block::{BootBlock, LaunchRange};
+    use paravisor::boot_block::{BootBlock, LaunchRange, PAYLOAD_FIRMWARE};
     use zerocopy::FromZeros;
 
-    use super::{plan, ram, window};
+    use super::{GuestMemory, IMAGE_BASE, memory, plan, ram, window};
 
     const MIB: u64 = 1 << 20;
 
     #[test]
+    fn firmware_is_told_of_the_ram_below_the_paravisor() {
+        let mut block = BootBlock::new_zeroed();
+        assert_eq!(memory(MIB, None), GuestMemory::new(MIB));
+        assert_eq!(memory(MIB, Some(&block)), GuestMemory::new(MIB));
+        block.payload_kind = PAYLOAD_FIRMWARE;
+        block.launch_range_count = 1;
+        block.launch_ranges[0] = LaunchRange {
+            gpa: 4093 * MIB,
+            bytes: 3 * MIB,
+            kind: 1,
+            flags: 0,
+        };
+        let memory = memory(1024 * MIB, Some(&block));
+        assert_eq!(
+            (memory.firmware, memory.firmware_ram),
+            (4 * MIB, IMAGE_BASE)
+        );
+        let plan = plan(memory).expect("a usual size");
+        assert_eq!(
+            ram(&plan).as_slice(),
+            std::slice::from_ref(&(0..1024 * MIB))
+        );
+    }
+
+    #[test]
     fn guest_ram_continues_at_four_gib() {
-        let small = plan(512 * MIB).expect("a usual size");
+        let small = plan(GuestMemory::new(512 * MIB)).expect("a usual size");
         assert_eq!(
             ram(&small).as_slice(),
             std::slice::from_ref(&(0..512 * MIB))
         );
-        let large = plan(2048 * MIB).expect("a usual size");
+        let large = plan(GuestMemory::new(2048 * MIB)).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
         assert_eq!(ram(&large), [0..1920 * MIB, high]);
     }
@@ -111,7 +154,7 @@ mod tests {
     #[test]
     fn impossible_sizes_are_refused_in_one_line() {
         for bytes in [0, 512 * MIB + 4096, 1 << 20, 128 << 30] {
-            let message = plan(bytes).unwrap_err().to_string();
+            let message = plan(GuestMemory::new(bytes)).unwrap_err().to_string();
             assert!(message.contains("; pass a "), "{message}");
             assert!(!message.contains('\n'));
         }
@@ -127,7 +170,7 @@ mod tests {
             flags: 0,
         };
         block.launch_range_count = 1;
-        let ram = ram(&plan(128 * MIB).expect("a usual size"));
+        let ram = ram(&plan(GuestMemory::new(128 * MIB)).expect("a usual size"));
         for (mib, fits) in [
             (64, true),
             (108, true),

@@ -2,7 +2,7 @@
 //! Writes a launch plan in the form in which the emulated host takes it (`snp_host::launch`).
 
 use snp_host::launch::{self, PageToLaunch, kind};
-use snp_host::memory_plan::LAUNCH_BYTES;
+use snp_host::memory_plan::{GuestMemory, LAUNCH_BYTES};
 use snp_host::switches::Switches;
 
 use paravisor::layout::PAGE_BYTES;
@@ -10,13 +10,13 @@ use paravisor::layout::PAGE_BYTES;
 use crate::Failure;
 use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
 
-/// The launch image of `plan` for a guest of `memory_bytes` and `cpus` vCPUs.
+/// The launch image of `plan` for a guest with `memory` and `cpus` vCPUs.
 ///
 /// # Errors
 /// Bad input when an address is odd or the image is too large for the machine.
 pub fn launch_blob(
     plan: &LaunchPlan,
-    memory_bytes: u64,
+    memory: GuestMemory,
     cpus: u32,
     switches: Switches,
 ) -> Result<Vec<u8>, Failure> {
@@ -40,7 +40,7 @@ pub fn launch_blob(
     // Required memory first: a launch page inside such a range has the last word.
     let records: Vec<_> = required.chain(pages).collect::<Result<_, Failure>>()?;
     let mut blob = Vec::new();
-    launch::write(switches, memory_bytes, cpus, &records, |piece| {
+    launch::write(switches, memory, cpus, &records, |piece| {
         blob.extend_from_slice(piece);
     })
     .map_err(|index| match records.get(index) {
@@ -82,8 +82,10 @@ mod tests {
     use snp_host::switches::Switches;
     use zerocopy::IntoBytes;
 
-    use super::launch_blob;
+    use super::{GuestMemory, launch_blob};
     use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
+
+    const MEMORY: GuestMemory = GuestMemory::new(64 << 20);
 
     fn page(gpa: u64, kind: PageKind, byte: u8) -> LaunchPage {
         LaunchPage {
@@ -111,14 +113,14 @@ mod tests {
             vmsa_gpa: 0xffff_ffff_f000,
         };
         let switches = Switches::new().with_trace(true);
-        let mut blob = launch_blob(&plan, 64 << 20, 2, switches).expect("a small plan");
+        let mut blob = launch_blob(&plan, MEMORY, 2, switches).expect("a small plan");
         blob.resize(blob.len().next_multiple_of(8), 0);
         // The host finds the image at a page boundary; a vector of bytes may lie anywhere.
         let mut aligned = vec![0_u64; blob.len() / 8];
         aligned.as_mut_bytes().copy_from_slice(&blob);
         let image = LaunchImage::parse(aligned.as_bytes()).expect("a whole image");
         assert_eq!(image.switches(), switches);
-        assert_eq!((image.memory_bytes(), image.cpus()), (64 << 20, 2));
+        assert_eq!((image.memory(), image.cpus()), (MEMORY, 2));
         let found: Vec<_> = image
             .pages()
             .map(|page| {
@@ -148,7 +150,7 @@ mod tests {
             ..LaunchPlan::default()
         };
         let refused = |plan: &LaunchPlan| {
-            let error = launch_blob(plan, 64 << 20, 1, Switches::new());
+            let error = launch_blob(plan, MEMORY, 1, Switches::new());
             error.expect_err("it does not fit").to_string()
         };
         let odd = plan(vec![page(0x40_0800, PageKind::Normal, 1)]);

@@ -5,8 +5,9 @@
 //! `launch_blob` writes the result for the emulated host, `qemu` starts the machine. `follow` reads
 //! what host (`host_record`) and guest (`guest_line`) say into a `transcript`; `checks` judge it,
 //! `table`, `report` and `chart` show it. `linux` is the same for a Linux guest, `initrd` its user
-//! space. `disk`, `disk_image`, `devices` and `serve` care for what the guest can reach.
+//! space. `disk`, `disk_image`, `boot_disk`, `devices` and `serve` care for what the guest can reach.
 
+mod boot_disk;
 mod chart;
 mod checks;
 mod cpio;
@@ -41,6 +42,7 @@ mod tail;
 mod transcript;
 mod verdict;
 
+pub use boot_disk::{BootDiskOptions, make_boot_disk};
 pub use checks::{Check, checks, death};
 pub use devices::{Device, DeviceFiles, HostFile};
 pub use disk_image::{DiskOptions, make_disk};

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `runner run` boots an SNP IGVM file on the emulated machine, `runner linux` one with a Linux kernel;
-//! `runner disk` makes a disk to read, `runner initrd` the user space of the Linux guest.
+//! `runner disk` makes a disk to read, `runner boot-disk` one to boot from, `runner initrd` the user space of the Linux guest.
 //! Exit status: 0 everything as promised, 1 a check failed, 2 bad input, 3 died or hung.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::{DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions};
+use runner::{BootDiskOptions, DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions};
 
 /// Boots SEV-SNP IGVM files on an emulated SNP machine
 #[derive(Debug, Parser)]
@@ -24,6 +24,8 @@ enum Command {
     Linux(Box<RunOptions>),
     /// Make a disk image with a file system that holds a folder
     Disk(DiskOptions),
+    /// Make a disk from which firmware boots a Linux kernel
+    BootDisk(BootDiskOptions),
     /// Make the initrd of the Linux guest
     Initrd(InitrdOptions),
     /// Serve a file to one HTTP client on standard input and output
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         Command::Run(options) => runner::run_and_report(&options),
         Command::Linux(options) => runner::linux_and_report(&options),
         Command::Disk(options) => runner::make_disk(&options),
+        Command::BootDisk(options) => runner::make_boot_disk(&options),
         Command::Initrd(options) => runner::make_initrd(&options),
         Command::Serve(options) => runner::serve(&options),
     };

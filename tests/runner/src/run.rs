@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use igvm_builder::{LaunchDigest, launch_digest};
-use snp_host::memory_plan::{LAUNCH_BASE, MemoryPlan};
+use paravisor::boot_block::BootBlock;
+use snp_host::memory_plan::{GuestMemory, LAUNCH_BASE, MemoryPlan};
 
 use crate::Failure;
 use crate::devices::{Device, DeviceFiles};
@@ -55,6 +56,8 @@ pub struct Outcome {
     pub device_files: DeviceFiles,
     /// The block of the second disk where a Linux guest leaves its marker.
     pub second_disk_block: Option<Vec<u8>>,
+    /// The guest started with firmware, which boots the kernel from the disk.
+    pub firmware: bool,
     /// The initrd is the user's.
     pub own_initrd: bool,
     /// How long the run was allowed to take.
@@ -86,6 +89,7 @@ pub struct DiskDigests {
 struct Inputs {
     qemu_version: String,
     image: IgvmInput,
+    memory: GuestMemory,
     plan: MemoryPlan,
     window: Option<Range<u64>>,
     disk: Option<Disk>,
@@ -188,6 +192,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         devices,
         device_files,
         second_disk_block: disk::read_block(&second, MARKER_OFFSET, MARKER_BYTES),
+        firmware: block.is_some_and(BootBlock::is_firmware),
         own_initrd: options.own_initrd,
         limits,
         memory_bytes: options.memory,
@@ -202,7 +207,8 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
     let qemu_version = qemu::check_version(&options.qemu)?;
     check_host(&options.host)?;
     let image = IgvmInput::read(&options.igvm)?;
-    let plan = guest_memory::plan(options.memory)?;
+    let memory = guest_memory::memory(options.memory, image.boot_block.as_deref());
+    let plan = guest_memory::plan(memory)?;
     let window = match &image.boot_block {
         Some(block) => Some(guest_memory::window(block, &guest_memory::ram(&plan))?),
         None => None,
@@ -225,6 +231,7 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         expectation,
         qemu_version,
         image,
+        memory,
         plan,
         window,
         disk,
@@ -269,7 +276,7 @@ fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failur
         memory_is_shared: options.ram_state == RamState::Shared,
     };
     let plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
-    launch_blob(&plan, options.memory, options.vcpus, options.switches())
+    launch_blob(&plan, inputs.memory, options.vcpus, options.switches())
 }
 
 fn disk_digests(disk: &Disk, second: &Path) -> Result<DiskDigests, Failure> {

@@ -9,6 +9,7 @@ use std::io::Write;
 
 use snp::vmsa::{EFER_NXE, EFER_SVME, LAUNCH_VMSA, Vmsa, VmsaSegment};
 use snp_host::launch::{PageToLaunch, kind, write};
+use snp_host::memory_plan::GuestMemory;
 use snp_host::switches::Switches;
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -98,7 +99,7 @@ fn main() {
     let mut sink = |piece: &[u8]| image.extend_from_slice(piece);
     write(
         Switches::from_bits(switches),
-        memory_mib << 20,
+        GuestMemory::new(memory_mib << 20),
         if mode >= TWO_CPUS { 2 } else { 1 },
         &pages,
         &mut sink,

@@ -1,8 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Delivering #VC: the frame is built here, because QEMU's EVENTINJ pushes no error code for
-//! vector 29. Source: APM volume 2, 8.9 (long-mode interrupt control transfers).
+//! vector 29. Source: APM volume 2, 8.9 (long-mode interrupt control transfers), and 8.7 for protected
+//! mode without paging, in which firmware asks for CPUID before it turns paging on.
+
+use snp::vmsa::EFER_LMA;
 
 use crate::counters::Event;
+use crate::exits::low;
 use crate::guest_memory::Unreachable;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
@@ -11,8 +15,12 @@ use crate::vmcb::{SegmentRegister, exit_code};
 
 /// Vector of #VC.
 const COMMUNICATION: u64 = 29;
-/// Bytes of a long-mode gate.
+/// Bytes of a long-mode gate, and of one of protected mode.
 const GATE_BYTES: u64 = 16;
+const LEGACY_GATE_BYTES: u64 = 8;
+/// CR0.PE and RFLAGS.VM.
+const PROTECTION: u64 = 1;
+const VIRTUAL_8086: u64 = 1 << 17;
 /// RSP0 and IST1 in a 64-bit TSS.
 const TSS_RSP0: u64 = 0x04;
 const TSS_IST1: u64 = 0x24;
@@ -23,7 +31,7 @@ const INTERRUPT_FLAG: u64 = 1 << 9;
 const RESUME_FLAG: u64 = 1 << 16;
 const INTERRUPT_GATE: u64 = 14;
 
-/// A long-mode gate of the guest's IDT.
+/// A gate of the guest's IDT; of one of protected mode, `high` is 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Gate {
     low: u64,
@@ -65,7 +73,13 @@ impl<H: Hardware> Machine<'_, H> {
         }
         // TR, whose base finds the stacks, may still be in the processor only.
         self.hardware.store_hidden(cpu.vcpu_mut());
-        let Ok(delivery) = self.push_frame(cpu.vcpu(), error_code) else {
+        let vcpu = cpu.vcpu();
+        let delivery = if vcpu.vmcb.save.efer & EFER_LMA != 0 {
+            self.push_frame(vcpu, error_code)
+        } else {
+            self.push_legacy_frame(vcpu, error_code)
+        };
+        let Ok(delivery) = delivery else {
             return Err(self.died(cpu, "undeliverable-vc"));
         };
         delivery.apply(cpu.vcpu_mut());
@@ -76,7 +90,7 @@ impl<H: Hardware> Machine<'_, H> {
     fn push_frame(&self, vcpu: &Vcpu, error_code: u64) -> Result<Delivery, Unreachable> {
         let save = &vcpu.vmcb.save;
         let last = COMMUNICATION * GATE_BYTES + GATE_BYTES - 1;
-        if vcpu.is_unpaged() || last > u64::from(save.idtr.limit) {
+        if last > u64::from(save.idtr.limit) {
             return Err(Unreachable::Forbidden);
         }
         let address = save.idtr.base.wrapping_add(COMMUNICATION * GATE_BYTES);
@@ -110,13 +124,54 @@ impl<H: Hardware> Machine<'_, H> {
             stack = stack.wrapping_sub(8);
             self.write_linear_u64(vcpu, stack, word)?;
         }
-        let descriptor = save.gdtr.base.wrapping_add(u64::from(gate.selector() & !7));
-        let attributes = code_attributes(self.read_linear_u64(vcpu, descriptor)?);
         Ok(Delivery {
             gate,
-            attributes,
+            attributes: code_attributes(self.descriptor(vcpu, gate.selector())?),
+            base: 0,
             stack,
         })
+    }
+
+    /// The same in protected mode, at CPL 0 only: four words, no change of stacks.
+    fn push_legacy_frame(&self, vcpu: &Vcpu, error_code: u64) -> Result<Delivery, Unreachable> {
+        let save = &vcpu.vmcb.save;
+        let first = COMMUNICATION * LEGACY_GATE_BYTES;
+        let in_table = first + LEGACY_GATE_BYTES - 1 <= u64::from(save.idtr.limit);
+        let plain = save.cr0 & PROTECTION != 0 && save.rflags & VIRTUAL_8086 == 0 && save.cpl == 0;
+        if !plain || !in_table {
+            return Err(Unreachable::Forbidden);
+        }
+        let gate = Gate {
+            low: self.read_linear_u64(vcpu, save.idtr.base.wrapping_add(first))?,
+            high: 0,
+        };
+        if !gate.is_present() {
+            return Err(Unreachable::NotMapped);
+        }
+        let mut stack = low(save.rsp);
+        for word in [
+            low(save.rflags | RESUME_FLAG),
+            save.cs.selector.into(),
+            low(save.rip),
+            low(error_code),
+        ] {
+            stack = stack.wrapping_sub(4);
+            let address = u64::from(low(save.ss.base).wrapping_add(stack));
+            self.write_linear_u32(vcpu, address, word)?;
+        }
+        let descriptor = self.descriptor(vcpu, gate.selector())?;
+        Ok(Delivery {
+            gate,
+            attributes: code_attributes(descriptor),
+            base: ((descriptor >> 16) & 0xFF_FFFF) | ((descriptor >> 32) & 0xFF00_0000),
+            stack: stack.into(),
+        })
+    }
+
+    /// A descriptor of the guest's global table.
+    fn descriptor(&self, vcpu: &Vcpu, selector: u16) -> Result<u64, Unreachable> {
+        let table = vcpu.vmcb.save.gdtr.base;
+        self.read_linear_u64(vcpu, table.wrapping_add(u64::from(selector & !7)))
     }
 }
 
@@ -125,6 +180,7 @@ impl<H: Hardware> Machine<'_, H> {
 struct Delivery {
     gate: Gate,
     attributes: u16,
+    base: u64,
     stack: u64,
 }
 
@@ -141,7 +197,7 @@ impl Delivery {
             selector: self.gate.selector(),
             attributes: self.attributes,
             limit: u32::MAX,
-            base: 0,
+            base: self.base,
         };
         save.rsp = self.stack;
         save.rip = self.gate.offset();

@@ -144,7 +144,8 @@ impl<H: Hardware> Machine<'_, H> {
         ];
         let refused = if cpu.vcpu().registered_ghcb != Some(page) {
             Some(malformed::NOT_REGISTERED)
-        } else if usage != 0 || version == 0 || version > u64::from(PROTOCOL_VERSION) {
+            // OVMF leaves the version 0; KVM does not look at it.
+        } else if usage != 0 || version > u64::from(PROTOCOL_VERSION) {
             Some(malformed::INVALID_USAGE)
         } else if !request.has(&needed) {
             Some(malformed::MISSING_INPUT)

@@ -138,6 +138,16 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(())
     }
 
+    /// Writes the 4-byte word at the aligned `linear`.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when it is.
+    pub fn write_linear_u32(&self, vcpu: &Vcpu, linear: u64, word: u32) -> Result<(), Unreachable> {
+        let host = self.reach(vcpu, self.translate(vcpu, linear)?, AccessKind::Write)?;
+        self.hardware.write(host & !3, &word.to_le_bytes());
+        Ok(())
+    }
+
     /// The four bytes at RIP, zeros where they cannot be fetched.
     #[must_use]
     pub fn instruction_bytes(&self, vcpu: &Vcpu) -> [u8; 4] {

@@ -5,9 +5,10 @@
 //! endian. [`write()`] makes one, [`LaunchImage`] checks and reads one; QEMU puts it at
 //! [`crate::memory_plan::LAUNCH_BASE`].
 
+use crate::memory_plan::GuestMemory;
 use crate::switches::Switches;
 use core::mem::size_of;
-use snp::address::PAGE_SIZE;
+use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 /// First bytes of a launch image.
@@ -38,14 +39,16 @@ pub struct Header {
     pub record_count: u32,
     /// [`Switches`].
     pub switches: u64,
-    /// Guest RAM in bytes ([`crate::memory_plan::MemoryPlan::new`]).
+    /// Guest RAM in bytes ([`GuestMemory::ram`]).
     pub memory_bytes: u64,
     /// Bytes of the whole image.
     pub image_bytes: u64,
     /// CPUs of the guest, 1 to [`MAX_CPUS`].
     pub cpus: u32,
-    /// 0.
-    pub reserved: u32,
+    /// Bytes of firmware's image in units of 2 MiB ([`GuestMemory::firmware`]).
+    pub firmware: u16,
+    /// [`GuestMemory::firmware_ram`] in units of 2 MiB.
+    pub firmware_ram: u16,
 }
 
 /// What a record asks for (`Record::kind`). The first six carry a page.
@@ -125,10 +128,7 @@ impl<'a> LaunchImage<'a> {
         let image_bytes =
             usize::try_from(header.image_bytes).map_err(|_| LaunchError::Malformed)?;
         let image = memory.get(..image_bytes).ok_or(LaunchError::Malformed)?;
-        if header.record_count > MAX_RECORDS
-            || !(1..=MAX_CPUS).contains(&header.cpus)
-            || header.reserved != 0
-        {
+        if header.record_count > MAX_RECORDS || !(1..=MAX_CPUS).contains(&header.cpus) {
             return Err(LaunchError::Malformed);
         }
         let (records, _) =
@@ -151,10 +151,14 @@ impl<'a> LaunchImage<'a> {
         Switches::from_bits(self.header.switches)
     }
 
-    /// Guest RAM in bytes.
+    /// Memory of the guest.
     #[must_use]
-    pub const fn memory_bytes(&self) -> u64 {
-        self.header.memory_bytes
+    pub fn memory(&self) -> GuestMemory {
+        GuestMemory {
+            ram: self.header.memory_bytes,
+            firmware: u64::from(self.header.firmware) * LARGE_PAGE_SIZE,
+            firmware_ram: u64::from(self.header.firmware_ram) * LARGE_PAGE_SIZE,
+        }
     }
 
     /// CPUs of the guest.
@@ -211,10 +215,11 @@ const fn carries_page(kind: u32) -> bool {
 /// Writes a launch image piece by piece to `sink` (`|piece| vec.extend_from_slice(piece)`).
 ///
 /// # Errors
-/// The number of the page that is misaligned or too long, or `pages.len()` when there are too many.
+/// The number of the page that is misaligned or too long, or `pages.len()` when there are too many or
+/// `memory` cannot be written down.
 pub fn write(
     switches: Switches,
-    memory_bytes: u64,
+    memory: GuestMemory,
     cpus: u32,
     pages: &[PageToLaunch<'_>],
     mut sink: impl FnMut(&[u8]),
@@ -227,15 +232,17 @@ pub fn write(
         (size_of::<Header>() + size_of::<Record>() * pages.len()).next_multiple_of(PAGE_LENGTH);
     let data_pages = pages.iter().filter(|page| carries_page(page.kind)).count();
     let image_bytes = (table_end + data_pages * PAGE_LENGTH) as u64;
+    let units = |bytes: u64| u16::try_from(bytes / LARGE_PAGE_SIZE).map_err(|_| pages.len());
     let header = Header {
         magic: MAGIC,
         version: VERSION,
         record_count,
         switches: switches.into_bits(),
-        memory_bytes,
+        memory_bytes: memory.ram,
         image_bytes,
         cpus,
-        reserved: 0,
+        firmware: units(memory.firmware)?,
+        firmware_ram: units(memory.firmware_ram)?,
     };
     sink(header.as_bytes());
     let mut offset = u32::try_from(table_end).map_err(|_| pages.len())?;
@@ -290,6 +297,12 @@ mod tests {
             .collect()
     }
 
+    const MEMORY: GuestMemory = GuestMemory {
+        ram: 1 << 30,
+        firmware: 4 << 20,
+        firmware_ram: 512 << 20,
+    };
+
     fn example() -> Vec<u8> {
         let pages = [
             PageToLaunch {
@@ -320,7 +333,7 @@ mod tests {
         let mut image = Vec::new();
         write(
             Switches::new().with_trace(true),
-            1 << 30,
+            MEMORY,
             2,
             &pages,
             |piece| {
@@ -336,7 +349,7 @@ mod tests {
         let image = aligned(&example());
         let image = LaunchImage::parse(image.as_bytes()).unwrap();
         assert!(image.switches().trace());
-        assert_eq!((image.memory_bytes(), image.cpus()), (1 << 30, 2));
+        assert_eq!((image.memory(), image.cpus()), (MEMORY, 2));
         let pages: Vec<_> = image.pages().collect();
         assert_eq!(pages.len(), 4);
         assert_eq!(

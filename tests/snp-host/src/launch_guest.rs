@@ -27,6 +27,8 @@ impl<H: Hardware> Machine<'_, H> {
     /// [`ExitCode::BadLaunch`] after a record that says why.
     pub fn launch(&mut self, cpu: &mut Cpu, image: &LaunchImage<'_>) -> Result<(), ExitCode> {
         self.cpus = image.cpus();
+        self.configuration
+            .launch(&self.hardware, image.memory().firmware_ram);
         self.fill_patterns();
         let mut started = false;
         for page in image.pages() {
@@ -70,7 +72,7 @@ impl<H: Hardware> Machine<'_, H> {
         if self.shared_view.is_patterned() {
             for range in self.plan.layout().ranges() {
                 for gpa in (range.base..range.base + range.bytes).step_by(1 << 12) {
-                    shared_view::write_pattern(&self.hardware, gpa);
+                    shared_view::write_pattern(&self.hardware, &self.plan, gpa);
                 }
             }
         }

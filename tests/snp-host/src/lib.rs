@@ -12,7 +12,7 @@
 //! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
-//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
+//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //!
@@ -33,6 +33,7 @@ pub mod decode;
 pub mod doorbell_event;
 pub mod exception_frame;
 pub mod exits;
+pub mod firmware_configuration;
 pub mod ghcb_exit;
 pub mod guest_memory;
 pub mod hardware;

@@ -8,6 +8,7 @@ use snp_model::rmp::{Rmp, RmpEntry};
 
 use crate::counters::{Counters, Event};
 use crate::doorbell_event::DoorbellEvents;
+use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
@@ -45,6 +46,8 @@ pub struct Machine<'a, H> {
     pub shared_view: SharedView<'a>,
     /// What each VMPL can reach.
     pub nested: NestedTables,
+    /// What firmware is told of the machine.
+    pub configuration: FirmwareConfiguration,
     /// What happened so far.
     pub counters: Counters,
     /// CPUs of the guest; their APIC ids are 0 to this.
@@ -88,6 +91,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             rmp,
             shared_view,
             nested,
+            configuration: FirmwareConfiguration::default(),
             counters,
             cpus: 1,
             posted: PostedChanges::default(),

@@ -124,7 +124,8 @@ fn run() -> ExitCode {
         Ok(image) => image,
         Err(error) => return refuse(format_args!("what=launch-image error={error:?}")),
     };
-    let bytes = image.memory_bytes();
+    let memory = image.memory();
+    let bytes = memory.ram;
     let switches = image.switches();
     record::write(
         &BareMetal,
@@ -138,7 +139,7 @@ fn run() -> ExitCode {
     if let Err(missing) = processors::start(image.cpus()) {
         return refuse(format_args!("what=cpu-did-not-start cpu={missing}"));
     }
-    let Some(plan) = MemoryPlan::new(bytes) else {
+    let Some(plan) = MemoryPlan::new(memory) else {
         return refuse(format_args!("what=launch-memory-size bytes={bytes}"));
     };
     let available = HIGH_BASE + raw_memory::ram_above_4_gib();

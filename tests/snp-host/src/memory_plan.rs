@@ -35,43 +35,84 @@ const GUEST_BYTES: core::ops::RangeInclusive<u64> = (16 << 20)..=(256 << 30);
 /// Last-level nested tables: one set for the shared view, one for each VMPL.
 const TABLE_SETS: u64 = 5;
 
+/// Largest firmware image.
+const FIRMWARE_BYTES: u64 = 16 << 20;
+
+/// What memory a guest has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GuestMemory {
+    /// RAM, a multiple of 2 MiB between 16 MiB and 256 GiB.
+    pub ram: u64,
+    /// Private memory that ends at 4 GiB, for firmware's image: a multiple of 2 MiB up to 16 MiB, or 0.
+    pub firmware: u64,
+    /// RAM from address 0 on that firmware is told of, a multiple of 2 MiB; 0 without firmware.
+    pub firmware_ram: u64,
+}
+
+impl GuestMemory {
+    /// Memory of a guest without firmware.
+    #[must_use]
+    pub const fn new(ram: u64) -> Self {
+        Self {
+            ram,
+            firmware: 0,
+            firmware_ram: 0,
+        }
+    }
+}
+
 /// Host addresses of one guest of a given size.
 #[derive(Clone, Copy, Debug)]
 pub struct MemoryPlan {
     layout: Layout,
     low_bytes: u64,
     high_bytes: u64,
+    firmware_bytes: u64,
 }
 
 impl MemoryPlan {
-    /// Plans a guest of `bytes` RAM, a multiple of 2 MiB between 16 MiB and 256 GiB.
+    /// Plans a guest; `None` when it is too small, too large, or its memory is no multiple of 2 MiB.
     #[must_use]
-    pub fn new(bytes: u64) -> Option<Self> {
-        if !GUEST_BYTES.contains(&bytes) {
+    pub fn new(memory: GuestMemory) -> Option<Self> {
+        let GuestMemory {
+            ram,
+            firmware,
+            firmware_ram,
+        } = memory;
+        let low_bytes = ram.min(HOST_BASE);
+        if !GUEST_BYTES.contains(&ram) || firmware > FIRMWARE_BYTES || firmware_ram > low_bytes {
             return None;
         }
-        let low_bytes = bytes.min(HOST_BASE);
-        let high_bytes = bytes - low_bytes;
-        let ranges = [
-            Range {
-                base: 0,
-                bytes: low_bytes,
-            },
-            Range {
-                base: HIGH_BASE,
-                bytes: high_bytes,
-            },
-        ];
-        let used = if high_bytes == 0 { 1 } else { 2 };
+        let high_bytes = ram - low_bytes;
+        let mut ranges = [Range::default(); 3];
+        let mut used = 0;
+        for (base, bytes) in [
+            (0, low_bytes),
+            (HIGH_BASE - firmware, firmware),
+            (HIGH_BASE, high_bytes),
+        ] {
+            if bytes != 0 {
+                *ranges.get_mut(used)? = Range { base, bytes };
+                used += 1;
+            }
+        }
         let layout = Layout::new(ranges.get(..used)?)?;
         Some(Self {
             layout,
             low_bytes,
             high_bytes,
+            firmware_bytes: firmware,
         })
     }
 
-    /// The guest's RAM: what memory map the VMM reports, and how pages are numbered.
+    /// Whether `gpa` is in firmware's image. What devices reach there is no RAM.
+    #[must_use]
+    pub const fn is_firmware(&self, gpa: u64) -> bool {
+        gpa >= HIGH_BASE - self.firmware_bytes && gpa < HIGH_BASE
+    }
+
+    /// The guest's memory: RAM, which the VMM reports in the memory map, and firmware's image, which it does
+    /// not; and how pages are numbered.
     #[must_use]
     pub const fn layout(&self) -> &Layout {
         &self.layout
@@ -103,14 +144,14 @@ impl MemoryPlan {
     /// First host address behind the private view: free for the host's own tables.
     #[must_use]
     pub const fn tables_base(&self) -> u64 {
-        HIGH_BASE + self.high_bytes + self.low_bytes + self.high_bytes
+        HIGH_BASE + self.high_bytes + self.low_bytes + self.firmware_bytes + self.high_bytes
     }
 
     /// Bytes of the host's tables: per page 8 for the RMP, 1 for the view's state and one nested
     /// leaf in each set; directories and roots stay below 8 bytes per 4 pages plus 1 MiB.
     #[must_use]
     pub const fn tables_bytes(&self) -> u64 {
-        let pages = (self.low_bytes + self.high_bytes) / PAGE_SIZE;
+        let pages = (self.low_bytes + self.firmware_bytes + self.high_bytes) / PAGE_SIZE;
         (pages * (8 + 1 + TABLE_SETS * 8 + 2) + (1 << 20)).next_multiple_of(LARGE_PAGE_SIZE)
     }
 
@@ -136,9 +177,37 @@ impl MemoryPlan {
 mod tests {
     use super::*;
 
+    fn planned(ram: u64) -> Option<MemoryPlan> {
+        MemoryPlan::new(GuestMemory::new(ram))
+    }
+
+    #[test]
+    fn firmware_lies_between_the_two_parts_of_ram() {
+        let memory = GuestMemory {
+            ram: 3 << 30,
+            firmware: 4 << 20,
+            firmware_ram: 1 << 30,
+        };
+        let plan = MemoryPlan::new(memory).unwrap();
+        let low_pages = usize::try_from(HOST_BASE / PAGE_SIZE).unwrap();
+        assert_eq!(plan.page_index(HIGH_BASE - (4 << 20)), Some(low_pages));
+        assert_eq!(plan.page_index(HIGH_BASE), Some(low_pages + 1024));
+        assert_eq!(plan.private_page(plan.layout().pages()), plan.tables_base());
+        assert!(plan.is_firmware(HIGH_BASE - 1) && !plan.is_firmware(HIGH_BASE));
+        assert!(!plan.is_firmware(HIGH_BASE - (4 << 20) - 1));
+        for (firmware, firmware_ram) in [(18 << 20, 0), (1 << 20, 0), (4 << 20, HOST_BASE + 1)] {
+            let wrong = GuestMemory {
+                firmware,
+                firmware_ram,
+                ..memory
+            };
+            assert!(MemoryPlan::new(wrong).is_none());
+        }
+    }
+
     #[test]
     fn pages_above_four_gib_follow_the_low_ones() {
-        let plan = MemoryPlan::new(3 << 30).unwrap();
+        let plan = planned(3 << 30).unwrap();
         let low_pages = usize::try_from(HOST_BASE / PAGE_SIZE).unwrap();
         assert_eq!(plan.page_index(HOST_BASE - PAGE_SIZE), Some(low_pages - 1));
         assert_eq!(plan.page_index(HOST_BASE), None);
@@ -156,7 +225,7 @@ mod tests {
             HOST_BASE + LARGE_PAGE_SIZE,
             8 << 30,
         ] {
-            let plan = MemoryPlan::new(bytes).unwrap();
+            let plan = planned(bytes).unwrap();
             let shared_end = plan
                 .layout()
                 .ranges()
@@ -172,8 +241,8 @@ mod tests {
 
     #[test]
     fn odd_sizes_are_refused() {
-        assert!(MemoryPlan::new((1 << 30) + PAGE_SIZE).is_none());
-        assert!(MemoryPlan::new(0).is_none());
-        assert!(MemoryPlan::new(1 << 40).is_none());
+        assert!(planned((1 << 30) + PAGE_SIZE).is_none());
+        assert!(planned(0).is_none());
+        assert!(planned(1 << 40).is_none());
     }
 }

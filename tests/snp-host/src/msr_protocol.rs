@@ -59,6 +59,7 @@ impl<H: Hardware> Machine<'_, H> {
             Request::PreferredGhcb => (Vmgexit::MsrPreferred, response::no_preferred_ghcb()),
             Request::RegisterGhcb(page) => {
                 cpu.vcpu_mut().registered_ghcb = Some(page);
+                self.share_by_use(page);
                 (Vmgexit::MsrRegister, response::register_ghcb(page))
             }
             Request::PageStateChange { page, operation } => {
@@ -83,6 +84,16 @@ impl<H: Hardware> Machine<'_, H> {
         self.counters.vmgexit(cpu.current, cause);
         cpu.vcpu_mut().ghcb_msr = answer;
         Ok(())
+    }
+
+    /// A GHCB in a page that has been the host's all the time needs no page-state change: OVMF asks for
+    /// none. From here on the guest writes to it.
+    fn share_by_use(&mut self, page: GuestPhysicalAddress) {
+        if let Some(index) = self.plan.page_index(page.bits())
+            && self.rmp.entry(index).is_some_and(|entry| !entry.assigned)
+        {
+            self.shared_view.mark(index, true);
+        }
     }
 
     fn change_one_page(&mut self, cpu: &Cpu, page: GuestPhysicalAddress, operation: u8) -> u32 {

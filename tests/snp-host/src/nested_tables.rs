@@ -100,7 +100,8 @@ pub struct NestedTables {
 
 impl NestedTables {
     /// Builds the tables from `base` on (zeroed here), everything hypervisor-owned. With
-    /// `map_devices`, device memory below 4 GiB is reachable through the shared view.
+    /// `map_devices`, device memory below 4 GiB is reachable through the shared view, except in the GiB of
+    /// firmware's image.
     pub fn build(
         memory: &impl PhysicalMemory,
         plan: MemoryPlan,
@@ -140,7 +141,11 @@ impl NestedTables {
             tables.build_tree(memory, tree);
         }
         if map_devices {
-            for gib in DEVICE_BASE / GIB..4 {
+            let used = |gib: u64| {
+                let mut ranges = tables.plan.layout().ranges().iter();
+                ranges.any(|range| range.base / GIB == gib)
+            };
+            for gib in (DEVICE_BASE / GIB..4).filter(|gib| !used(*gib)) {
                 let leaf = (gib * GIB) | DIRECTORY | LARGE | NO_EXECUTE;
                 memory.write_u64(tables.shared.level_3() + 8 * gib, leaf);
             }
@@ -156,7 +161,9 @@ impl NestedTables {
             for offset in (0..range.bytes).step_by(1 << 30) {
                 let gib = (range.base + offset) / GIB;
                 memory.write_u64(tree.level_3() + 8 * gib, tree.directory(number) | DIRECTORY);
-                for entry in 0..ENTRIES.min((range.bytes - offset) >> 21) {
+                // A range that begins inside a GiB ends with it: firmware's image.
+                let first = ((range.base + offset) >> 21) % ENTRIES;
+                for entry in first..ENTRIES.min(first + ((range.bytes - offset) >> 21)) {
                     memory.write_u64(
                         tree.directory(number) + 8 * entry,
                         tree.table(index) | DIRECTORY,

@@ -133,7 +133,8 @@ impl<H: Hardware> Machine<'_, H> {
             self.check_pattern(index);
         }
         if self.shared_view.mark(index, shared) && !shared && self.shared_view.is_patterned() {
-            shared_view::write_pattern(&self.hardware, self.plan.shared_page(index));
+            let gpa = self.plan.shared_page(index);
+            shared_view::write_pattern(&self.hardware, &self.plan, gpa);
         }
     }
 

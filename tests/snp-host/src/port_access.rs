@@ -5,6 +5,7 @@ use snp::ghcb::{IoExitInformation, malformed, offset};
 
 use crate::counters::Event;
 use crate::exits::low;
+use crate::firmware_configuration;
 use crate::ghcb_exit::{GhcbReply, GhcbRequest};
 use crate::hardware::Hardware;
 use crate::interrupt_filter;
@@ -27,7 +28,7 @@ impl<H: Hardware> Machine<'_, H> {
     ///
     /// # Errors
     /// The guest turned the machine off or reset it.
-    pub fn port_access(&self, cpu: &Cpu, request: &GhcbRequest) -> Flow<GhcbReply> {
+    pub fn port_access(&mut self, cpu: &Cpu, request: &GhcbRequest) -> Flow<GhcbReply> {
         let io = IoExitInformation::from_bits(request.info_1);
         let bytes = io.operand_bytes();
         if bytes == 0 {
@@ -55,7 +56,7 @@ impl<H: Hardware> Machine<'_, H> {
 
     /// INS and OUTS: SW_EXITINFO2 elements in the GHCB's buffer.
     fn string_access(
-        &self,
+        &mut self,
         cpu: &Cpu,
         request: &GhcbRequest,
         io: IoExitInformation,
@@ -88,15 +89,18 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(GhcbReply::default())
     }
 
-    fn port_read(&self, port: u16, bytes: u8) -> u32 {
+    fn port_read(&mut self, port: u16, bytes: u8) -> u32 {
         if is_host_port(port) {
             u32::MAX
+        } else if port == firmware_configuration::DATA && bytes == 1 {
+            let byte = self.hardware.port_read(port, bytes);
+            self.configuration.read(byte)
         } else {
             self.hardware.port_read(port, bytes)
         }
     }
 
-    fn port_write(&self, cpu: &Cpu, port: u16, bytes: u8, value: u32) -> Flow {
+    fn port_write(&mut self, cpu: &Cpu, port: u16, bytes: u8, value: u32) -> Flow {
         if let Some(change) = PowerChange::of(port, bytes, value) {
             return Err(self.power(cpu, change, port));
         }
@@ -105,6 +109,9 @@ impl<H: Hardware> Machine<'_, H> {
             self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
             self.snapshot(value);
         } else if !is_host_port(port) {
+            if port == firmware_configuration::SELECTOR {
+                self.configuration.select(value);
+            }
             self.hardware.port_write(port, bytes, value);
         }
         Ok(())

@@ -13,6 +13,7 @@ use snp::vmsa::LAUNCH_VMSA;
 use crate::counters::Event;
 use crate::hardware::{Hardware, PhysicalMemory};
 use crate::machine::Machine;
+use crate::memory_plan::MemoryPlan;
 use crate::record::kind;
 
 /// Video memory and firmware ROM below 1 MiB: its shared view is not RAM.
@@ -86,9 +87,14 @@ impl<'a> SharedView<'a> {
     }
 }
 
+/// Whether the shared view of the page at `gpa` is RAM.
+fn is_ram(plan: &MemoryPlan, gpa: u64) -> bool {
+    !LEGACY_HOLE.contains(&gpa) && !plan.is_firmware(gpa)
+}
+
 /// Writes the pattern to the shared view of the page at `gpa`.
-pub fn write_pattern(memory: &impl PhysicalMemory, gpa: u64) {
-    if !LEGACY_HOLE.contains(&gpa) {
+pub fn write_pattern(memory: &impl PhysicalMemory, plan: &MemoryPlan, gpa: u64) {
+    if is_ram(plan, gpa) {
         memory.fill(gpa, PAGE_SIZE, pattern(gpa));
     }
 }
@@ -97,7 +103,7 @@ impl<H: Hardware> Machine<'_, H> {
     /// Compares the pattern of page `index`, which is not shared.
     pub fn check_pattern(&mut self, index: usize) {
         let gpa = self.plan.shared_page(index);
-        if !self.shared_view.is_patterned() || LEGACY_HOLE.contains(&gpa) {
+        if !self.shared_view.is_patterned() || !is_ram(&self.plan, gpa) {
             return;
         }
         self.counters.event(Event::PatternChecked);

@@ -18,7 +18,7 @@ use crate::linux::acpi::acpi_tables;
 use crate::linux::bzimage::BzImage;
 use crate::linux::initrd::check_initrd;
 use crate::linux::start_data::{command_line_page, start_data_pages, zero_page};
-use crate::payload::Payload;
+use crate::payload::{GuestPages, Payload};
 
 /// Offset of the 64-bit entry point in the protected-mode kernel.
 const ENTRY_64: u64 = 0x200;
@@ -95,6 +95,7 @@ pub fn linux_payload(
         entry: load + ENTRY_64,
         boot_params: layout::ZERO_PAGE,
         needs_until: initrd_end.next_multiple_of(layout::PAGE_BYTES),
+        start_pages: GuestPages::HANDOVER,
         segments,
         pages: pages.0,
     })

@@ -110,7 +110,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
     let ranges = RamRanges::new(tracked.as_slice()).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
-    record(&plan, &states, true).unwrap();
+    record(&boot_block(), &plan, &states).unwrap();
     let vcpus = VcpuTable::new();
     let gpa = GuestPhysicalAddress::new;
     let boot = vcpus.reserve(0).unwrap();

@@ -22,6 +22,8 @@ pub const RMP_SIZES: [&str; 2] = ["2m", "4k"];
 pub struct Bench {
     folder: TempDir,
     built: PathBuf,
+    /// Where builder, runner and paravisor are: `built`, or its part for firmware.
+    tools: PathBuf,
 }
 
 /// What a run left behind.
@@ -88,7 +90,7 @@ impl Bench {
     pub fn packed(options: &[&str]) -> Self {
         let built = built();
         let guest = built.join("x86_64-unknown-none/release/test-guest");
-        let bench = Self::empty(built);
+        let bench = Self::empty(built.clone(), built);
         bench.pack(&guest, &options.iter().map(OsStr::new).collect::<Vec<_>>());
         bench.write_disk(&disk(DISK_BYTES));
         bench
@@ -96,31 +98,50 @@ impl Bench {
 
     /// Debian's kernel of this series, with the project's initrd and further words of command line.
     pub fn linux(series: &str, words: &str) -> Self {
-        let bench = Self::empty(built());
-        let folder = bench.built.join("linux");
-        let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
-        let mut command = Command::new(bench.built.join("release/runner"));
-        command.args(["initrd", "--init", init, "--busybox"]);
-        command.arg(folder.join("busybox")).arg("--modules");
-        command.arg(folder.join(series).join("modules"));
-        command.arg("--output").arg(bench.path("initrd"));
-        succeed(&mut command);
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series);
         bench.pack_kernel(series, words);
         bench
     }
 
+    /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
+    pub fn firmware(series: &str) -> Self {
+        let bench = Self::empty(built(), built().join("firmware"));
+        bench.make_initrd(series);
+        bench.pack(&bench.built.join("ovmf/OVMF.fd"), &[]);
+        let mut command = Command::new(bench.tools.join("release/runner"));
+        command.arg("boot-disk").arg("--kernel");
+        command.arg(bench.built.join("linux").join(series).join("vmlinuz"));
+        command.arg("--initrd").arg(bench.path("initrd"));
+        command.args(["--cmdline", &format!("{LINUX_ARGS} svsm.devices=blk")]);
+        succeed(command.arg("--output").arg(bench.path("disk.img")));
+        bench
+    }
+
+    fn make_initrd(&self, series: &str) {
+        let folder = self.built.join("linux");
+        let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
+        let mut command = Command::new(self.tools.join("release/runner"));
+        command.args(["initrd", "--init", init, "--busybox"]);
+        command.arg(folder.join("busybox")).arg("--modules");
+        command.arg(folder.join(series).join("modules"));
+        command.arg("--output").arg(self.path("initrd"));
+        succeed(&mut command);
+    }
+
     /// The same with these bytes for an initrd.
     pub fn linux_with_initrd(series: &str, initrd: &[u8]) -> Self {
-        let bench = Self::empty(built());
+        let bench = Self::empty(built(), built());
         std::fs::write(bench.path("initrd"), initrd).expect("the initrd is written");
         bench.pack_kernel(series, "");
         bench
     }
 
-    fn empty(built: PathBuf) -> Self {
+    fn empty(built: PathBuf, tools: PathBuf) -> Self {
         Self {
             folder: TempDir::new().expect("a temporary folder"),
             built,
+            tools,
         }
     }
 
@@ -142,8 +163,8 @@ impl Bench {
     }
 
     fn pack(&self, payload: &Path, options: &[&OsStr]) {
-        let paravisor = self.built.join("x86_64-unknown-none/release/paravisor");
-        let mut command = Command::new(self.built.join("release/igvm-builder"));
+        let paravisor = self.tools.join("x86_64-unknown-none/release/paravisor");
+        let mut command = Command::new(self.tools.join("release/igvm-builder"));
         command.arg("--paravisor").arg(paravisor);
         command.arg("--payload").arg(payload);
         command.arg("--output").arg(self.path("image.igvm"));
@@ -193,9 +214,16 @@ impl Bench {
             .concat()
     }
 
+    /// Boots the image of firmware with these options of the runner. Its console is polled at the price of
+    /// an exit or more for each look, so it takes its time.
+    pub fn firmware_run(&self, options: &[&str]) -> Outcome {
+        let usual = ["--devices", "blk", "--timeout", "900"];
+        self.boot("linux", "linux.json", "1GiB", &[&usual, options].concat())
+    }
+
     fn boot(&self, verb: &str, report: &str, memory: &str, options: &[&str]) -> Outcome {
         let host = self.built.join("x86_64-unknown-none/release/snp-host");
-        let mut command = Command::new(self.built.join("release/runner"));
+        let mut command = Command::new(self.tools.join("release/runner"));
         command
             .arg(verb)
             .arg("--igvm")

@@ -7,6 +7,7 @@
 
 mod bench;
 mod linux;
+mod ovmf;
 mod self_check;
 mod smp;
 

@@ -30,11 +30,22 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
             &["running at VMPL2"],
         ),
     ];
+    if outcome.firmware {
+        list.push(logged(
+            facts,
+            "the kernel was started by UEFI firmware",
+            &["efi: EFI v"],
+        ));
+    }
     // A user space of the user's own says nothing that could be compared.
     if !outcome.own_initrd {
         list.push(cpus(facts, outcome.vcpus));
         if let Some(window) = &outcome.window {
-            list.extend(memory(facts, window));
+            if outcome.firmware {
+                list.push(no_ram(facts, window));
+            } else {
+                list.extend(memory(facts, window));
+            }
         }
         list.extend(devices(outcome));
         list.push(Check {
@@ -105,6 +116,22 @@ fn memory(facts: &Facts, window: &Range<u64>) -> [Check; 2] {
         },
     };
     [reserved, unmapped]
+}
+
+/// Firmware is told of no RAM in the window, and its map does not say what else is there.
+fn no_ram(facts: &Facts, window: &Range<u64>) -> Check {
+    let overlaps = |ram: &&Range<u64>| ram.start < window.end && window.start < ram.end;
+    let over = facts.ram.iter().find(overlaps);
+    let last = facts.ram.iter().map(|ram| ram.end).max();
+    Check {
+        name: "no RAM of the kernel is in the window",
+        ok: over.is_none() && last.is_some(),
+        detail: match (over, last) {
+            (Some(ram), _) => format!("{:#x}-{:#x} is", ram.start, ram.end - 1),
+            (None, Some(end)) => format!("its RAM ends at {:#x}", end - 1),
+            (None, None) => "it does not say what its RAM is".into(),
+        },
+    }
 }
 
 /// One check for each device that the machine has or the guest looks for.
@@ -216,5 +243,26 @@ fn power_off(outcome: &Outcome) -> Check {
             Some(code) => format!("the host's exit code is {code}"),
             None => "the host gave no exit code".into(),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Facts, no_ram};
+
+    #[test]
+    fn ram_in_the_window_is_found_and_no_ram_proves_nothing() {
+        let window = 0x3000..0x5000;
+        let check = |ram: &[std::ops::Range<u64>]| {
+            let facts = Facts {
+                ram: ram.to_vec(),
+                ..Facts::default()
+            };
+            no_ram(&facts, &window)
+        };
+        assert!(check(&[0..0x3000, 0x5000..0x6000]).ok);
+        let over = check(&[0..0x1000, 0x2000..0x3001]);
+        assert!(!over.ok && over.detail == "0x2000-0x3000 is");
+        assert!(!check(&[]).ok);
     }
 }

@@ -58,6 +58,8 @@ fn reached(outcome: &Outcome) -> &'static str {
         "all steps were tried"
     } else if facts.user_space.is_some() {
         "user space was running"
+    } else if outcome.firmware && facts.log.is_empty() {
+        "the firmware was running"
     } else if facts.first_line.is_some() {
         "the kernel was starting"
     } else if transcript.host_booted {

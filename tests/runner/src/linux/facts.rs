@@ -14,8 +14,12 @@ use crate::line::LineError;
 const PANIC: &str = "Kernel panic - not syncing";
 /// Words that say why, when they come before: the initrd is damaged.
 const UNPACKING: &str = "Initramfs unpacking failed";
-/// Kernel messages from which the check of SNP and VMPL is made when no init repeats them.
-const LOG_WORDS: [&str; 2] = ["Memory Encryption Features active", "running at VMPL"];
+/// Kernel messages from which the checks of SNP, VMPL and firmware are made when no init repeats them.
+const LOG_WORDS: [&str; 3] = [
+    "Memory Encryption Features active",
+    "running at VMPL",
+    "efi: EFI v",
+];
 
 /// What the paravisor's lines start with; it shares the console.
 const PARAVISOR: &str = "vmpl0: ";

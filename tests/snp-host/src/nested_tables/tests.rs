@@ -6,7 +6,7 @@ use snp::address::PageSize;
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
 
 use super::*;
-use crate::memory_plan::HIGH_BASE;
+use crate::memory_plan::{GuestMemory, HIGH_BASE};
 use crate::test_hardware::TestHardware;
 
 const C: u64 = 1 << 51;
@@ -20,8 +20,12 @@ struct Bench {
 
 impl Bench {
     fn new(bytes: u64) -> Self {
+        Self::of(GuestMemory::new(bytes))
+    }
+
+    fn of(memory: GuestMemory) -> Self {
         let hardware = TestHardware::default();
-        let plan = MemoryPlan::new(bytes).unwrap();
+        let plan = MemoryPlan::new(memory).unwrap();
         let tables = NestedTables::build(&hardware, plan, plan.tables_base(), false);
         let entries = vec![RmpEntry::default(); plan.layout().pages()];
         Self {
@@ -148,9 +152,30 @@ fn an_alias_lasts_until_the_level_changes() {
 }
 
 #[test]
+fn firmware_is_reached_below_4_gib() {
+    let memory = GuestMemory {
+        ram: 16 << 20,
+        firmware: 4 << 20,
+        firmware_ram: 8 << 20,
+    };
+    let mut bench = Bench::of(memory);
+    let (first, last) = (HIGH_BASE - (4 << 20), HIGH_BASE - 4096);
+    for gpa in [first, last] {
+        let index = bench.plan.page_index(gpa).unwrap();
+        bench.with(index, false, |rmp| {
+            rmp.set_launch_page(index);
+        });
+        let private = bench.plan.private_page(index);
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa | C), Some((private, WRITE)));
+        assert_eq!(bench.reach(Vmpl::Vmpl0, gpa), None);
+    }
+    assert_eq!(bench.reach(Vmpl::Vmpl0, first - 4096), None);
+}
+
+#[test]
 fn tables_fit_the_plan() {
     for bytes in [16 << 20, 1 << 30, 3 << 30, 8 << 30] {
-        let plan = MemoryPlan::new(bytes).unwrap();
+        let plan = MemoryPlan::new(GuestMemory::new(bytes)).unwrap();
         let pages = plan.layout().pages() as u64;
         let tables = NestedTables::build(&TestHardware::default(), plan, 1 << 40, false);
         assert!(tables.bytes() + pages * 9 <= plan.tables_bytes());

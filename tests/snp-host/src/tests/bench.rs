@@ -15,7 +15,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::hardware::PhysicalMemory;
 use crate::launch::{self, LaunchImage, PageToLaunch, kind};
 use crate::machine::{Flow, Machine};
-use crate::memory_plan::MemoryPlan;
+use crate::memory_plan::{GuestMemory, MemoryPlan};
 use crate::permission_maps::PermissionMaps;
 use crate::record::RECORD_PORT;
 use crate::switches::Switches;
@@ -76,7 +76,7 @@ impl Bench {
         pages.push(boot);
         pages.extend(extra);
         let mut image = Vec::new();
-        launch::write(switches, MEMORY, 1, &pages, |piece| {
+        launch::write(switches, GuestMemory::new(MEMORY), 1, &pages, |piece| {
             image.extend_from_slice(piece);
         })
         .unwrap();
@@ -86,7 +86,7 @@ impl Bench {
             .collect();
         let image = LaunchImage::parse(words.as_bytes()).unwrap();
 
-        let plan = MemoryPlan::new(MEMORY).unwrap();
+        let plan = MemoryPlan::new(GuestMemory::new(MEMORY)).unwrap();
         let pages = plan.layout().pages();
         let entries = Box::leak(vec![RmpEntry::default(); pages].into_boxed_slice());
         let shared = Box::leak(vec![false; pages].into_boxed_slice());

@@ -5,6 +5,7 @@
 mod bench;
 mod doorbell_events;
 mod faults;
+mod firmware;
 mod instructions;
 mod launching;
 mod page_states;

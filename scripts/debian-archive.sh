@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: MIT OR Apache-2.0
+#
+# Sourced by the scripts that fetch packages of Debian. They come from the archive through apt, with its
+# signatures checked, and are unpacked, never installed: the lists are private to a folder, so no root
+# is needed and the machine's own apt stays as it is.
+# The script that sources this defines fail (one line, does not return) and REMEDY (words behind a cause).
+
+MIRROR=${DEBIAN_MIRROR:-http://deb.debian.org}
+KEYRING=/usr/share/keyrings/debian-archive-keyring.gpg
+
+# archive_lock FOLDER: waits until no other run uses the lists of FOLDER.
+archive_lock() {
+    for program in apt-get apt-cache dpkg-deb xz; do
+        command -v $program >/dev/null ||
+            fail "$program is missing, it fetches packages of Debian; install it (Debian: apt, dpkg, xz-utils), $REMEDY"
+    done
+    [ -r $KEYRING ] || fail "$KEYRING is missing, it proves that packages are Debian's; install debian-archive-keyring, $REMEDY"
+    exec 9>"$1/lock"
+    flock 9
+}
+
+# archive_read FOLDER SUITE...: reads the package lists of the suites ("debian bookworm") and sets apt_options.
+archive_read() {
+    archive_log=$1/apt.log archive_lists=$1/apt
+    shift
+    mkdir -p "$archive_lists/lists/partial" "$archive_lists/cache/archives/partial"
+    for suite in "$@"; do
+        echo "deb [arch=amd64 signed-by=$KEYRING] $MIRROR/${suite% *} ${suite#* } main"
+    done >"$archive_lists/sources.list"
+    apt_options=(-o "Dir::Etc::sourcelist=$archive_lists/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$archive_lists/lists"
+        -o "Dir::Cache=$archive_lists/cache" -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3
+        -o Acquire::Languages=none)
+    echo "${0##*/}: reading Debian's package lists ($MIRROR)" >&2
+    apt-get "${apt_options[@]}" -qq update >"$archive_log" 2>&1 && ! grep -qE '^(E|W): Failed' "$archive_log" ||
+        fail "the package lists cannot be had from $MIRROR ($(grep -m1 -oE '^[EW]: .*' "$archive_log" || echo no message)); check the network, set DEBIAN_MIRROR, $REMEDY"
+}
+
+# archive_unpack PACKAGE PLACE: fetches a package and unpacks it into PLACE.
+archive_unpack() {
+    local cache=$archive_lists/cache size archive
+    size=$(apt-cache "${apt_options[@]}" show "$1" | sed -n 's/^Size: //p' | head -n 1)
+    echo "${0##*/}: fetching $1 ($((size / 1000)) kB)" >&2
+    (cd "$cache" && apt-get "${apt_options[@]}" -qq download "$1") >>"$archive_log" 2>&1 ||
+        fail "$1 cannot be fetched ($(grep -oE '^E: .*' "$archive_log" | tail -n 1)); check the network and the free space of ${archive_lists%/apt}, $REMEDY"
+    archive=$(find "$cache" -maxdepth 1 -name "${1}_*.deb" | sort -V | tail -n 1)
+    dpkg-deb -x "$archive" "$2" || fail "$archive cannot be unpacked; check the free space of $2"
+    rm -f "$archive"
+}
