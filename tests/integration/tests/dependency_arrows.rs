@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of this workspace it may depend on, whether it is a test crate.
-const ALLOWED: [(&str, &[&str], bool); 14] = [
+const ALLOWED: [(&str, &[&str], bool); 15] = [
     ("snp", &[], false),
     ("protocol", &["snp"], false),
     ("svsm-swiotlb", &["protocol", "snp"], false),
@@ -16,6 +16,11 @@ const ALLOWED: [(&str, &[&str], bool); 14] = [
     ("paravisor", &["svsm-swiotlb", "protocol", "snp"], false),
     ("igvm-builder", &["paravisor", "snp"], false),
     ("snp-model", &["svsm-swiotlb", "snp"], true),
+    (
+        "reference-model",
+        &["protocol", "snp-model", "snp", "svsm-swiotlb"],
+        true,
+    ),
     ("snp-host", &["snp-model", "snp"], true),
     (
         "test-guest",
@@ -34,6 +39,7 @@ const ALLOWED: [(&str, &[&str], bool); 14] = [
             "igvm-builder",
             "paravisor",
             "protocol",
+            "reference-model",
             "runner",
             "snp-model",
             "snp",
