@@ -4,13 +4,19 @@
 use std::sync::OnceLock;
 
 use protocol::list::ListHeader;
+use snp::address::{GuestPhysicalAddress, PageSize};
+use snp::psc::PscOperation;
 use snp::svsm::CallRegisters;
+use snp_model::machine::Machine;
+use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
+use svsm_swiotlb::platform::{GuestMemory, HostPages};
 use zerocopy::IntoBytes;
 
 use crate::asked::{CHUNK, asked};
 use crate::light_host::LightHost;
 use crate::guest::{PROTOCOL, raw};
+use crate::world::{self, Watched};
 use crate::{Chunk, Shape, World, with_world};
 
 /// The world of a case: a small pool, and a page of RAM in each state.
@@ -18,7 +24,7 @@ pub const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 6,
     hard_cap: 5,
-    ram: 0x10_0000,
+    ram: 0x20_0000,
     ram_pages: 8,
 };
 /// The guest's pages: the nth is in state n.
@@ -128,6 +134,49 @@ pub fn hostile_host(bytes: &[u8]) {
     });
 }
 
+/// A machine with the rules of the hardware, and a host that changes its manner and takes pages away at any time.
+///
+/// # Panics
+/// At the first difference between service and model, or when a private byte shows.
+pub fn machine(bytes: &[u8]) {
+    let mut bytes = Bytes(bytes);
+    with_world(world::machine(&SHAPE, &PAGES), SHAPE, &PAGES, |world| {
+        while !bytes.0.is_empty() {
+            host_acts(world.platform.inner(), &mut bytes);
+            let call = next_call(world, &mut bytes);
+            world.call(&call);
+        }
+    });
+}
+
+fn host_acts(machine: &Machine, bytes: &mut Bytes<'_>) {
+    match bytes.byte() % 8 {
+        0 => {
+            let manner = u16::from(bytes.byte()) << 8 | u16::from(bytes.byte() % 11);
+            if let Some(manner) = HostManner::from_bits(manner) {
+                machine.set_manner(manner);
+            }
+        }
+        1 => {
+            let page = GuestPhysicalAddress::new(page(bytes.below(8)));
+            machine.host_changes(page, PageSize::Size4K, operation(bytes));
+        }
+        2 => {
+            let chunk = SHAPE.window + bytes.below(SHAPE.chunks as u64) * CHUNK;
+            let chunk = GuestPhysicalAddress::new(chunk);
+            machine.host_changes(chunk, PageSize::Size2M, operation(bytes));
+        }
+        _ => {}
+    }
+}
+
+fn operation(bytes: &mut Bytes<'_>) -> PscOperation {
+    match bytes.byte() % 2 {
+        0 => PscOperation::Shared,
+        _ => PscOperation::Private,
+    }
+}
+
 fn run_calls(world: &World<'_, LightHost>, bytes: &mut Bytes<'_>) {
     while !bytes.0.is_empty() {
         if bytes.byte() % 32 == 31 {
@@ -141,7 +190,10 @@ fn run_calls(world: &World<'_, LightHost>, bytes: &mut Bytes<'_>) {
 }
 
 /// Mostly calls that could be right, by what the model knows; some of any registers.
-fn next_call(world: &World<'_, LightHost>, bytes: &mut Bytes<'_>) -> CallRegisters {
+fn next_call<P: HostPages + GuestMemory + Watched>(
+    world: &World<'_, P>,
+    bytes: &mut Bytes<'_>,
+) -> CallRegisters {
     let kind = bytes.below(16);
     let (current, held) = {
         let model = world.model();

@@ -43,7 +43,7 @@ impl LightHost {
     }
 
     /// The guest writes to its memory.
-    pub fn poke(&self, address: u64, bytes: &[u8]) {
+    pub fn store(&self, address: u64, bytes: &[u8]) {
         let bytes = (address..).zip(bytes.iter().copied());
         self.state().memory.extend(bytes);
     }
@@ -116,7 +116,7 @@ impl GuestMemory for LightHost {
     }
 
     fn write(&self, to: GuestPhysicalAddress, bytes: &[u8]) -> Result<(), Fault> {
-        self.poke(to.bits(), bytes);
+        self.store(to.bits(), bytes);
         Ok(())
     }
 }

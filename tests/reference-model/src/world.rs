@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use protocol::CHUNK_BYTES;
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, Vmpl};
 use snp::svsm::CallRegisters;
 use snp_model::layout::Range;
 use snp_model::machine::Machine;
@@ -24,11 +24,18 @@ pub const SECRET: [u8; 8] = *b"\xC0PRIVAT\xC0";
 pub trait Watched {
     /// What the host should not be able to see or the hardware should not hold, if it does.
     fn leak(&self, window: u64, bytes: u64) -> Option<Violation>;
+
+    /// The guest writes to its memory, if it can.
+    fn poke(&self, address: u64, bytes: &[u8]);
 }
 
 impl Watched for LightHost {
     fn leak(&self, _: u64, _: u64) -> Option<Violation> {
         None
+    }
+
+    fn poke(&self, address: u64, bytes: &[u8]) {
+        self.store(address, bytes);
     }
 }
 
@@ -40,6 +47,27 @@ impl Watched for Machine {
         let seen = self.shared_view_of(&SECRET)?;
         Some(format!("the host reads private bytes at {seen:#x}"))
     }
+
+    fn poke(&self, address: u64, bytes: &[u8]) {
+        // A page that was taken away cannot be written; the call that names it will find out.
+        let address = GuestPhysicalAddress::new(address);
+        let _ = self.guest_write(Vmpl::Vmpl0, true, address, bytes);
+    }
+}
+
+/// A machine for such a world: pages that the guest may use are launched and full of [`SECRET`].
+///
+/// # Panics
+/// When the shape is impossible.
+pub fn machine(shape: &Shape, pages: &[(u64, PageState)]) -> Machine {
+    let machine = Machine::new(&machine_ranges(shape));
+    for (page, state) in pages {
+        if !matches!(state, PageState::Shared | PageState::Quarantined | PageState::Invalid) {
+            machine.launch(GuestPhysicalAddress::new(*page), PAGE_SIZE);
+            machine.poke(*page, &SECRET.repeat(512));
+        }
+    }
+    machine
 }
 
 /// The ranges of a machine for such a world.
