@@ -201,6 +201,33 @@ impl Machine {
         self.state().change(page, size, operation).is_ok()
     }
 
+    /// The host backs `page` with the memory that `source` had: with the bytes in it, encrypted with the same key. The
+    /// reverse map has one entry for that memory, so `source` has none any more, and the entry starts anew.
+    pub fn host_remaps(&self, page: GuestPhysicalAddress, source: GuestPhysicalAddress) -> bool {
+        let mut state = self.state();
+        let (Some(to), Some(from)) = (state.index(page), state.index(source)) else {
+            return false;
+        };
+        let bytes = state.private.remove(&from);
+        state.shared.remove(&to);
+        state.private.remove(&to);
+        if let Some(bytes) = bytes {
+            state.private.insert(to, bytes);
+        }
+        let mut rmp = state.rmp();
+        rmp.rmpupdate(from, PageSize::Size4K, false)
+            && rmp.rmpupdate(to, PageSize::Size4K, false)
+            && rmp.rmpupdate(to, PageSize::Size4K, true)
+    }
+
+    /// The host splits the large entry that covers a page.
+    pub fn host_splits(&self, page: GuestPhysicalAddress) {
+        let mut state = self.state();
+        if let Some(index) = state.index(page) {
+            state.rmp().psmash(index);
+        }
+    }
+
     /// Makes the pages of a range part of the launch: private, validated, zero, VMPL 0 only.
     ///
     /// # Panics
