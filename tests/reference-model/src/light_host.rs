@@ -19,6 +19,7 @@ struct State {
     bytes: VecDeque<u8>,
     buffers: HashMap<ThreadId, Vec<PscEntry>>,
     memory: HashMap<u64, u8>,
+    takes_turns: bool,
 }
 
 /// The platform.
@@ -40,6 +41,11 @@ impl LightHost {
     /// Bytes that decide replies, as long as they last: see [`reply_from`].
     pub fn feed(&self, bytes: &[u8]) {
         self.state().bytes.extend(bytes);
+    }
+
+    /// From now on other threads get on during each exit, also where there are few processors.
+    pub fn take_turns(&self) {
+        self.state().takes_turns = true;
     }
 
     /// The guest writes to its memory.
@@ -85,6 +91,9 @@ pub fn reply_from(bytes: &mut VecDeque<u8>, header: PscHeader) -> (PscHeader, Ps
 
 impl HostPages for LightHost {
     fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
+        if self.state().takes_turns {
+            thread::yield_now();
+        }
         let mut state = self.state();
         if !state.bytes.is_empty() {
             let (reply, exit) = reply_from(&mut state.bytes, descriptor.header);
