@@ -14,8 +14,8 @@ use svsm_swiotlb::platform::{GuestMemory, HostPages};
 use zerocopy::IntoBytes;
 
 use crate::asked::{CHUNK, asked};
-use crate::light_host::LightHost;
 use crate::guest::{PROTOCOL, raw};
+use crate::light_host::LightHost;
 use crate::world::{self, Watched};
 use crate::{Chunk, Shape, World, with_world};
 
@@ -83,7 +83,11 @@ pub fn decode(bytes: &[u8]) {
         _ => 1 << bytes.below(64),
     };
     let number = bytes.below(18);
-    let protocol = if bytes.below(16) == 0 { bytes.word() << 32 } else { PROTOCOL << 32 };
+    let protocol = if bytes.below(16) == 0 {
+        bytes.word() << 32
+    } else {
+        PROTOCOL << 32
+    };
     let call = CallRegisters {
         rax: protocol | number,
         rcx: any(&mut bytes),
@@ -107,7 +111,9 @@ pub fn decode(bytes: &[u8]) {
 fn protocol_features() -> u32 {
     static FEATURES: OnceLock<u32> = OnceLock::new();
     *FEATURES.get_or_init(|| {
-        with_world(LightHost::default(), SHAPE, &PAGES, |world| world.model().features)
+        with_world(LightHost::default(), SHAPE, &PAGES, |world| {
+            world.model().features
+        })
     })
 }
 
@@ -224,7 +230,12 @@ fn next_call<P: HostPages + GuestMemory + Watched>(
             };
             let base = SHAPE.window + at * CHUNK;
             let wrong = u64::from(claim >= 250);
-            raw(8, base, sizes[0] * CHUNK, epoch << 32 | (generation + wrong))
+            raw(
+                8,
+                base,
+                sizes[0] * CHUNK,
+                epoch << 32 | (generation + wrong),
+            )
         }
         10 | 11 => {
             let list = address;

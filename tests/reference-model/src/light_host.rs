@@ -105,7 +105,9 @@ impl HostPages for LightHost {
             (Issue::Again, Some(buffer)) => buffer,
             _ => descriptor.entries[..=usize::from(descriptor.header.end_entry)].to_vec(),
         };
-        let reply = process(descriptor.header, state.manner, &mut buffer, |_, _, _| Ok(()));
+        let reply = process(descriptor.header, state.manner, &mut buffer, |_, _, _| {
+            Ok(())
+        });
         state.buffers.insert(here, buffer);
         descriptor.header = reply.header;
         PscExit {

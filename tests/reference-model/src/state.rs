@@ -160,8 +160,7 @@ impl Model {
 
     /// Chunks that an epoch holds.
     pub fn held_by(&self, of: u32) -> usize {
-        let held =
-            |chunk: &&Chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == of);
+        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == of);
         self.chunks.iter().filter(held).count()
     }
 

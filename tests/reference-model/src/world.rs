@@ -62,7 +62,10 @@ impl Watched for Machine {
 pub fn machine(shape: &Shape, pages: &[(u64, PageState)]) -> Machine {
     let machine = Machine::new(&machine_ranges(shape));
     for (page, state) in pages {
-        if !matches!(state, PageState::Shared | PageState::Quarantined | PageState::Invalid) {
+        if !matches!(
+            state,
+            PageState::Shared | PageState::Quarantined | PageState::Invalid
+        ) {
             machine.launch(GuestPhysicalAddress::new(*page), PAGE_SIZE);
             machine.poke(*page, &SECRET.repeat(512));
         }
@@ -119,10 +122,16 @@ pub fn with_world<P: HostPages + GuestMemory + Watched, R>(
     let pool = Pool::new(window, ChunkRecords::new(&records), hard_cap).expect("records");
     let configuration = Configuration::with_encryption_bit(51);
     let service = Service::new(&platform, configuration, pool, states).expect("apart");
-    let mut model = Model::new(shape, service.protocol_number(), service.identity().encode());
+    let mut model = Model::new(
+        shape,
+        service.protocol_number(),
+        service.identity().encode(),
+    );
     for (page, state) in pages {
         let address = GuestPhysicalAddress::new(*page);
-        let set = service.page_states().set_at_boot(address, PAGE_SIZE, *state);
+        let set = service
+            .page_states()
+            .set_at_boot(address, PAGE_SIZE, *state);
         set.expect("a page of RAM");
         model.pages.insert(*page, *state);
     }
@@ -183,7 +192,10 @@ impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
         self.invariants()?;
         let model = self.model();
         let (statistics, expected) = (self.service.statistics(), model.statistics());
-        require!(statistics == expected, "P-8.2: {statistics:?} instead of {expected:?}");
+        require!(
+            statistics == expected,
+            "P-8.2: {statistics:?} instead of {expected:?}"
+        );
         for (number, expected) in model.chunks.iter().enumerate() {
             let chunk = self.chunk(number)?;
             require!(
@@ -239,9 +251,8 @@ impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
             peak >= granted && peak <= hard_cap as u64 * CHUNK_BYTES,
             "P-3.12: peak {peak} of {granted}"
         );
-        let busy = (0..ram_pages).find(|page| {
-            self.page(ram + page * PAGE_SIZE) == Some(PageState::Busy)
-        });
+        let busy =
+            (0..ram_pages).find(|page| self.page(ram + page * PAGE_SIZE) == Some(PageState::Busy));
         require!(busy.is_none(), "P5: page {busy:?} was left taken");
         Ok(())
     }
@@ -252,8 +263,9 @@ impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
     /// The invariant that does not hold.
     pub fn resynchronise(&self) -> Result<(), Violation> {
         self.invariants()?;
-        let chunks: Result<Vec<Chunk>, _> =
-            (0..self.model().shape.chunks).map(|chunk| self.chunk(chunk)).collect();
+        let chunks: Result<Vec<Chunk>, _> = (0..self.model().shape.chunks)
+            .map(|chunk| self.chunk(chunk))
+            .collect();
         let mut model = self.model();
         model.chunks = chunks?;
         model.counters = self.service.statistics();

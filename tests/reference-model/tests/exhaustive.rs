@@ -65,9 +65,9 @@ const ALPHABET: [Letter; 22] = [
 ];
 
 /// Longest sequence of which every one runs; one more takes as many times as long as there are letters.
-const LENGTH: usize = 4;
+const LENGTH: usize = if cfg!(miri) { 1 } else { 4 };
 /// Longest sequence to a state that has not been seen before.
-const DEPTH: usize = 9;
+const DEPTH: usize = if cfg!(miri) { 2 } else { 9 };
 
 type Tiny<'a> = World<'a, LightHost>;
 
@@ -216,7 +216,11 @@ fn every_short_sequence_of_calls_agrees_with_the_model() {
         walk.calls,
         walk.states.len()
     );
-    assert!(walk.states.len() > 100, "{} states", walk.states.len());
+    assert!(
+        cfg!(miri) || walk.states.len() > 100,
+        "{} states",
+        walk.states.len()
+    );
 }
 
 #[test]
@@ -229,5 +233,9 @@ fn every_call_in_every_state_agrees_with_the_model() {
         walk.calls,
         walk.states.len()
     );
-    assert!(walk.states.len() > 1000, "{} states", walk.states.len());
+    assert!(
+        cfg!(miri) || walk.states.len() > 1000,
+        "{} states",
+        walk.states.len()
+    );
 }

@@ -16,10 +16,16 @@ const TARGETS: [(&str, fn(&[u8])); 4] = [
     ("machine", drive::machine),
 ];
 
+/// Random cases of each property; those on the machine take longer.
+const CASES: u32 = if cfg!(miri) { 4 } else { 2000 };
+const MACHINE_CASES: u32 = if cfg!(miri) { 2 } else { 300 };
+
 #[test]
 fn the_stored_cases_agree_with_the_model() {
     for (target, run) in TARGETS {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("corpus")
+            .join(target);
         let mut cases = 0;
         for file in fs::read_dir(&folder).expect("the folder is there") {
             run(&fs::read(file.unwrap().path()).unwrap());
@@ -31,7 +37,7 @@ fn the_stored_cases_agree_with_the_model() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2000) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(CASES) })]
 
     #[test]
     fn c2_text_and_code_read_registers_alike(bytes in vec(any::<u8>(), 0..64)) {
@@ -50,7 +56,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(MACHINE_CASES) })]
 
     #[test]
     fn w1_p5_a_machine_whose_host_takes_pages_away_agrees_with_the_model(

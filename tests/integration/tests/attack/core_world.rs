@@ -5,7 +5,9 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
-use paravisor::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION};
+use paravisor::boot_block::{
+    BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+};
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
@@ -105,12 +107,16 @@ fn machine() -> Machine {
     let secret = SECRET.repeat(512);
     let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
     for target in own.chain((0..GUEST_PAGES).map(page)) {
-        machine.guest_write(Vmpl::Vmpl0, true, gpa(target), &secret).unwrap();
+        machine
+            .guest_write(Vmpl::Vmpl0, true, gpa(target), &secret)
+            .unwrap();
     }
     let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
     for target in handover.chain((0..GUEST_PAGES).map(page)) {
         let all = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ_WRITE_EXECUTE);
-        machine.rmpadjust(gpa(target), PageSize::Size4K, all).unwrap();
+        machine
+            .rmpadjust(gpa(target), PageSize::Size4K, all)
+            .unwrap();
     }
     machine
 }
@@ -177,7 +183,11 @@ impl World<'_> {
     }
 
     /// PVALIDATE of a list that is written to `list` first.
-    pub fn pvalidate(&self, list: u64, entries: &[PvalidateListEntry]) -> Result<ResultCode, Reason> {
+    pub fn pvalidate(
+        &self,
+        list: u64,
+        entries: &[PvalidateListEntry],
+    ) -> Result<ResultCode, Reason> {
         self.put_list(list, entries);
         self.core(call::PVALIDATE, list, 0, 0)
     }
@@ -215,14 +225,28 @@ impl World<'_> {
     pub fn check(&self) {
         let machine = self.platform.machine();
         let window = self.plan.placement.window;
-        assert!(!machine.any_validated(gpa(window.start), window.bytes()), "W1");
-        assert_eq!(machine.shared_view_of(&SECRET), None, "the host reads secrets");
+        assert!(
+            !machine.any_validated(gpa(window.start), window.bytes()),
+            "W1"
+        );
+        assert_eq!(
+            machine.shared_view_of(&SECRET),
+            None,
+            "the host reads secrets"
+        );
         let records = self.service.pool().records();
         for chunk in 0..records.len() {
-            assert!(!records.state(chunk).in_transition(), "P-3.9: chunk {chunk}");
+            assert!(
+                !records.state(chunk).in_transition(),
+                "P-3.9: chunk {chunk}"
+            );
         }
         let count = |wanted: fn(ChunkState) -> bool| {
-            (0..records.len()).filter(|chunk| wanted(records.state(*chunk))).count() as u64 * 2 * MIB
+            (0..records.len())
+                .filter(|chunk| wanted(records.state(*chunk)))
+                .count() as u64
+                * 2
+                * MIB
         };
         let statistics = self.service.statistics();
         let held = count(|state| matches!(state, ChunkState::Held(_)));
@@ -263,7 +287,10 @@ impl World<'_> {
             PageState::Paravisor => guest.into_bits() == 0,
             _ => true,
         };
-        assert!(true_state, "{address:#x} is {state:?}, the hardware says {entry:?}");
+        assert!(
+            true_state,
+            "{address:#x} is {state:?}, the hardware says {entry:?}"
+        );
     }
 }
 

@@ -157,7 +157,10 @@ fn enumerate<P: HostPages + GuestMemory + Watched>(
 #[test]
 fn p3_p4_p5_every_platform_call_of_the_service_fails_once() {
     let light = enumerate(LightHost::default, LightHost::set_manner);
-    let real = enumerate(|| machine(&SHAPE, &PAGES), |machine: &Machine, manner| machine.set_manner(manner));
+    let real = enumerate(
+        || machine(&SHAPE, &PAGES),
+        |machine: &Machine, manner| machine.set_manner(manner),
+    );
     println!("{light} + {real} fault points");
     assert!(light > 200 && real > 200);
 }
@@ -211,7 +214,11 @@ fn b_c_the_host_takes_renews_or_remaps_a_page_before_every_platform_call() {
     let mut points = 0;
     for nth in 1..=calls {
         for target in [page(0), page(4), page(7), page(8), page(9), FRESH] {
-            for act in [Act::Rescind(target), Act::Renew(target), Act::Remap(target, page(12))] {
+            for act in [
+                Act::Rescind(target),
+                Act::Renew(target),
+                Act::Remap(target, page(12)),
+            ] {
                 world(|world| {
                     world.touch(target);
                     world.touch(page(12));

@@ -16,7 +16,9 @@ use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
 use zerocopy::IntoBytes;
 
-use crate::core_world::{ADDRESS, BUSY, FRESH, MEMORY, MIB, OWN, SUCCESS, World, page, small, world};
+use crate::core_world::{
+    ADDRESS, BUSY, FRESH, MEMORY, MIB, OWN, SUCCESS, World, page, small, world,
+};
 use crate::platform::Act;
 
 /// The page that victims name and attacks change.
@@ -29,7 +31,9 @@ const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
 type Doing = fn(&World<'_>) -> ResultCode;
 
 fn core(world: &World<'_>, number: u32, rcx: u64, rdx: u64, r8: u64) -> ResultCode {
-    world.core(number, rcx, rdx, r8).expect("no call of a guest ends the VM")
+    world
+        .core(number, rcx, rdx, r8)
+        .expect("no call of a guest ends the VM")
 }
 
 fn window(world: &World<'_>) -> u64 {
@@ -38,11 +42,19 @@ fn window(world: &World<'_>) -> u64 {
 
 /// Calls that are interrupted. Each has a world of its own, in which epoch 1 holds the first chunk with generation 1.
 const VICTIMS: [(&str, Doing); 9] = [
-    ("LIST_GRANTED", |world| world.pool(&guest::list(1, TARGET)).0),
-    ("STATISTICS", |world| world.pool(&guest::statistics(TARGET, 504)).0),
+    ("LIST_GRANTED", |world| {
+        world.pool(&guest::list(1, TARGET)).0
+    }),
+    ("STATISTICS", |world| {
+        world.pool(&guest::statistics(TARGET, 504)).0
+    }),
     ("GROW", |world| world.pool(&guest::grow(1, 2, 3, false)).0),
-    ("GROW contiguous", |world| world.pool(&guest::grow(1, 3, 3, true)).0),
-    ("RELEASE", |world| world.pool(&guest::release(window(world), 1, 1, 1)).0),
+    ("GROW contiguous", |world| {
+        world.pool(&guest::grow(1, 3, 3, true)).0
+    }),
+    ("RELEASE", |world| {
+        world.pool(&guest::release(window(world), 1, 1, 1)).0
+    }),
     ("PVALIDATE", |world| {
         world.put_list(TARGET, &[small(page(4), false), small(FRESH, true)]);
         core(world, call::PVALIDATE, TARGET, 0, 0)
@@ -51,8 +63,12 @@ const VICTIMS: [(&str, Doing); 9] = [
         world.put_vmsa(page(7));
         core(world, call::CREATE_VCPU, page(7), TARGET, 1)
     }),
-    ("REMAP_CA", |world| core(world, call::REMAP_CA, TARGET, 0, 0)),
-    ("DELETE_VCPU", |world| core(world, call::DELETE_VCPU, page(9), 0, 0)),
+    ("REMAP_CA", |world| {
+        core(world, call::REMAP_CA, TARGET, 0, 0)
+    }),
+    ("DELETE_VCPU", |world| {
+        core(world, call::DELETE_VCPU, page(9), 0, 0)
+    }),
 ];
 
 /// What others do meanwhile; those for which it is true change [`TARGET`]'s state by a call.
@@ -61,10 +77,14 @@ const ATTACKS: [(&str, bool, Doing); 10] = [
         world.put_vmsa(TARGET);
         core(world, call::CREATE_VCPU, TARGET, page(2), 2)
     }),
-    ("a calling area of the page, by CREATE_VCPU", true, |world| {
-        world.put_vmsa(page(2));
-        core(world, call::CREATE_VCPU, page(2), TARGET, 3)
-    }),
+    (
+        "a calling area of the page, by CREATE_VCPU",
+        true,
+        |world| {
+            world.put_vmsa(page(2));
+            core(world, call::CREATE_VCPU, page(2), TARGET, 3)
+        },
+    ),
     ("a calling area of the page, by REMAP_CA", true, |world| {
         core(world, call::REMAP_CA, TARGET, 0, 0)
     }),
@@ -84,8 +104,12 @@ const ATTACKS: [(&str, bool, Doing); 10] = [
         world.platform.perform(Act::Rescind(TARGET));
         SUCCESS
     }),
-    ("a GROW", false, |world| world.pool(&guest::grow(1, 1, 4, false)).0),
-    ("a RELEASE", false, |world| world.pool(&guest::release(window(world), 1, 1, 1)).0),
+    ("a GROW", false, |world| {
+        world.pool(&guest::grow(1, 1, 4, false)).0
+    }),
+    ("a RELEASE", false, |world| {
+        world.pool(&guest::release(window(world), 1, 1, 1)).0
+    }),
     ("an ATTACH", false, |world| world.pool(&guest::attach()).0),
 ];
 
@@ -100,17 +124,26 @@ fn prepared(test: impl FnOnce(&World<'_>)) {
         assert_eq!(world.pool(&guest::attach()).0, SUCCESS);
         assert_eq!(world.pool(&guest::grow(1, 1, 1, false)).0, SUCCESS);
         world.put_vmsa(page(9));
-        assert_eq!(core(world, call::CREATE_VCPU, page(9), page(10), 1), SUCCESS);
+        assert_eq!(
+            core(world, call::CREATE_VCPU, page(9), page(10), 1),
+            SUCCESS
+        );
         assert_eq!(core(world, call::DELETE_VCPU, page(9), 0, 0), SUCCESS);
         world.put_vmsa(page(9));
-        assert_eq!(core(world, call::CREATE_VCPU, page(9), page(10), 2), SUCCESS);
+        assert_eq!(
+            core(world, call::CREATE_VCPU, page(9), page(10), 2),
+            SUCCESS
+        );
         world.platform.perform(Act::Renew(FRESH));
         let header = ListHeader {
             capacity: 4,
             ..ListHeader::default()
         };
         world.put(TARGET, header.as_bytes());
-        world.platform.machine().set_manner(HostManner::StopAfter(1));
+        world
+            .platform
+            .machine()
+            .set_manner(HostManner::StopAfter(1));
         world.check();
         test(world);
         world.check();
@@ -144,7 +177,10 @@ fn p5_another_processor_acts_before_every_platform_call() {
                     let Some(attacked) = attacked else { return };
                     assert!(documented(attacked), "{case}: {attacked}");
                     // These have the page in their hands from their first platform call to their last.
-                    let holds = matches!(victim_name, "LIST_GRANTED" | "STATISTICS" | "PVALIDATE" | "REMAP_CA");
+                    let holds = matches!(
+                        victim_name,
+                        "LIST_GRANTED" | "STATISTICS" | "PVALIDATE" | "REMAP_CA"
+                    );
                     if holds && changes_page {
                         // An attack may be refused for what it found before it came to the page.
                         assert_ne!(attacked, SUCCESS, "{case}");
@@ -173,7 +209,9 @@ fn p_7_6_a_list_rewritten_during_the_call_changes_nothing() {
             assert!(other.join().unwrap());
         });
         let events = world.platform.recorder.take();
-        let reads = events.iter().filter(|event| matches!(event, Event::Read(..)));
+        let reads = events
+            .iter()
+            .filter(|event| matches!(event, Event::Read(..)));
         assert_eq!(reads.count(), 1, "fetched once");
         let outside = events.iter().any(|event| match event {
             Event::Write(at, bytes, _) => at + bytes.len() as u64 > TARGET + 8 + 4 * 24,
@@ -270,7 +308,11 @@ fn c2_j_forbidden_addresses_are_refused_without_a_platform_call() {
             let released = world.pool(&guest::release(releases, 1, 1, 7)).0;
             assert_ne!(released, SUCCESS, "RELEASE of {what}");
             if world.state(address) != Some(PageState::Vmsa) {
-                assert_eq!(core(world, call::DELETE_VCPU, address, 0, 0), ADDRESS, "{what}");
+                assert_eq!(
+                    core(world, call::DELETE_VCPU, address, 0, 0),
+                    ADDRESS,
+                    "{what}"
+                );
             }
         }
         assert_eq!(world.platform.calls(), before, "something was touched");
@@ -278,10 +320,13 @@ fn c2_j_forbidden_addresses_are_refused_without_a_platform_call() {
         for (what, address) in forbidden(world) {
             for validate in [true, false] {
                 world.platform.recorder.take();
-                let code = world.pvalidate(OTHER_LIST, &[small(address & !(0xFFF << 52), validate)]);
+                let code =
+                    world.pvalidate(OTHER_LIST, &[small(address & !(0xFFF << 52), validate)]);
                 assert_ne!(code, Ok(SUCCESS), "{what}");
                 let events = world.platform.recorder.take();
-                let executed = events.iter().any(|event| matches!(event, Event::Instruction(..)));
+                let executed = events
+                    .iter()
+                    .any(|event| matches!(event, Event::Instruction(..)));
                 assert!(!executed, "{what}: {events:?}");
                 tried += 1;
             }
@@ -298,7 +343,9 @@ fn p1_what_is_valid_is_never_validated_again() {
             let code = world.pvalidate(OTHER_LIST, &[small(target, true)]).unwrap();
             assert!(matches!(code, NO_CHANGE | ADDRESS), "{code}");
             let events = world.platform.recorder.take();
-            let executed = events.iter().any(|event| matches!(event, Event::Instruction(..)));
+            let executed = events
+                .iter()
+                .any(|event| matches!(event, Event::Instruction(..)));
             assert!(!executed, "{events:?}");
         }
     });
@@ -356,7 +403,10 @@ fn p_6_7_incomplete_is_taken_up_with_other_registers() {
         // What it names changes between the two halves.
         put(world, list, 1, 0);
         assert_eq!(code(&guest::list(1, list)), ResultCode::INCOMPLETE);
-        assert_eq!(code(&guest::release(SHAPE.window + (1 << 21), 1, 1, 2)), SUCCESS);
+        assert_eq!(
+            code(&guest::release(SHAPE.window + (1 << 21), 1, 1, 2)),
+            SUCCESS
+        );
         assert_eq!(code(&guest::attach()), SUCCESS);
         assert_eq!(code(&guest::list(1, list)), result::STALE_EPOCH);
         assert_eq!(code(&guest::list(2, list)), ResultCode::INCOMPLETE);
@@ -376,7 +426,9 @@ fn w2_several_processors_on_the_same_chunks() {
         let worker = &|seed: u64| {
             let mut random = seed;
             let mut next = |bound: u64| {
-                random = random.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+                random = random
+                    .wrapping_mul(6364136223846793005)
+                    .wrapping_add(1442695040888963407);
                 (random >> 33) % bound
             };
             let mut done = [0_u64; 3];

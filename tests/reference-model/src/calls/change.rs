@@ -31,9 +31,7 @@ impl Model {
             return Ok(Err(Refusal::too_large(bytes(BATCH)))); // P-5.7.4
         }
         let needed = if contiguous { least } else { 1 };
-        let limit = most
-            .min(BATCH)
-            .min(self.cap.saturating_sub(self.granted()));
+        let limit = most.min(BATCH).min(self.cap.saturating_sub(self.granted()));
         if limit < needed {
             return refused(result::CAP_REACHED);
         }

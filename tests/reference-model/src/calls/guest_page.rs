@@ -128,7 +128,11 @@ impl Model {
         }
         for chunk in range {
             let held = matches!(self.chunks[chunk], Chunk::Held { .. });
-            let expected = if held { self.chunks[chunk] } else { Chunk::Free };
+            let expected = if held {
+                self.chunks[chunk]
+            } else {
+                Chunk::Free
+            };
             require!(
                 listed[chunk] == expected,
                 "P-7.2: chunk {chunk} listed as {:?}, is {expected:?}",
@@ -196,9 +200,7 @@ fn writes(start: u64, end: u64, events: &mut &[Event]) -> Result<Written, Violat
         );
         *events = rest;
         written.faulted = *faulted;
-        written
-            .bytes
-            .extend((*at..).zip(bytes.iter().copied()));
+        written.bytes.extend((*at..).zip(bytes.iter().copied()));
     }
     Ok(written)
 }

@@ -88,13 +88,10 @@ impl Model {
         Ok(Ok(results(bytes(released), acknowledged, bytes(left))))
     }
 
-    fn require_orphans(
-        &self,
-        run: &std::ops::Range<usize>,
-        older: u32,
-    ) -> Result<(), Violation> {
+    fn require_orphans(&self, run: &std::ops::Range<usize>, older: u32) -> Result<(), Violation> {
         let mut chunks = self.chunks.get(run.clone()).unwrap_or(&[]).iter();
-        let orphans = chunks.all(|chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == older));
+        let orphans =
+            chunks.all(|chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == older));
         require!(orphans, "W2: {run:?} is not all held by epoch {older}");
         Ok(())
     }

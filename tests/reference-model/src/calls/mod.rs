@@ -47,11 +47,9 @@ impl Model {
         }
         match asked {
             Asked::Identify => Ok(Ok(self.identity)),
-            Asked::Describe { item: 0, .. } => Ok(Ok(results(
-                self.shape.window,
-                bytes(self.shape.chunks),
-                21,
-            ))),
+            Asked::Describe { item: 0, .. } => {
+                Ok(Ok(results(self.shape.window, bytes(self.shape.chunks), 21)))
+            }
             Asked::Describe { item: 1, .. } => Ok(Ok(results(
                 bytes(self.cap),
                 bytes(self.granted()),
