@@ -77,6 +77,20 @@ pub enum Asked {
         /// Claimed.
         generation: u32,
     },
+    /// 5.9
+    Convert {
+        /// 8-byte aligned.
+        list: u64,
+        /// Claimed.
+        epoch: u32,
+    },
+    /// 5.11
+    Trace {
+        /// 8-byte aligned.
+        buffer: u64,
+        /// The buffer ends in its page.
+        bytes: u64,
+    },
     /// 5.10
     Statistics {
         /// 8-byte aligned.
@@ -96,7 +110,7 @@ pub enum Asked {
 }
 
 /// Calls that IDENTIFY's feature bits announce (clauses P-2.4 and P-4.1), as (call, bit). Of these, the model specifies
-/// those of bits 2 and 3.
+/// those of bits 2 and 3; of CONVERT and TRACE it knows the arguments, the page and whose state they leave alone.
 const FEATURES: [(u64, u32); 8] = [
     (4, 2),
     (5, 2),
@@ -145,12 +159,14 @@ fn arguments(number: u64, rcx: u64, rdx: u64, r8: u64) -> Option<Asked> {
             },
         ),
         4 | 5 => {
+            // P-5.4.2: the two are compared with each other before either is with the current one.
             let (epoch, older) = pair(rcx);
+            let ordered = 0 < older && older < epoch;
             let asked = match number {
                 4 => Asked::Adopt { epoch, older },
                 _ => Asked::ReleaseOrphans { epoch, older },
             };
-            when(rdx | r8 == 0, asked)
+            when(rdx | r8 == 0 && ordered, asked)
         }
         6 => when(
             low(rcx) == 0 && rdx | r8 == 0,
@@ -179,6 +195,20 @@ fn arguments(number: u64, rcx: u64, rdx: u64, r8: u64) -> Option<Asked> {
                 chunks: rdx / CHUNK,
                 epoch: high(r8),
                 generation: low(r8),
+            },
+        ),
+        9 => when(
+            rcx.is_multiple_of(8) && high(rdx) == 0 && r8 == 0,
+            Asked::Convert {
+                list: rcx,
+                epoch: low(rdx),
+            },
+        ),
+        11 => when(
+            rcx.is_multiple_of(8) && rdx.is_multiple_of(32) && rdx > 0 && rdx <= PAGE - rcx % PAGE,
+            Asked::Trace {
+                buffer: rcx,
+                bytes: rdx,
             },
         ),
         10 => when(

@@ -14,7 +14,7 @@ use svsm_swiotlb::platform::{GuestMemory, HostPages};
 use zerocopy::IntoBytes;
 
 use crate::asked::{CHUNK, asked};
-use crate::guest::{PROTOCOL, raw};
+use crate::guest::{self, PROTOCOL, raw};
 use crate::light_host::LightHost;
 use crate::world::{self, Watched};
 use crate::{Chunk, Shape, World, with_world};
@@ -249,7 +249,17 @@ fn next_call<P: HostPages + GuestMemory + Watched>(
         }
         12 => raw(10, address, 8 * (1 + bytes.below(80)), 0),
         13 => raw(12, epoch << 32, sizes[0] * CHUNK, 0),
-        14 => raw(bytes.below(2), 0, bytes.below(4), 0),
+        14 => match bytes.below(6) {
+            0 => guest::adopt(low(current), low(epoch).saturating_sub(1)),
+            1 => guest::release_orphans(low(epoch), low(current).saturating_sub(1)),
+            2 => guest::detach(low(epoch)),
+            3 => raw(11, address, 32 * (1 + bytes.below(8)), bytes.below(4)),
+            _ => raw(bytes.below(2), 0, bytes.below(4), 0),
+        },
         _ => raw(bytes.below(18), bytes.word(), bytes.word(), bytes.word()),
     }
+}
+
+fn low(epoch: u64) -> u32 {
+    u32::try_from(epoch).unwrap_or(u32::MAX)
 }

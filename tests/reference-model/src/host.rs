@@ -23,12 +23,10 @@ pub enum Verdict {
 }
 
 /// A batch as the host saw it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// Address of the first chunk.
-    pub base: u64,
-    /// Chunks, one entry each.
-    pub chunks: usize,
+    /// Addresses of the chunks, one entry each.
+    pub chunks: Vec<u64>,
     /// What was asked for: 1 private, 2 shared.
     pub operation: u8,
     /// How it ended.
@@ -57,7 +55,7 @@ pub fn next_batch(events: &mut &[Event]) -> Result<Batch, Violation> {
         }) => (*submitted, entries.clone()),
         other => return Err(format!("P-5.7.5: a new descriptor, not {other:?}")),
     };
-    let (base, operation) = chunks_in_a_row(&first_entries)?;
+    let (chunks, operation) = whole_chunks(&first_entries)?;
     require!(
         first_header.cur_entry == 0 && first_header.reserved == 0,
         "P-9.1: a fresh header, not {first_header:?}"
@@ -103,8 +101,7 @@ pub fn next_batch(events: &mut &[Event]) -> Result<Batch, Violation> {
         }
     };
     Ok(Batch {
-        base,
-        chunks: first_entries.len(),
+        chunks,
         operation,
         verdict,
         exits,
@@ -143,23 +140,20 @@ fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
     }
 }
 
-/// One entry per chunk, in a row, all with one operation.
-fn chunks_in_a_row(entries: &[PscEntry]) -> Result<(u64, u8), Violation> {
-    let Some(first) = entries.first() else {
+/// One entry per chunk, all with one operation.
+fn whole_chunks(entries: &[PscEntry]) -> Result<(Vec<u64>, u8), Violation> {
+    let Some(operation) = entries.first().map(PscEntry::operation) else {
         return Err("P-9.1: a descriptor without entries".into());
     };
-    let (base, operation) = (first.page().bits(), first.operation());
-    for (number, entry) in (0_u64..).zip(entries) {
-        let right = entry.page().bits() == base + number * CHUNK
+    for entry in entries {
+        let right = entry.page().bits().is_multiple_of(CHUNK)
             && entry.large()
             && entry.operation() == operation
             && entry.current_page() == 0
             && entry.reserved() == 0;
-        require!(right, "P-5.7.2: {entry:?} is not chunk {number} of a run");
+        require!(right, "P-5.7.2: {entry:?} is no chunk");
     }
-    require!(
-        base.is_multiple_of(CHUNK) && matches!(operation, 1 | 2),
-        "P-5.7.5: {base:#x}, operation {operation}"
-    );
-    Ok((base, operation))
+    require!(matches!(operation, 1 | 2), "P-5.7.5: operation {operation}");
+    let chunks = entries.iter().map(|entry| entry.page().bits());
+    Ok((chunks.collect(), operation))
 }

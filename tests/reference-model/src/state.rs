@@ -69,6 +69,8 @@ pub struct Model {
     /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
     /// `acknowledged_bytes` are kept here, the others follow from the rest.
     pub counters: Statistics,
+    /// False after a call that is not specified here in full: states have to be taken over from the service.
+    pub follows: bool,
     /// Generations of grants so far, to see that each is new.
     pub used_generations: BTreeSet<u32>,
 }
@@ -88,21 +90,24 @@ impl Model {
             chunks: vec![Chunk::Free; shape.chunks],
             pages: BTreeMap::new(),
             counters: Statistics::default(),
+            follows: true,
             used_generations: BTreeSet::new(),
         }
     }
 
-    /// The answer to a call whose platform calls were `events`; the state afterwards.
+    /// The answer to a call whose platform calls were `events`; the state afterwards. `seen` is what was answered; it
+    /// matters only where no answer is specified.
     ///
     /// # Errors
     /// The clause that a platform call breaks.
     pub fn step(
         &mut self,
         call: &CallRegisters,
+        seen: &CallRegisters,
         events: &[Event],
     ) -> Result<CallRegisters, Violation> {
         let mut rest = events;
-        let answer = self.answer(call, &mut rest)?;
+        let answer = self.answer(call, seen, &mut rest)?;
         require!(rest.is_empty(), "P-4.10: too much was done: {rest:?}");
         Ok(match answer {
             Ok(results) => CallRegisters {
@@ -126,6 +131,7 @@ impl Model {
     fn answer(
         &mut self,
         call: &CallRegisters,
+        seen: &CallRegisters,
         events: &mut &[Event],
     ) -> Result<Result<ResultRegisters, Refusal>, Violation> {
         if call.rax >> 32 == u64::from(self.protocol) {
@@ -134,7 +140,7 @@ impl Model {
             *counter.unwrap_or(&mut self.counters.unknown_calls) += 1;
         }
         match asked(call, self.protocol, self.features) {
-            Ok(asked) => self.perform(asked, events),
+            Ok(asked) => self.perform(asked, seen, events),
             Err(refusal) => Ok(Err(refusal)),
         }
     }
@@ -180,17 +186,16 @@ impl Model {
 
     /// What STATISTICS shows (chapter 8).
     pub fn statistics(&self) -> Statistics {
-        let window = Statistics {
+        Statistics {
             version: 1,
             bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
-            epoch: self.epoch.into(),
+            epoch: if self.attached { self.epoch.into() } else { 0 },
             window_bytes: bytes(self.shape.chunks),
             cap_bytes: bytes(self.cap),
             granted_bytes: bytes(self.granted()),
             quarantined_bytes: bytes(self.quarantined()),
             ..self.counters
-        };
-        window
+        }
     }
 }
 

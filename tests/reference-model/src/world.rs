@@ -163,11 +163,14 @@ impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
         self.platform.take();
         let answer = self.service.dispatch(call);
         let events = self.platform.take();
-        let expected = self.model().step(call, &events)?;
+        let expected = self.model().step(call, &answer, &events)?;
         require!(
             answer == expected,
             "{call:x?} was answered {answer:x?} instead of {expected:x?} after {events:?}"
         );
+        if !self.model().follows {
+            self.resynchronise()?;
+        }
         self.agrees()?;
         Ok(answer)
     }
@@ -269,8 +272,11 @@ impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
         let mut model = self.model();
         model.chunks = chunks?;
         model.counters = self.service.statistics();
-        model.epoch = u32::try_from(model.counters.epoch).unwrap_or(u32::MAX);
-        model.attached = model.epoch != 0;
+        model.attached = model.counters.epoch != 0;
+        if model.attached {
+            model.epoch = u32::try_from(model.counters.epoch).unwrap_or(u32::MAX);
+        }
+        model.follows = true;
         model.cap = usize::try_from(model.counters.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
         for page in 0..model.shape.ram_pages {
             let address = model.shape.ram + page * PAGE_SIZE;

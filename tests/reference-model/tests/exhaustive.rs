@@ -97,7 +97,7 @@ fn registers(world: &Tiny<'_>, letter: Letter) -> Option<CallRegisters> {
                 written: 0,
                 cursor,
             };
-            world.platform.inner().poke(LIST, header.as_bytes());
+            world.platform.inner().store(LIST, header.as_bytes());
             guest::list(epoch, LIST)
         }
         Statistics => guest::statistics(LIST, 504),

@@ -73,7 +73,7 @@ impl Model {
             run.start..run.start + done,
             Chunk::Held { epoch, generation },
         );
-        Ok(Ok(results(batch.base, bytes(done), generation.into())))
+        Ok(Ok(results(batch.chunks[0], bytes(done), generation.into())))
     }
 
     /// P-5.7.6: what was shared goes back.
@@ -120,20 +120,20 @@ impl Model {
             run == range && batch.operation == PRIVATE,
             "P-5.8.2: {batch:?} for {range:?}"
         );
-        let acknowledged = self.settle_release(run, &batch);
+        let acknowledged = self.settle_release(&run.collect::<Vec<_>>(), &batch);
         Ok(Ok(results(bytes(range.len()), acknowledged, 0)))
     }
 
     /// P-5.8.4: what becomes of a batch on its way back; the bytes that the host acknowledged.
-    pub(super) fn settle_release(&mut self, run: Range<usize>, batch: &Batch) -> u64 {
+    pub(super) fn settle_release(&mut self, chunks: &[usize], batch: &Batch) -> u64 {
         let (state, acknowledged) = match batch.verdict {
-            Verdict::Complete => (Chunk::Free, run.len()),
+            Verdict::Complete => (Chunk::Free, chunks.len()),
             Verdict::Declined(done, _) => (Chunk::Free, done),
             Verdict::Broken(_) => (Chunk::Quarantined, 0),
         };
-        self.counters.released_bytes += bytes(run.len());
+        self.counters.released_bytes += bytes(chunks.len());
         self.counters.acknowledged_bytes += bytes(acknowledged);
-        self.set(run, state);
+        self.set(chunks.iter().copied(), state);
         bytes(acknowledged)
     }
 
@@ -144,7 +144,7 @@ impl Model {
         counters.psc_exits += batch.exits;
         counters.psc_reissues += batch.exits - 1;
         let (done, anomaly) = match batch.verdict {
-            Verdict::Complete => (batch.chunks, None),
+            Verdict::Complete => (batch.chunks.len(), None),
             Verdict::Declined(done, anomaly) => (done, Some(anomaly)),
             Verdict::Broken(anomaly) => (0, Some(anomaly)),
         };
@@ -159,11 +159,19 @@ impl Model {
         Ok(batch)
     }
 
-    /// The chunks of a batch.
-    pub(super) fn run_of(&self, batch: &Batch) -> Result<Range<usize>, Violation> {
-        let chunks = u64::try_from(batch.chunks).unwrap_or(u64::MAX);
-        let range = self.chunk_range(batch.base, chunks);
-        range.ok_or_else(|| format!("W1: {batch:?} leaves the window"))
+    /// The chunks of a batch, in its order.
+    pub(super) fn chunks_of(&self, batch: &Batch) -> Result<Vec<usize>, Violation> {
+        let chunk = |base: &u64| self.chunk_range(*base, 1).map(|range| range.start);
+        let chunks: Option<Vec<usize>> = batch.chunks.iter().map(chunk).collect();
+        chunks.ok_or_else(|| format!("W1: {batch:?} leaves the window"))
+    }
+
+    /// The chunks of a batch that is one run.
+    fn run_of(&self, batch: &Batch) -> Result<Range<usize>, Violation> {
+        let chunks = self.chunks_of(batch)?;
+        let run = chunks[0]..chunks[0] + chunks.len();
+        require!(run.clone().eq(chunks), "P-5.7.2: {batch:?} is no run");
+        Ok(run)
     }
 
     fn chunk_range(&self, base: u64, chunks: u64) -> Option<Range<usize>> {
@@ -172,8 +180,8 @@ impl Model {
         (end <= self.shape.chunks).then_some(first..end)
     }
 
-    fn set(&mut self, range: Range<usize>, to: Chunk) {
-        for chunk in range {
+    fn set(&mut self, chunks: impl IntoIterator<Item = usize>, to: Chunk) {
+        for chunk in chunks {
             // P-3.10: nothing leaves quarantine.
             assert_ne!(self.chunks[chunk], Chunk::Quarantined, "the model itself");
             self.chunks[chunk] = to;

@@ -4,13 +4,13 @@
 use std::collections::BTreeMap;
 
 use protocol::list::{GrantedRun, ListHeader};
-use snp::svsm::ResultCode;
+use snp::svsm::{CallRegisters, ResultCode};
 use svsm_swiotlb::page_state::PageState;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Answer, refused, results};
 use crate::asked::CHUNK;
-use crate::state::{Chunk, Model};
+use crate::state::{Chunk, Model, bytes};
 use crate::{Event, Violation, require};
 
 const PAGE: u64 = 4096;
@@ -165,6 +165,30 @@ impl Model {
             "P-8.2: the counters written are not {statistics:?}"
         );
         Ok(Ok(results(length, 0, 0)))
+    }
+
+    /// A call of which only this is specified here: it names a page that the guest may use, and its instructions stay
+    /// outside the window. Its answer is taken as it is; whoever compares states has to look at the service's first.
+    pub(super) fn unspecified(
+        &mut self,
+        address: u64,
+        seen: &CallRegisters,
+        events: &mut &[Event],
+    ) -> Answer {
+        if let Some(code) = self.no_structure(address) {
+            return refused(code);
+        }
+        let window = self.shape.window..self.shape.window + bytes(self.shape.chunks);
+        for event in std::mem::take(events) {
+            if let Event::Instruction(name, page) = event {
+                require!(!window.contains(page), "W1: {name} of {page:#x}");
+            }
+        }
+        self.follows = false;
+        Ok(match ResultCode::from_rax(seen.rax) {
+            ResultCode::SUCCESS => Ok(results(seen.rcx, seen.rdx, seen.r8)),
+            code => Err(code.into()),
+        })
     }
 
     /// P-7.5

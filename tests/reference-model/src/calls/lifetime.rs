@@ -4,9 +4,9 @@
 use protocol::{Refusal, ResultRegisters, result};
 use snp::svsm::ResultCode;
 
-use super::{Answer, refused, results};
+use super::{Answer, results};
 use crate::state::{Chunk, Model, bytes};
-use crate::{Event, Violation, require};
+use crate::{Event, require};
 
 /// Last epoch (clause P-3.5).
 const LAST_EPOCH: u32 = 0xFF_FFFF;
@@ -14,6 +14,7 @@ const LAST_EPOCH: u32 = 0xFF_FFFF;
 const WORK_UNITS: usize = 4096;
 /// Entries of a batch (clause P-6.4).
 const BATCH: usize = 253;
+const PRIVATE: u8 = 1;
 
 impl Model {
     pub(super) fn attach(&mut self, version: u64) -> Result<ResultRegisters, Refusal> {
@@ -38,11 +39,8 @@ impl Model {
         results(0, 0, bytes(self.granted()))
     }
 
-    /// P-5.4.1, with the check of P-5.5.1: the older epoch is older.
-    pub(super) fn adopt(&mut self, epoch: u32, older: u32) -> Result<ResultRegisters, Refusal> {
-        if older == 0 || older >= epoch {
-            return Err(ResultCode::INVALID_PARAMETER.into());
-        }
+    /// P-5.4.1
+    pub(super) fn adopt(&mut self, epoch: u32, older: u32) -> ResultRegisters {
         let mut adopted = 0;
         for chunk in &mut self.chunks {
             if let Chunk::Held { epoch: of, .. } = chunk
@@ -54,45 +52,31 @@ impl Model {
             }
         }
         let left = self.held_by(older);
-        Ok(results(bytes(adopted), bytes(left), 0))
+        results(bytes(adopted), bytes(left), 0)
     }
 
-    /// P-5.5.1: as RELEASE, one batch, of which the service chooses where it lies.
-    pub(super) fn release_orphans(
-        &mut self,
-        epoch: u32,
-        older: u32,
-        events: &mut &[Event],
-    ) -> Answer {
-        if older == 0 || older >= epoch {
-            return refused(ResultCode::INVALID_PARAMETER);
-        }
-        if self.held_by(older) == 0 {
+    /// P-5.5.1: as RELEASE, one batch, wherever its chunks lie.
+    pub(super) fn release_orphans(&mut self, older: u32, events: &mut &[Event]) -> Answer {
+        let orphans = self.held_by(older);
+        if orphans == 0 {
             return Ok(Ok(results(0, 0, 0)));
         }
-        let mut released = 0;
-        let mut acknowledged = 0;
-        // Orphans do not lie in one row: several descriptors may make up what P-6.4 calls a batch.
-        while !events.is_empty() {
-            let batch = self.next_change(events)?;
-            let run = self.run_of(&batch)?;
-            self.require_orphans(&run, older)?;
-            acknowledged += self.settle_release(run, &batch);
-            released += batch.chunks;
-        }
+        let batch = self.next_change(events)?;
+        let chunks = self.chunks_of(&batch)?;
         require!(
-            (1..=BATCH).contains(&released),
-            "P-5.5.1: {released} chunks in one call"
+            batch.operation == PRIVATE && chunks.len() == orphans.min(BATCH),
+            "P-5.5.1: {batch:?} for {orphans} orphans"
         );
+        for (number, chunk) in chunks.iter().enumerate() {
+            let orphan = matches!(self.chunks[*chunk], Chunk::Held { epoch, .. } if epoch == older);
+            let once = !chunks[..number].contains(chunk);
+            require!(
+                orphan && once,
+                "W2: chunk {chunk} is none of epoch {older}, or comes twice"
+            );
+        }
+        let acknowledged = self.settle_release(&chunks, &batch);
         let left = self.held_by(older);
-        Ok(Ok(results(bytes(released), acknowledged, bytes(left))))
-    }
-
-    fn require_orphans(&self, run: &std::ops::Range<usize>, older: u32) -> Result<(), Violation> {
-        let mut chunks = self.chunks.get(run.clone()).unwrap_or(&[]).iter();
-        let orphans =
-            chunks.all(|chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == older));
-        require!(orphans, "W2: {run:?} is not all held by epoch {older}");
-        Ok(())
+        Ok(Ok(results(bytes(chunks.len()), acknowledged, bytes(left))))
     }
 }

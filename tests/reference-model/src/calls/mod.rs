@@ -8,7 +8,7 @@ mod guest_page;
 mod lifetime;
 
 use protocol::{Refusal, ResultRegisters, result};
-use snp::svsm::ResultCode;
+use snp::svsm::{CallRegisters, ResultCode};
 
 use crate::asked::Asked;
 use crate::state::{Model, bytes};
@@ -26,7 +26,12 @@ fn refused(code: ResultCode) -> Answer {
 }
 
 impl Model {
-    pub(crate) fn perform(&mut self, asked: Asked, events: &mut &[Event]) -> Answer {
+    pub(crate) fn perform(
+        &mut self,
+        asked: Asked,
+        seen: &CallRegisters,
+        events: &mut &[Event],
+    ) -> Answer {
         if let Asked::Describe { window, .. }
         | Asked::Grow { window, .. }
         | Asked::SetLimits { window, .. } = asked
@@ -38,6 +43,7 @@ impl Model {
         | Asked::Adopt { epoch, .. }
         | Asked::ReleaseOrphans { epoch, .. }
         | Asked::Detach { epoch }
+        | Asked::Convert { epoch, .. }
         | Asked::Grow { epoch, .. }
         | Asked::Release { epoch, .. }
         | Asked::SetLimits { epoch, .. } = asked
@@ -58,8 +64,10 @@ impl Model {
             Asked::Describe { .. } => Ok(Ok(results(4096, 253, bytes(253)))), // P-6.4
             Asked::Attach { version } => Ok(self.attach(version)),
             Asked::ListGranted { list, .. } => self.list_granted(list, events),
-            Asked::Adopt { epoch, older } => Ok(self.adopt(epoch, older)),
-            Asked::ReleaseOrphans { epoch, older } => self.release_orphans(epoch, older, events),
+            Asked::Adopt { epoch, older } => Ok(Ok(self.adopt(epoch, older))),
+            Asked::ReleaseOrphans { older, .. } => self.release_orphans(older, events),
+            Asked::Convert { list, .. } => self.unspecified(list, seen, events),
+            Asked::Trace { buffer, .. } => self.unspecified(buffer, seen, events),
             Asked::Detach { .. } => Ok(Ok(self.detach())),
             Asked::Grow {
                 contiguous,
