@@ -10,7 +10,8 @@ use protocol::list::ListHeader;
 use protocol::result::{self, refusal_index};
 use reference_model::light_host::LightHost;
 use reference_model::{Event, Shape, guest, with_world};
-use snp::address::PAGE_SIZE;
+use snp::address::{PAGE_SIZE, PageSize};
+use snp::psc::PscOperation;
 use snp::svsm::{CallRegisters, ResultCode, core_protocol as call};
 use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
@@ -19,7 +20,7 @@ use zerocopy::IntoBytes;
 use crate::core_world::{
     ADDRESS, BUSY, FRESH, MEMORY, MIB, OWN, SUCCESS, World, page, small, world,
 };
-use crate::platform::Act;
+use crate::platform::{Act, gpa};
 
 /// The page that victims name and attacks change.
 const TARGET: u64 = page(0);
@@ -72,7 +73,7 @@ const VICTIMS: [(&str, Doing); 9] = [
 ];
 
 /// What others do meanwhile; those for which it is true change [`TARGET`]'s state by a call.
-const ATTACKS: [(&str, bool, Doing); 10] = [
+const ATTACKS: [(&str, bool, Doing); 11] = [
     ("a VMSA of the page", true, |world| {
         world.put_vmsa(TARGET);
         core(world, call::CREATE_VCPU, TARGET, page(2), 2)
@@ -104,6 +105,18 @@ const ATTACKS: [(&str, bool, Doing); 10] = [
         world.platform.perform(Act::Rescind(TARGET));
         SUCCESS
     }),
+    (
+        "a page-state change of the guest's own in the window",
+        false,
+        |world| {
+            let machine = world.platform.machine();
+            for chunk in 0..4 {
+                let base = gpa(window(world) + chunk * 2 * MIB);
+                machine.host_changes(base, PageSize::Size2M, PscOperation::Private);
+            }
+            SUCCESS
+        },
+    ),
     ("a GROW", false, |world| {
         world.pool(&guest::grow(1, 1, 4, false)).0
     }),
