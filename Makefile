@@ -139,7 +139,7 @@ fuzz: ## Fuzz shim and service against their models, each target for SECONDS=60 
 		-- -rss_limit_mb=4000 -len_control=0 -max_len=1200 -max_total_time=$(SECONDS) -print_final_stats=1
 	@for target in $(FUZZ_SERVICE); do \
 		mkdir -p $(TARGET_DIR)/fuzz/found_$$target && (cd tests/fuzz && $(FUZZ) $$target $(TARGET_DIR)/fuzz/found_$$target \
-			../reference-model/corpus/$$target -- -max_len=800 -max_total_time=$(SECONDS) -print_final_stats=1) || exit; done
+			../reference-model/corpus/$$target -- -max_len=800 -len_control=0 -max_total_time=$(SECONDS) -print_final_stats=1) || exit; done
 
 bench: setup ## Measure the shim beside limits and other allocators; PEERS="a.so b.so" adds shared objects
 	@$(CARGO) run --release --quiet -p bench -- --output $(REPORT)/bench $(foreach so,$(PEERS),--peer $(so))

@@ -8,8 +8,11 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use reference_model::drive;
 
-/// A fuzz target of tests/fuzz/libfuzzer, and the folder of its cases.
-const TARGETS: [(&str, fn(&[u8])); 4] = [
+/// What a fuzz target runs.
+type Target = fn(&[u8]);
+
+/// The fuzz targets of tests/fuzz/libfuzzer, which are also the folders of their cases.
+const TARGETS: [(&str, Target); 4] = [
     ("decode", drive::decode),
     ("calls", drive::calls),
     ("hostile_host", drive::hostile_host),

@@ -152,10 +152,11 @@ impl Machine {
         Ok(())
     }
 
-    /// A page whose shared view, which is all the host and devices can read, holds these bytes somewhere.
+    /// A page whose shared view, which is all the host and devices can read, holds these bytes, at a multiple of their
+    /// number.
     pub fn shared_view_of(&self, bytes: &[u8]) -> Option<u64> {
         let state = self.state();
-        let holds = |page: &Page| page.windows(bytes.len()).any(|found| found == bytes);
+        let holds = |page: &Page| page.chunks_exact(bytes.len()).any(|found| found == bytes);
         let (index, _) = state.shared.iter().find(|(_, page)| holds(page))?;
         Some(state.layout.gpa_of(*index)?.bits())
     }

@@ -184,10 +184,17 @@ impl Machine {
     /// Whether any page of the range is validated: never, in a pool window.
     pub fn any_validated(&self, base: GuestPhysicalAddress, bytes: u64) -> bool {
         let state = self.state();
-        (0..bytes / PAGE_SIZE).any(|page| {
-            let address = GuestPhysicalAddress::new(base.bits() + page * PAGE_SIZE);
-            let index = state.index(address);
-            index.is_some_and(|index| state.entries[index].validated)
+        let any_from = |index: usize, count: u64| {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let pages = state.entries.iter().skip(index).take(count);
+            pages.into_iter().any(|entry| entry.validated)
+        };
+        // By large pages, none of which spans two ranges.
+        let large = (base.bits()..base.bits() + bytes).step_by(1 << 21);
+        large.into_iter().any(|address| {
+            let index = state.index(GuestPhysicalAddress::new(address));
+            let left = base.bits() + bytes - address;
+            index.is_some_and(|index| any_from(index, left.min(1 << 21) / PAGE_SIZE))
         })
     }
 
