@@ -367,7 +367,7 @@ fn p1_what_is_valid_is_never_validated_again() {
 const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 6,
-    hard_cap: 6,
+    hard_cap: 4,
     ram: 0x20_0000,
     ram_pages: 2,
 };
