@@ -491,7 +491,9 @@ fn w2_several_processors_on_the_same_chunks() {
             workers.map(|worker| worker.join().unwrap())
         });
         println!("grown, released, busy: {totals:?}");
-        assert!(totals.iter().all(|done| done[0] > 0 && done[1] > 0));
+        // Not each of them: one may spend its turns while another, stopped half-way, has the window to itself.
+        let sum = |kind: usize| totals.iter().map(|done| done[kind]).sum::<u64>();
+        assert!(sum(0) > 100 && sum(1) > 100, "{totals:?}");
         world.resynchronise().unwrap();
         let held = granted.lock().unwrap().len();
         assert_eq!(world.model().granted(), held);
