@@ -133,29 +133,38 @@ test-host: setup ## The tests that need no QEMU
 	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
 	@$(CARGO) test -p integration
 
-test-loom: ## What CPUs share in the shim, in every order of accesses
+test-loom: ## What CPUs share in the shim and in the service, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
+	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p svsm-swiotlb --test loom
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
-# What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the model with small windows.
-miri: ## The shim and its model under Miri (needs the nightly toolchain with the miri component)
+# What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the models with small windows.
+MIRI := CARGO_TARGET_DIR=$(TARGET_DIR)/miri $(CARGO) +nightly miri test
+miri: ## Protocol, service, shim and models under Miri (needs the nightly toolchain with the miri component)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'miri: not there; rustup component add --toolchain nightly miri rust-src' >&2; exit 2; }
-	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-ignore-leaks' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
-		$(CARGO) +nightly miri test -p guest-shim --lib -- allocator:: misuse shared_memory
-	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-disable-stacked-borrows' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
-		$(CARGO) +nightly miri test -p fuzz --test hammer --test threads --test random
-	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation' CARGO_TARGET_DIR=$(TARGET_DIR)/miri \
-		$(CARGO) +nightly miri test -p fuzz --test handles --test false_answers --test corpus
+	@MIRIFLAGS='-Zmiri-ignore-leaks' $(MIRI) -p snp -p protocol -p svsm-swiotlb --lib -- --skip c1_
+	@MIRIFLAGS='-Zmiri-disable-isolation' $(MIRI) -p snp-model --lib --features machine
+	@MIRIFLAGS='-Zmiri-disable-isolation' $(MIRI) -p reference-model
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-ignore-leaks' $(MIRI) -p guest-shim --lib -- allocator:: misuse shared_memory
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation -Zmiri-disable-stacked-borrows' \
+		$(MIRI) -p fuzz --test hammer --test threads --test random
+	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-disable-isolation' $(MIRI) -p fuzz --test handles --test false_answers --test corpus
 
-fuzz: ## Fuzz the shim against its model for SECONDS=60 (needs nightly and cargo-fuzz)
+# Of the shim against its model, and of the service against the reference model.
+FUZZ := $(CARGO) +nightly fuzz run --fuzz-dir libfuzzer --target-dir $(TARGET_DIR)/fuzz/build
+FUZZ_SERVICE := decode calls hostile_host machine
+fuzz: ## Fuzz shim and service against their models, each target for SECONDS=60 (needs nightly and cargo-fuzz)
 	@$(CARGO) +nightly fuzz --version >/dev/null 2>&1 || { echo 'fuzz: not there; cargo install cargo-fuzz' >&2; exit 2; }
 	@mkdir -p $(TARGET_DIR)/fuzz/seeds $(TARGET_DIR)/fuzz/found
 	@cd tests/fuzz && $(CARGO) run --quiet -p fuzz --example replay bytes corpus/*.ops && mv corpus/*.bytes $(TARGET_DIR)/fuzz/seeds/
-	@cd tests/fuzz && $(CARGO) +nightly fuzz run --fuzz-dir libfuzzer --target-dir $(TARGET_DIR)/fuzz/build pool $(TARGET_DIR)/fuzz/found $(TARGET_DIR)/fuzz/seeds \
-		-- -rss_limit_mb=4000 -len_control=0 -max_len=1200 -max_total_time=$(SECONDS)
+	@cd tests/fuzz && $(FUZZ) pool $(TARGET_DIR)/fuzz/found $(TARGET_DIR)/fuzz/seeds \
+		-- -rss_limit_mb=4000 -len_control=0 -max_len=1200 -max_total_time=$(SECONDS) -print_final_stats=1
+	@for target in $(FUZZ_SERVICE); do \
+		mkdir -p $(TARGET_DIR)/fuzz/found_$$target && (cd tests/fuzz && $(FUZZ) $$target $(TARGET_DIR)/fuzz/found_$$target \
+			../reference-model/corpus/$$target -- -max_len=800 -len_control=0 -max_total_time=$(SECONDS) -print_final_stats=1) || exit; done
 
 # What a foreign paravisor links; the lowest Rust it needs is in the manifests. Clippy checks the library functions, this the language.
 language-level: ## Build the service's crates with Rust 1.88 (needs that toolchain)

@@ -38,6 +38,7 @@ pub mod service;
 pub mod session;
 pub mod statistics;
 pub mod storage;
+mod sync;
 #[cfg(test)]
 mod test_platform;
 

@@ -1,12 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Taking the words of pages, and the guard that gives them back.
 
-use core::sync::atomic::{AtomicU8, Ordering};
-
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::ResultCode;
 
 use super::{PageState, RamRanges, RangeError};
+use crate::sync::{AtomicU8, Ordering};
 
 /// State words of all guest RAM.
 #[derive(Debug)]

@@ -4,12 +4,11 @@
 //! A chunk counts as granted from the moment a GROW reserves it until a RELEASE or a refusal has settled it, orphans
 //! included; so the sum never exceeds the cap, whatever runs at the same time.
 
-use core::sync::atomic::{AtomicUsize, Ordering};
-
 use protocol::CHUNK_BYTES;
 
 use super::window::chunk_bytes;
 use super::{ChunkRecords, ChunkState, Window};
+use crate::sync::{AtomicUsize, Ordering};
 
 /// The accounts; all in chunks inside, in bytes outside.
 #[derive(Debug)]

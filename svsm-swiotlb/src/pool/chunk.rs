@@ -3,9 +3,9 @@
 //!
 //! The word is plain data without pointers, zero when fresh, so that a successor can take the array over.
 
-use core::sync::atomic::{AtomicU64, Ordering};
-
 use protocol::{Epoch, Generation, Holder};
+
+use crate::sync::{AtomicU64, Ordering};
 
 /// State of a chunk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -32,7 +32,7 @@ pub use transit::TransitRun;
 pub(crate) use window::chunk_bytes;
 pub use window::{MAX_WINDOW_CHUNKS, Window, WindowError};
 
-use core::sync::atomic::AtomicUsize;
+use crate::sync::AtomicUsize;
 
 /// Chunks of one batch: as many as a page-state-change descriptor has entries.
 pub const BATCH_CHUNKS: usize = snp::psc::MAX_ENTRIES;

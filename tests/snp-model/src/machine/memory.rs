@@ -151,4 +151,13 @@ impl Machine {
         page[offset..offset + bytes.len()].copy_from_slice(bytes);
         Ok(())
     }
+
+    /// A page whose shared view, which is all the host and devices can read, holds these bytes, at a multiple of their
+    /// number.
+    pub fn shared_view_of(&self, bytes: &[u8]) -> Option<u64> {
+        let state = self.state();
+        let holds = |page: &Page| page.chunks_exact(bytes.len()).any(|found| found == bytes);
+        let (index, _) = state.shared.iter().find(|(_, page)| holds(page))?;
+        Some(state.layout.gpa_of(*index)?.bits())
+    }
 }

@@ -184,10 +184,17 @@ impl Machine {
     /// Whether any page of the range is validated: never, in a pool window.
     pub fn any_validated(&self, base: GuestPhysicalAddress, bytes: u64) -> bool {
         let state = self.state();
-        (0..bytes / PAGE_SIZE).any(|page| {
-            let address = GuestPhysicalAddress::new(base.bits() + page * PAGE_SIZE);
-            let index = state.index(address);
-            index.is_some_and(|index| state.entries[index].validated)
+        let any_from = |index: usize, count: u64| {
+            let count = usize::try_from(count).unwrap_or(usize::MAX);
+            let pages = state.entries.iter().skip(index).take(count);
+            pages.into_iter().any(|entry| entry.validated)
+        };
+        // By large pages, none of which spans two ranges.
+        let large = (base.bits()..base.bits() + bytes).step_by(1 << 21);
+        large.into_iter().any(|address| {
+            let index = state.index(GuestPhysicalAddress::new(address));
+            let left = base.bits() + bytes - address;
+            index.is_some_and(|index| any_from(index, left.min(1 << 21) / PAGE_SIZE))
         })
     }
 
@@ -199,6 +206,33 @@ impl Machine {
         operation: PscOperation,
     ) -> bool {
         self.state().change(page, size, operation).is_ok()
+    }
+
+    /// The host backs `page` with the memory that `source` had: with the bytes in it, encrypted with the same key. The
+    /// reverse map has one entry for that memory, so `source` has none any more, and the entry starts anew.
+    pub fn host_remaps(&self, page: GuestPhysicalAddress, source: GuestPhysicalAddress) -> bool {
+        let mut state = self.state();
+        let (Some(to), Some(from)) = (state.index(page), state.index(source)) else {
+            return false;
+        };
+        let bytes = state.private.remove(&from);
+        state.shared.remove(&to);
+        state.private.remove(&to);
+        if let Some(bytes) = bytes {
+            state.private.insert(to, bytes);
+        }
+        let mut rmp = state.rmp();
+        rmp.rmpupdate(from, PageSize::Size4K, false)
+            && rmp.rmpupdate(to, PageSize::Size4K, false)
+            && rmp.rmpupdate(to, PageSize::Size4K, true)
+    }
+
+    /// The host splits the large entry that covers a page.
+    pub fn host_splits(&self, page: GuestPhysicalAddress) {
+        let mut state = self.state();
+        if let Some(index) = state.index(page) {
+            state.rmp().psmash(index);
+        }
     }
 
     /// Makes the pages of a range part of the launch: private, validated, zero, VMPL 0 only.

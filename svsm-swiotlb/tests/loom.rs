@@ -1,0 +1,319 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Chunk records, accounts and page states in every order of accesses that the memory model allows (`make test-loom`).
+//!
+//! Each test is a model that loom runs once for each interleaving, with stale values where an ordering permits them.
+//! A [`Guarded`] is what a holder touches: a touch that the records do not order gets lost.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use loom::thread;
+use protocol::{CHUNK_BYTES, Epoch, Generation, Holder};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use svsm_swiotlb::page_state::{HoldError, PageState, PageStates, RamRange, RamRanges};
+use svsm_swiotlb::pool::{
+    ChunkRecords, ChunkState, GrowWish, Pool, ReleaseRefusal, ReserveRefusal, TransitRun, Window,
+};
+
+const HOLDER: Holder = Holder {
+    epoch: Epoch::FIRST,
+    generation: Generation::FIRST,
+};
+const BASE: GuestPhysicalAddress = GuestPhysicalAddress::new(0x4000_0000);
+
+/// Something that only the holder of a record may touch: two steps without an order of their own.
+#[derive(Clone)]
+struct Guarded(Arc<AtomicU32>);
+
+impl Guarded {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU32::new(0)))
+    }
+
+    /// Lost when another touches it meanwhile, or when the record does not order what the last holder did before.
+    fn touch(&self) {
+        let touches = self.0.load(Ordering::Relaxed);
+        self.0.store(touches + 1, Ordering::Relaxed);
+    }
+
+    /// Once all threads have ended.
+    fn touches(&self) -> u64 {
+        self.0.load(Ordering::Relaxed).into()
+    }
+}
+
+/// A fresh pool. Leaked: loom's threads outlive what is on a stack.
+fn pool(chunks: u64, cap: u64) -> &'static Pool<'static> {
+    let words: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
+    let window = Window::new(BASE, chunks * CHUNK_BYTES).unwrap();
+    let pool = Pool::new(window, ChunkRecords::new(words.leak()), cap * CHUNK_BYTES).unwrap();
+    Box::leak(Box::new(pool))
+}
+
+fn pages(count: u64) -> &'static PageStates<'static> {
+    let range = RamRange {
+        base: BASE,
+        bytes: count * PAGE_SIZE,
+    };
+    let list: &'static [RamRange] = Box::leak(Box::new([range]));
+    let words: Vec<AtomicU8> = (0..count).map(|_| AtomicU8::new(1)).collect();
+    let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
+    Box::leak(Box::new(states))
+}
+
+fn wish(least: usize, most: usize, contiguous: bool) -> GrowWish {
+    GrowWish {
+        least,
+        most,
+        contiguous,
+    }
+}
+
+fn first(run: &TransitRun<'_>) -> usize {
+    usize::try_from((run.base().bits() - BASE.bits()) / CHUNK_BYTES).unwrap()
+}
+
+fn granted(pool: &Pool<'_>) -> u64 {
+    pool.accounts().granted_bytes() / CHUNK_BYTES
+}
+
+#[test]
+fn w2_of_two_that_grow_into_one_chunk_one_does() {
+    loom::model(|| {
+        let pool = pool(1, 1);
+        let chunk = Guarded::new();
+        let grow = move |chunk: &Guarded| match pool.reserve(wish(1, 1, false)) {
+            Ok(run) => {
+                chunk.touch();
+                run.grant(HOLDER, 1)
+            }
+            // By how much it saw of the other.
+            Err(
+                ReserveRefusal::Busy | ReserveRefusal::CapReached | ReserveRefusal::NoContiguousRun,
+            ) => 0,
+        };
+        let other = thread::spawn({
+            let chunk = chunk.clone();
+            move || grow(&chunk)
+        });
+        let sum = grow(&chunk) + other.join().unwrap();
+        assert!(sum <= CHUNK_BYTES, "both have it");
+        assert_eq!(chunk.touches() * CHUNK_BYTES, sum);
+        assert_eq!(granted(pool) * CHUNK_BYTES, sum);
+    });
+}
+
+#[test]
+fn w2_p_3_12_two_that_grow_share_the_window_and_the_cap() {
+    loom::model(|| {
+        let pool = pool(3, 2);
+        let chunks: [Guarded; 3] = core::array::from_fn(|_| Guarded::new());
+        let grow = move |chunks: &[Guarded; 3]| {
+            let Ok(run) = pool.reserve(wish(1, 2, false)) else {
+                return 0;
+            };
+            let count = run.chunks();
+            chunks
+                .iter()
+                .skip(first(&run))
+                .take(count)
+                .for_each(|chunk| chunk.touch());
+            assert!(granted(pool) <= 2, "above the cap");
+            run.grant(HOLDER, count) / CHUNK_BYTES
+        };
+        let other = thread::spawn({
+            let chunks = chunks.clone();
+            move || grow(&chunks)
+        });
+        let sum = grow(&chunks) + other.join().unwrap();
+        assert!(sum <= 2);
+        assert_eq!(granted(pool), sum);
+        assert_eq!(chunks.iter().map(Guarded::touches).sum::<u64>(), sum);
+    });
+}
+
+#[test]
+fn w2_of_two_releases_of_one_chunk_one_succeeds() {
+    loom::model(|| {
+        let pool = pool(1, 1);
+        pool.reserve(wish(1, 1, false)).unwrap().grant(HOLDER, 1);
+        let chunk = Guarded::new();
+        let release = move |chunk: &Guarded| match pool.claim_held(0..1, HOLDER) {
+            Ok(run) => {
+                chunk.touch();
+                run.free();
+                1
+            }
+            Err(ReleaseRefusal::Busy | ReleaseRefusal::NotHeld) => 0,
+        };
+        let other = thread::spawn({
+            let chunk = chunk.clone();
+            move || release(&chunk)
+        });
+        assert_eq!(release(&chunk) + other.join().unwrap(), 1);
+        assert_eq!(chunk.touches(), 1);
+        assert_eq!(pool.records().state(0), ChunkState::Free);
+        assert_eq!(granted(pool), 0);
+    });
+}
+
+#[test]
+fn w2_what_one_gives_back_another_gets_whole() {
+    loom::model(|| {
+        let pool = pool(1, 1);
+        pool.reserve(wish(1, 1, false)).unwrap().grant(HOLDER, 1);
+        let chunk = Guarded::new();
+        let other = thread::spawn({
+            let chunk = chunk.clone();
+            move || {
+                let run = pool.claim_held(0..1, HOLDER).unwrap();
+                chunk.touch();
+                run.free();
+            }
+        });
+        let grown = match pool.reserve(wish(1, 1, false)) {
+            Ok(run) => {
+                // After the other's last touch, or one of the two is lost.
+                chunk.touch();
+                run.grant(HOLDER, 1) / CHUNK_BYTES
+            }
+            Err(_) => 0,
+        };
+        other.join().unwrap();
+        assert_eq!(granted(pool), grown);
+        assert_eq!(chunk.touches(), 1 + grown);
+    });
+}
+
+#[test]
+fn w2_overlapping_releases_take_all_or_nothing() {
+    loom::model(|| {
+        let pool = pool(3, 3);
+        pool.reserve(wish(3, 3, true)).unwrap().grant(HOLDER, 3);
+        let release = move |range| match pool.claim_held(range, HOLDER) {
+            Ok(run) => {
+                let count = run.chunks() as u64;
+                run.free();
+                count
+            }
+            Err(_) => 0,
+        };
+        let other = thread::spawn(move || release(0..2));
+        let sum = release(1..3) + other.join().unwrap();
+        // Both may get in each other's way; then nothing has changed.
+        assert!(sum == 2 || sum == 0, "{sum}");
+        assert_eq!(granted(pool), 3 - sum);
+        let held = (0..3).filter(|chunk| pool.records().state(*chunk) == ChunkState::Held(HOLDER));
+        assert_eq!(held.count() as u64, 3 - sum);
+    });
+}
+
+#[test]
+fn p3_a_run_that_is_lost_is_seen_by_nobody_as_free() {
+    loom::model(|| {
+        let pool = pool(1, 1);
+        let run = pool.reserve(wish(1, 1, false)).unwrap();
+        let other = thread::spawn(move || pool.reserve(wish(1, 1, false)).is_ok());
+        drop(run);
+        assert!(!other.join().unwrap());
+        assert_eq!(pool.records().state(0), ChunkState::Quarantined);
+        assert_eq!(
+            (granted(pool), pool.accounts().quarantined_bytes()),
+            (0, CHUNK_BYTES)
+        );
+    });
+}
+
+#[test]
+fn p5_one_at_a_time_has_a_page() {
+    loom::model(|| {
+        let pages = pages(1);
+        let page = Guarded::new();
+        let access = move |page: &Guarded| match pages.hold(BASE, &[PageState::Valid]) {
+            Ok(held) => {
+                page.touch();
+                held.keep();
+                1
+            }
+            Err(HoldError::Busy) => 0,
+            Err(error) => panic!("{error:?}"),
+        };
+        let other = thread::spawn({
+            let page = page.clone();
+            move || access(&page)
+        });
+        let sum = access(&page) + other.join().unwrap();
+        assert!(sum >= 1);
+        assert_eq!(page.touches(), sum);
+        assert_eq!(pages.state(BASE), Some(PageState::Valid));
+    });
+}
+
+#[test]
+fn p5_a_page_that_was_converted_is_not_read() {
+    loom::model(|| {
+        let pages = pages(1);
+        let page = Guarded::new();
+        let converter = thread::spawn({
+            let page = page.clone();
+            move || {
+                let Ok(held) = pages.hold_run(BASE, PAGE_SIZE, PageState::Valid) else {
+                    return false;
+                };
+                page.touch();
+                held.change_to(PageState::Invalid);
+                true
+            }
+        });
+        let read = match pages.hold(BASE, &[PageState::Valid]) {
+            Ok(held) => {
+                page.touch();
+                held.keep();
+                true
+            }
+            Err(HoldError::Busy | HoldError::WrongState(PageState::Invalid)) => false,
+            Err(error) => panic!("{error:?}"),
+        };
+        let converted = converter.join().unwrap();
+        assert!(read || converted);
+        assert_eq!(page.touches(), u64::from(read) + u64::from(converted));
+        let expected = if converted {
+            PageState::Invalid
+        } else {
+            PageState::Valid
+        };
+        assert_eq!(pages.state(BASE), Some(expected));
+    });
+}
+
+#[test]
+fn p5_overlapping_runs_of_pages_are_taken_whole_or_not() {
+    loom::model(|| {
+        let pages = pages(3);
+        let middle = Guarded::new();
+        let take = move |first: u64, middle: &Guarded| {
+            let base = BASE.checked_add(first * PAGE_SIZE).unwrap();
+            match pages.hold_run(base, 2 * PAGE_SIZE, PageState::Valid) {
+                Ok(held) => {
+                    middle.touch();
+                    held.keep();
+                    true
+                }
+                Err(HoldError::Busy) => false,
+                Err(error) => panic!("{error:?}"),
+            }
+        };
+        let other = thread::spawn({
+            let middle = middle.clone();
+            move || take(0, &middle)
+        });
+        let both = [take(1, &middle), other.join().unwrap()];
+        let taken = both.iter().filter(|taken| **taken).count();
+        assert_eq!(middle.touches(), taken as u64);
+        for page in 0..3 {
+            let address = BASE.checked_add(page * PAGE_SIZE).unwrap();
+            assert_eq!(pages.state(address), Some(PageState::Valid), "page {page}");
+        }
+    });
+}

@@ -1,0 +1,303 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Service and core protocol over one machine of 64 MiB, and the check that their account is true.
+
+use std::collections::BTreeSet;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU8, AtomicU64};
+
+use paravisor::boot_block::{
+    BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+};
+use paravisor::boot_plan::BootPlan;
+use paravisor::core_protocol::CoreProtocol;
+use paravisor::layout::{
+    BOOT_BLOCK, BOOT_CALLING_AREA, HANDOVER_BASE, HANDOVER_END, IMAGE_LOAD, PAYLOAD_BASE,
+};
+use paravisor::memory_map::MemoryMap;
+use paravisor::page_account::{TrackedRam, record};
+use paravisor::page_owner::PageOwner;
+use paravisor::termination::Reason;
+use paravisor::vcpu_table::{VcpuIndex, VcpuTable};
+use reference_model::world::SECRET;
+use snp::address::{PAGE_SIZE, PageSize, Vmpl};
+use snp::operands::{RmpAdjustTarget, RmpPermissions};
+use snp::svsm::{CallId, CallRegisters, PvalidateListEntry, ResultCode, core_protocol as call};
+use snp::vmsa::{EFER_SVME, Vmsa};
+use snp_model::layout::Range;
+use snp_model::machine::Machine;
+use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
+use svsm_swiotlb::platform::PageInstructions;
+use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
+use svsm_swiotlb::{Configuration, Service};
+use zerocopy::{FromZeros, IntoBytes};
+
+use crate::platform::{Platform, gpa};
+
+pub const MIB: u64 = 1 << 20;
+pub const MEMORY: u64 = 64 * MIB;
+pub const WINDOW_BYTES: u64 = 8 * MIB;
+/// First of the pages that nobody has validated, and a large one of them.
+pub const FRESH: u64 = 32 * MIB;
+pub const LARGE: u64 = 34 * MIB;
+/// A page of the paravisor.
+pub const OWN: u64 = IMAGE_LOAD;
+const GUEST_PAGES: u64 = 16;
+
+pub const SUCCESS: ResultCode = ResultCode::SUCCESS;
+pub const ADDRESS: ResultCode = ResultCode::INVALID_ADDRESS;
+pub const BUSY: ResultCode = ResultCode::BUSY;
+
+/// A page of the guest that is valid and full of its secrets.
+pub const fn page(number: u64) -> u64 {
+    assert!(number < GUEST_PAGES);
+    PAYLOAD_BASE + number * PAGE_SIZE
+}
+
+/// What runs at VMPL0.
+pub struct World<'a> {
+    pub platform: &'a Platform,
+    pub service: &'a Service<'a, Platform>,
+    pub core: CoreProtocol<'a, Platform>,
+    pub plan: &'a BootPlan,
+    pub vcpu: VcpuIndex,
+    /// Pages that were quarantined at one time.
+    lost: Mutex<BTreeSet<u64>>,
+    /// Pages of which the host may have made anything.
+    touched: Mutex<BTreeSet<u64>>,
+}
+
+pub fn boot_block() -> BootBlock {
+    let mut block = BootBlock::new_zeroed();
+    (block.magic, block.version) = (MAGIC, VERSION);
+    block.protocol_number = 0x4000_0001;
+    (block.window_bytes, block.initial_cap) = (WINDOW_BYTES, WINDOW_BYTES);
+    block.payload_entry = PAYLOAD_BASE;
+    let range = |gpa, bytes, kind| LaunchRange {
+        gpa,
+        bytes,
+        kind,
+        flags: 0,
+    };
+    block.launch_range_count = 3;
+    block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
+    block.launch_ranges[1] = range(IMAGE_LOAD, 0x4000, KIND_PARAVISOR);
+    block.launch_ranges[2] = range(PAYLOAD_BASE, GUEST_PAGES * PAGE_SIZE, KIND_GUEST_PAYLOAD);
+    block
+}
+
+/// A memory map parameter with (first page, pages, type) entries.
+pub fn memory_map(entries: &[(u64, u64, u16)]) -> [u8; 4096] {
+    let mut bytes = [0; 4096];
+    for (slot, (first, count, kind)) in bytes.chunks_exact_mut(24).zip(entries) {
+        slot[..8].copy_from_slice(&first.to_le_bytes());
+        slot[8..16].copy_from_slice(&count.to_le_bytes());
+        slot[16..18].copy_from_slice(&kind.to_le_bytes());
+    }
+    bytes
+}
+
+fn machine() -> Machine {
+    let machine = Machine::new(&[Range {
+        base: 0,
+        bytes: MEMORY,
+    }]);
+    machine.launch(gpa(IMAGE_LOAD), 0x4000);
+    machine.launch(gpa(HANDOVER_BASE), HANDOVER_END - HANDOVER_BASE);
+    machine.launch(gpa(PAYLOAD_BASE), GUEST_PAGES * PAGE_SIZE);
+    let secret = SECRET.repeat(512);
+    let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
+    for target in own.chain((0..GUEST_PAGES).map(page)) {
+        machine
+            .guest_write(Vmpl::Vmpl0, true, gpa(target), &secret)
+            .unwrap();
+    }
+    let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
+    for target in handover.chain((0..GUEST_PAGES).map(page)) {
+        let all = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ_WRITE_EXECUTE);
+        machine
+            .rmpadjust(gpa(target), PageSize::Size4K, all)
+            .unwrap();
+    }
+    machine
+}
+
+/// Runs a test in a fresh world, in which RAM but the launch is the host's.
+pub fn world<R>(test: impl FnOnce(&World<'_>) -> R) -> R {
+    let platform = Platform::new(machine());
+    let map = memory_map(&[(0x100, MEMORY / PAGE_SIZE - 0x100, 0)]);
+    let map = MemoryMap::parse(&map, 1 << 51).unwrap();
+    let plan = BootPlan::new(&boot_block(), &map, MIB).unwrap();
+    let tracked = TrackedRam::of(&plan).unwrap();
+    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+    let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
+    let states = PageStates::new(ranges, &words).unwrap();
+    record(&plan, &states, false).unwrap();
+    let window = plan.placement.window;
+    let window = Window::new(gpa(window.start), window.bytes()).unwrap();
+    let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
+    let pool = Pool::new(window, ChunkRecords::new(&records), WINDOW_BYTES).unwrap();
+    let configuration = Configuration::with_encryption_bit(51);
+    let service = Service::new(&platform, configuration, pool, states).unwrap();
+    let vcpus = VcpuTable::new();
+    let vcpu = vcpus.reserve(0).unwrap();
+    let vcpu = vcpu.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
+    test(&World {
+        platform: &platform,
+        service: &service,
+        core: CoreProtocol {
+            owner: PageOwner::new(&plan, &platform),
+            states: service.page_states(),
+            vcpus: &vcpus,
+            guest_features: 1,
+            vcpu_count: 4,
+            protocols: &[],
+        },
+        plan: &plan,
+        vcpu,
+        lost: Mutex::default(),
+        touched: Mutex::default(),
+    })
+}
+
+impl World<'_> {
+    /// A call of the core protocol; what ends the VM is an error.
+    pub fn core(&self, number: u32, rcx: u64, rdx: u64, r8: u64) -> Result<ResultCode, Reason> {
+        let id = CallId {
+            protocol: 0,
+            call: number,
+        };
+        let mut registers = CallRegisters {
+            rax: id.to_rax(),
+            rcx,
+            rdx,
+            r8,
+        };
+        self.core.call(self.vcpu, &mut registers)?;
+        Ok(ResultCode::from_rax(registers.rax))
+    }
+
+    /// A call of the service.
+    pub fn pool(&self, call: &CallRegisters) -> (ResultCode, CallRegisters) {
+        let answer = self.service.dispatch(call);
+        (ResultCode::from_rax(answer.rax), answer)
+    }
+
+    /// PVALIDATE of a list that is written to `list` first.
+    pub fn pvalidate(
+        &self,
+        list: u64,
+        entries: &[PvalidateListEntry],
+    ) -> Result<ResultCode, Reason> {
+        self.put_list(list, entries);
+        self.core(call::PVALIDATE, list, 0, 0)
+    }
+
+    pub fn put_list(&self, list: u64, entries: &[PvalidateListEntry]) {
+        let count = u16::try_from(entries.len()).unwrap();
+        self.put(list, [count, 0, 0, 0].as_bytes());
+        self.put(list + 8, entries.as_bytes());
+    }
+
+    /// A guest's write to a page of its own; nothing where it has lost it.
+    pub fn put(&self, address: u64, bytes: &[u8]) {
+        let machine = self.platform.machine();
+        let _ = machine.guest_write(Vmpl::Vmpl2, true, gpa(address), bytes);
+    }
+
+    /// Writes an acceptable VMSA into a page.
+    pub fn put_vmsa(&self, target: u64) {
+        let mut vmsa = Vmsa::new_zeroed();
+        (vmsa.vmpl, vmsa.efer, vmsa.sev_features) = (2, EFER_SVME, 1);
+        self.put(target, vmsa.as_bytes());
+    }
+
+    pub fn state(&self, address: u64) -> Option<PageState> {
+        self.core.states.state(gpa(address))
+    }
+
+    /// Notes that the host made something of a page.
+    pub fn touch(&self, address: u64) {
+        self.touched.lock().unwrap().insert(address);
+    }
+
+    /// Whether the account is true: each word says what the reverse map says, no word is taken, quarantine is for ever,
+    /// no window page is validated, no chunk in transition, and the host reads nothing private.
+    pub fn check(&self) {
+        let machine = self.platform.machine();
+        let window = self.plan.placement.window;
+        assert!(
+            !machine.any_validated(gpa(window.start), window.bytes()),
+            "W1"
+        );
+        assert_eq!(
+            machine.shared_view_of(&SECRET),
+            None,
+            "the host reads secrets"
+        );
+        let records = self.service.pool().records();
+        for chunk in 0..records.len() {
+            assert!(
+                !records.state(chunk).in_transition(),
+                "P-3.9: chunk {chunk}"
+            );
+        }
+        let count = |wanted: fn(ChunkState) -> bool| {
+            (0..records.len())
+                .filter(|chunk| wanted(records.state(*chunk)))
+                .count() as u64
+                * 2
+                * MIB
+        };
+        let statistics = self.service.statistics();
+        let held = count(|state| matches!(state, ChunkState::Held(_)));
+        assert_eq!(statistics.granted_bytes, held, "P-3.12");
+        let fresh = (FRESH..FRESH + 8 * PAGE_SIZE).step_by(4096);
+        let large = (LARGE..LARGE + 2 * MIB).step_by(4096);
+        let own = (0..4).map(|number| OWN + number * PAGE_SIZE);
+        let handover = (HANDOVER_BASE..HANDOVER_BASE + 8 * PAGE_SIZE).step_by(4096);
+        let pages = (0..GUEST_PAGES).map(page).chain(fresh).chain(large);
+        for address in pages.chain(own).chain(handover) {
+            self.check_page(address);
+        }
+    }
+
+    fn check_page(&self, address: u64) {
+        let state = self.state(address).unwrap();
+        let mut lost = self.lost.lock().unwrap();
+        if state == PageState::Quarantined {
+            lost.insert(address);
+        } else {
+            assert!(!lost.contains(&address), "P3: {address:#x} left quarantine");
+        }
+        assert_ne!(state, PageState::Busy, "P5: {address:#x} was left taken");
+        let entry = self.platform.machine().entry(gpa(address)).unwrap();
+        let guest = entry.permissions(Vmpl::Vmpl2);
+        let others = [Vmpl::Vmpl1, Vmpl::Vmpl3].map(|vmpl| entry.permissions(vmpl).into_bits());
+        assert_eq!(others, [0, 0], "{address:#x}");
+        let touched = self.touched.lock().unwrap().contains(&address);
+        let true_state = match state {
+            // What the guest cannot reach may be anything.
+            PageState::Valid | PageState::CallingArea if touched => true,
+            PageState::Vmsa if touched => true,
+            PageState::Valid | PageState::CallingArea => {
+                entry.validated && !entry.vmsa && guest.into_bits() & 0xF == 0xF
+            }
+            PageState::Invalid | PageState::Shared => !entry.validated && guest.into_bits() == 0,
+            PageState::Vmsa => entry.validated && entry.vmsa && !guest.write(),
+            PageState::Paravisor => guest.into_bits() == 0,
+            _ => true,
+        };
+        assert!(
+            true_state,
+            "{address:#x} is {state:?}, the hardware says {entry:?}"
+        );
+    }
+}
+
+pub fn small(address: u64, validate: bool) -> PvalidateListEntry {
+    PvalidateListEntry::request(gpa(address), PageSize::Size4K, validate)
+}
+
+pub fn large(address: u64, validate: bool) -> PvalidateListEntry {
+    PvalidateListEntry::request(gpa(address), PageSize::Size2M, validate)
+}

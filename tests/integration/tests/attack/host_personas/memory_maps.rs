@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The memory map, which the host passes and nobody measures (invariant W1).
+
+use std::cell::Cell;
+
+use paravisor::boot_plan::BootPlan;
+use paravisor::layout::{HANDOVER_END, IMAGE_BASE, LAUNCH_VMSA, PAYLOAD_BASE};
+use paravisor::memory_map::MemoryMap;
+use paravisor::range_list::PhysRange;
+use paravisor::termination::Reason;
+use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+
+use crate::core_world::{MIB, World, boot_block, memory_map};
+
+pub fn plan_of(entries: &[(u64, u64, u16)]) -> Result<BootPlan, Reason> {
+    let map = MemoryMap::parse(&memory_map(entries), 1 << 51)?;
+    BootPlan::new(&boot_block(), &map, MIB)
+}
+
+pub fn memory_maps(_: &World<'_>) {
+    let vmsa = LAUNCH_VMSA >> 12;
+    let low = (0x100, 0x3F00, 0);
+    for (what, entries, reason) in [
+        ("no RAM", &[][..], Reason::MapEmpty),
+        (
+            "unsorted",
+            &[(0x8000, 0x100, 0), low][..],
+            Reason::MapUnsorted,
+        ),
+        (
+            "overlapping",
+            &[low, (0x3FFF, 0x1000, 0)][..],
+            Reason::MapOverlap,
+        ),
+        (
+            "reserved over RAM",
+            &[low, (0x3FFF, 0x10, 1)][..],
+            Reason::MapOverlap,
+        ),
+        (
+            "wrapping",
+            &[low, (0x10_0000, u64::MAX / 4096, 0)][..],
+            Reason::MapWrap,
+        ),
+        (
+            "wrapping in pages",
+            &[low, (1 << 52, 1, 0)][..],
+            Reason::MapWrap,
+        ),
+        (
+            "beyond the C-bit",
+            &[low, ((1 << 39) - 1, 2, 0)][..],
+            Reason::MapWrap,
+        ),
+        (
+            "of an unknown type",
+            &[low, (0x8000, 1, 7)][..],
+            Reason::MapType,
+        ),
+        (
+            "without our region",
+            &[(0x1000, 0x3000, 0)][..],
+            Reason::ImageOutsideRam,
+        ),
+        (
+            "without a launch page",
+            &[(0x100, 0xF01, 0), (0x1002, 0x3000, 0)][..],
+            Reason::LaunchOutsideRam,
+        ),
+        (
+            "with too little RAM",
+            &[(0x400, 0x1000 - 0x400 + 0x10, 0)][..],
+            Reason::WindowOverLaunch,
+        ),
+        (
+            "that steers it over the payload",
+            &[(0x100, 0x1500, 0)][..],
+            Reason::WindowOverLaunch,
+        ),
+        (
+            "that steers it over ROM",
+            &[low, (0xFE000, 0x2000, 0)][..],
+            Reason::WindowOverHole,
+        ),
+        (
+            "that steers it over the VMSA",
+            &[low, (vmsa - 0x1FFF, 0x2000, 0)][..],
+            Reason::WindowOverVmsa,
+        ),
+        (
+            "without room for storage",
+            &[(0x400, 0x1600, 0)][..],
+            Reason::StorageNoRoom,
+        ),
+    ] {
+        let outcome = plan_of(entries).map(|plan| plan.placement);
+        assert_eq!(outcome.err(), Some(reason), "a map {what}: {outcome:?}");
+    }
+}
+
+/// Whatever the map says: boot ends, or the window lies in one RAM entry and over nothing else.
+#[test]
+fn w1_no_memory_map_moves_the_window_over_anything() {
+    // Mostly ascending, with gaps and lengths that may be anything.
+    let entry = (0_u64..0x4000, 0_u64..0x12000, 0_u16..3, 0..60);
+    let maps = (prop::collection::vec(entry, 1..8), 0_u64..0x900);
+    let placed = Cell::new(0);
+    let mut runner = TestRunner::new(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(3000)
+    });
+    let outcome = runner.run(&maps, |(entries, low)| {
+        let mut at = low;
+        let mut list = Vec::new();
+        for (gap, pages, kind, wild) in entries {
+            let first = if wild == 0 {
+                gap
+            } else {
+                at.saturating_add(gap / 16)
+            };
+            let pages = if wild == 1 { u64::MAX - pages } else { pages };
+            list.push((first, pages, kind / 2));
+            at = first.saturating_add(pages);
+        }
+        let Ok(plan) = plan_of(&list) else {
+            return Ok(());
+        };
+        placed.set(placed.get() + 1);
+        let window = plan.placement.window;
+        let whole = list
+            .iter()
+            .take_while(|entry| entry.1 > 0)
+            .any(|(first, pages, kind)| {
+                *kind == 0 && first << 12 <= window.start && window.end <= (first + pages) << 12
+            });
+        prop_assert!(whole, "{window:?} of {list:?}");
+        let payload = PhysRange::new(PAYLOAD_BASE, 0x1_0000).unwrap();
+        let own = PhysRange::new(IMAGE_BASE, HANDOVER_END - IMAGE_BASE).unwrap();
+        for taken in [payload, own, plan.placement.storage] {
+            prop_assert!(!taken.overlaps(&window), "{taken:?} and {window:?}");
+        }
+        prop_assert!(!plan.tracked.overlaps(&window));
+        for page in [window.start, window.end - 4096] {
+            let page = PhysRange::new(page, 4096).unwrap();
+            prop_assert!(!plan.may_validate(&page), "{page:?} of {list:?}");
+        }
+        Ok(())
+    });
+    outcome.unwrap();
+    println!("{} of 3000 maps have a window", placed.get());
+    assert!(placed.get() > 100, "{}", placed.get());
+}

@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Attacks on what runs at VMPL0: by the host (rows A to N of the hostile-host catalogue and the hooks of an emulated
+//! machine), by the guest's other processors at every platform call, and by a platform call that fails.
+//!
+//! Service and core protocol run unmodified on the model machine. What they answer is compared with the documented code;
+//! after each call the page words are compared with the reverse map, and the host's view is searched for private bytes.
+
+mod core_world;
+mod faults;
+mod guest_attacks;
+mod host_personas;
+mod platform;

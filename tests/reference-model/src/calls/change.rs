@@ -1,0 +1,190 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! GROW and RELEASE.
+
+use std::ops::Range;
+
+use protocol::{Refusal, result};
+use snp::svsm::ResultCode;
+
+use super::{Answer, refused, results};
+use crate::asked::CHUNK;
+use crate::host::{Batch, Verdict, next_batch};
+use crate::state::{Chunk, Model, bytes};
+use crate::{Event, Violation, require};
+
+/// Chunks of a batch (clause P-6.4).
+const BATCH: usize = 253;
+const PRIVATE: u8 = 1;
+const SHARED: u8 = 2;
+
+impl Model {
+    pub(super) fn grow(
+        &mut self,
+        contiguous: bool,
+        least: u64,
+        most: u64,
+        events: &mut &[Event],
+    ) -> Answer {
+        let least = usize::try_from(least).unwrap_or(usize::MAX);
+        let most = usize::try_from(most).unwrap_or(usize::MAX);
+        if contiguous && least > BATCH {
+            return Ok(Err(Refusal::too_large(bytes(BATCH)))); // P-5.7.4
+        }
+        let needed = if contiguous { least } else { 1 };
+        let limit = most.min(BATCH).min(self.cap.saturating_sub(self.granted()));
+        if limit < needed {
+            return refused(result::CAP_REACHED);
+        }
+        if self.longest_free_run() < needed {
+            return refused(result::NO_CONTIGUOUS_RUN);
+        }
+        let batch = self.next_change(events)?;
+        let run = self.run_of(&batch)?;
+        require!(batch.operation == SHARED, "P-5.7.5: asked for {batch:?}");
+        let free = self.chunks.get(run.clone()).unwrap_or(&[]);
+        require!(
+            free.iter().all(|chunk| *chunk == Chunk::Free),
+            "W2: {run:?} is not all free: {free:?}"
+        );
+        let wished = least.min(limit);
+        let satisfiable = self.longest_free_run() >= wished;
+        require!(
+            (needed..=limit).contains(&run.len()) && (!satisfiable || run.len() >= wished),
+            "P-5.7.3: a run of {} for {least} to {most}, at most {limit}",
+            run.len()
+        );
+        let peak = bytes(self.granted() + run.len()); // P-8.3: reached by a refused growth, too
+        self.counters.peak_granted_bytes = self.counters.peak_granted_bytes.max(peak);
+        let done = match batch.verdict {
+            Verdict::Complete => run.len(),
+            Verdict::Declined(done, _) => done,
+            Verdict::Broken(_) => {
+                self.set(run, Chunk::Quarantined); // P-5.7.7
+                return refused(result::HOST_MISBEHAVED);
+            }
+        };
+        if done < needed {
+            return self.take_back(&run, done, events);
+        }
+        self.generation = self.generation.checked_add(1).unwrap_or(1); // P-3.6
+        self.used_generations.insert(self.generation);
+        let (epoch, generation) = (self.epoch, self.generation);
+        self.set(
+            run.start..run.start + done,
+            Chunk::Held { epoch, generation },
+        );
+        Ok(Ok(results(batch.chunks[0], bytes(done), generation.into())))
+    }
+
+    /// P-5.7.6: what was shared goes back.
+    fn take_back(&mut self, run: &Range<usize>, done: usize, events: &mut &[Event]) -> Answer {
+        if done > 0 {
+            let back = self.next_change(events)?;
+            let covered = self.run_of(&back)?;
+            require!(
+                back.operation == PRIVATE
+                    && covered.start == run.start
+                    && covered.end >= run.start + done
+                    && covered.end <= run.end,
+                "P-5.7.6: {back:?} gives {done} chunks of {run:?} back"
+            );
+            if matches!(back.verdict, Verdict::Broken(_)) {
+                self.set(run.clone(), Chunk::Quarantined);
+                return refused(result::HOST_MISBEHAVED);
+            }
+        }
+        refused(result::HOST_REFUSED)
+    }
+
+    pub(super) fn release(
+        &mut self,
+        base: u64,
+        chunks: u64,
+        epoch: u32,
+        generation: u32,
+        events: &mut &[Event],
+    ) -> Answer {
+        // P-5.8.1: in the window, then held by exactly this holder.
+        let Some(range) = self.chunk_range(base, chunks) else {
+            return refused(ResultCode::INVALID_ADDRESS);
+        };
+        let range = range.start..range.end.min(range.start + BATCH); // P-5.8.2
+        let held = Chunk::Held { epoch, generation };
+        let ours = self.chunks.get(range.clone()).unwrap_or(&[]);
+        if !ours.iter().all(|chunk| *chunk == held) {
+            return refused(result::NOT_HELD);
+        }
+        let batch = self.next_change(events)?;
+        let run = self.run_of(&batch)?;
+        require!(
+            run == range && batch.operation == PRIVATE,
+            "P-5.8.2: {batch:?} for {range:?}"
+        );
+        let acknowledged = self.settle_release(&run.collect::<Vec<_>>(), &batch);
+        Ok(Ok(results(bytes(range.len()), acknowledged, 0)))
+    }
+
+    /// P-5.8.4: what becomes of a batch on its way back; the bytes that the host acknowledged.
+    pub(super) fn settle_release(&mut self, chunks: &[usize], batch: &Batch) -> u64 {
+        let (state, acknowledged) = match batch.verdict {
+            Verdict::Complete => (Chunk::Free, chunks.len()),
+            Verdict::Declined(done, _) => (Chunk::Free, done),
+            Verdict::Broken(_) => (Chunk::Quarantined, 0),
+        };
+        self.counters.released_bytes += bytes(chunks.len());
+        self.counters.acknowledged_bytes += bytes(acknowledged);
+        self.set(chunks.iter().copied(), state);
+        bytes(acknowledged)
+    }
+
+    /// The next batch in the transcript, counted.
+    pub(super) fn next_change(&mut self, events: &mut &[Event]) -> Result<Batch, Violation> {
+        let batch = next_batch(events)?;
+        let counters = &mut self.counters;
+        counters.psc_exits += batch.exits;
+        counters.psc_reissues += batch.exits - 1;
+        let (done, anomaly) = match batch.verdict {
+            Verdict::Complete => (batch.chunks.len(), None),
+            Verdict::Declined(done, anomaly) => (done, Some(anomaly)),
+            Verdict::Broken(anomaly) => (0, Some(anomaly)),
+        };
+        let entries = match batch.operation {
+            SHARED => &mut counters.psc_entries_shared,
+            _ => &mut counters.psc_entries_private,
+        };
+        *entries += u64::try_from(done).unwrap_or(u64::MAX);
+        if let Some(anomaly) = anomaly {
+            counters.host_anomalies[anomaly.index()] += 1;
+        }
+        Ok(batch)
+    }
+
+    /// The chunks of a batch, in its order.
+    pub(super) fn chunks_of(&self, batch: &Batch) -> Result<Vec<usize>, Violation> {
+        let chunk = |base: &u64| self.chunk_range(*base, 1).map(|range| range.start);
+        let chunks: Option<Vec<usize>> = batch.chunks.iter().map(chunk).collect();
+        chunks.ok_or_else(|| format!("W1: {batch:?} leaves the window"))
+    }
+
+    /// The chunks of a batch that is one run.
+    fn run_of(&self, batch: &Batch) -> Result<Range<usize>, Violation> {
+        let chunks = self.chunks_of(batch)?;
+        let run = chunks[0]..chunks[0] + chunks.len();
+        require!(run.clone().eq(chunks), "P-5.7.2: {batch:?} is no run");
+        Ok(run)
+    }
+
+    fn chunk_range(&self, base: u64, chunks: u64) -> Option<Range<usize>> {
+        let first = usize::try_from(base.checked_sub(self.shape.window)? / CHUNK).ok()?;
+        let end = first.checked_add(usize::try_from(chunks).ok()?)?;
+        (end <= self.shape.chunks).then_some(first..end)
+    }
+
+    fn set(&mut self, chunks: impl IntoIterator<Item = usize>, to: Chunk) {
+        for chunk in chunks {
+            // P-3.10: nothing leaves quarantine.
+            assert_ne!(self.chunks[chunk], Chunk::Quarantined, "the model itself");
+            self.chunks[chunk] = to;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! LIST_GRANTED and STATISTICS: what is written into a guest's page (chapters 7 and 8).
+
+use std::collections::BTreeMap;
+
+use protocol::list::{GrantedRun, ListHeader};
+use snp::svsm::{CallRegisters, ResultCode};
+use svsm_swiotlb::page_state::PageState;
+use zerocopy::{FromBytes, IntoBytes};
+
+use super::{Answer, refused, results};
+use crate::asked::CHUNK;
+use crate::state::{Chunk, Model, bytes};
+use crate::{Event, Violation, require};
+
+const PAGE: u64 = 4096;
+const HEADER: u64 = 8;
+const ENTRY: u64 = 24;
+/// Chunk records that one call looks at (clause P-6.5).
+const WORK_UNITS: usize = 4096;
+
+/// What the writes of a call leave behind.
+struct Written {
+    bytes: BTreeMap<u64, u8>,
+    faulted: bool,
+}
+
+impl Written {
+    /// `bytes` bytes from `at` on, if each was written.
+    fn get<T: FromBytes + IntoBytes>(&self, at: u64) -> Option<T> {
+        let mut value = T::new_zeroed();
+        for (address, byte) in (at..).zip(value.as_mut_bytes()) {
+            *byte = *self.bytes.get(&address)?;
+        }
+        Some(value)
+    }
+}
+
+impl Model {
+    pub(super) fn list_granted(&mut self, list: u64, events: &mut &[Event]) -> Answer {
+        if let Some(code) = self.no_structure(list) {
+            return refused(code);
+        }
+        // P-7.6: the header is fetched once.
+        let header = match events.split_first() {
+            Some((Event::Read(at, 8, bytes), rest)) if *at == list => {
+                *events = rest;
+                bytes.clone()
+            }
+            other => return Err(format!("P-7.6: the header first, not {other:?}")),
+        };
+        let header = header.and_then(|bytes| ListHeader::read_from_bytes(&bytes).ok());
+        let Some(header) = header else {
+            return self.faulted(list);
+        };
+        let end = list % PAGE + HEADER + ENTRY * u64::from(header.capacity);
+        let cursor = usize::try_from(header.cursor).unwrap_or(usize::MAX);
+        if header.capacity == 0 || end > PAGE || cursor > self.shape.chunks {
+            return refused(ResultCode::INVALID_PARAMETER); // P-7.4
+        }
+        let written = writes(list, list - list % PAGE + end, events)?;
+        if written.faulted {
+            return self.faulted(list);
+        }
+        let Some(out) = written.get::<ListHeader>(list) else {
+            return Err("P-7.1: the header was not written".into());
+        };
+        let next = usize::try_from(out.cursor).unwrap_or(usize::MAX);
+        let stop = self.shape.chunks.min(cursor + WORK_UNITS);
+        require!(
+            out.capacity == header.capacity && out.written <= header.capacity,
+            "P-7.1: {out:?} for {header:?}"
+        );
+        require!(
+            next <= stop && (next > cursor || cursor == self.shape.chunks),
+            "P-7.3: from {cursor} to {next} of {}",
+            self.shape.chunks
+        );
+        self.check_runs(list, &out, &written, cursor..next)?;
+        let whole = HEADER + ENTRY * u64::from(out.written);
+        require!(
+            written.bytes.len() as u64 == whole,
+            "P-7.1: {} bytes written instead of {whole}",
+            written.bytes.len()
+        );
+        // Full or out of work: there is no other reason to stop.
+        require!(
+            next == stop || out.written == out.capacity,
+            "P-5.3.1: stopped at {next} without a reason"
+        );
+        if next < self.shape.chunks {
+            refused(ResultCode::INCOMPLETE)
+        } else {
+            Ok(Ok(results(0, 0, 0)))
+        }
+    }
+
+    /// P-7.2: the entries are the held chunks of the range, each once.
+    fn check_runs(
+        &self,
+        list: u64,
+        out: &ListHeader,
+        written: &Written,
+        range: std::ops::Range<usize>,
+    ) -> Result<(), Violation> {
+        let mut listed = vec![Chunk::Free; self.shape.chunks];
+        for number in 0..u64::from(out.written) {
+            let at = list + HEADER + ENTRY * number;
+            let Some(run) = written.get::<GrantedRun>(at) else {
+                return Err(format!("P-7.1: entry {number} was not written"));
+            };
+            let first = run.base.wrapping_sub(self.shape.window) / CHUNK;
+            require!(
+                run.base.is_multiple_of(CHUNK) && run.bytes.is_multiple_of(CHUNK) && run.bytes > 0,
+                "P-7.2: {run:?}"
+            );
+            for chunk in first..first.saturating_add(run.bytes / CHUNK) {
+                let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
+                require!(
+                    range.contains(&chunk) && listed[chunk] == Chunk::Free,
+                    "P-7.2: {run:?} twice, or not in {range:?}"
+                );
+                listed[chunk] = Chunk::Held {
+                    epoch: run.epoch,
+                    generation: run.generation,
+                };
+            }
+        }
+        for chunk in range {
+            let held = matches!(self.chunks[chunk], Chunk::Held { .. });
+            let expected = if held {
+                self.chunks[chunk]
+            } else {
+                Chunk::Free
+            };
+            require!(
+                listed[chunk] == expected,
+                "P-7.2: chunk {chunk} listed as {:?}, is {expected:?}",
+                listed[chunk]
+            );
+        }
+        Ok(())
+    }
+
+    pub(super) fn write_statistics(
+        &mut self,
+        buffer: u64,
+        room: u64,
+        events: &mut &[Event],
+    ) -> Answer {
+        if let Some(code) = self.no_structure(buffer) {
+            return refused(code);
+        }
+        let statistics = self.statistics();
+        let length = room.min(504); // P-8.1
+        let written = writes(buffer, buffer + length, events)?;
+        if written.faulted {
+            return self.faulted(buffer);
+        }
+        let expected: BTreeMap<u64, u8> = (buffer..buffer + length)
+            .zip(statistics.as_bytes().iter().copied())
+            .collect();
+        require!(
+            written.bytes == expected,
+            "P-8.2: the counters written are not {statistics:?}"
+        );
+        Ok(Ok(results(length, 0, 0)))
+    }
+
+    /// A call of which only this is specified here: it names a page that the guest may use, and its instructions stay
+    /// outside the window. Its answer is taken as it is; whoever compares states has to look at the service's first.
+    pub(super) fn unspecified(
+        &mut self,
+        address: u64,
+        seen: &CallRegisters,
+        events: &mut &[Event],
+    ) -> Answer {
+        if let Some(code) = self.no_structure(address) {
+            return refused(code);
+        }
+        let window = self.shape.window..self.shape.window + bytes(self.shape.chunks);
+        for event in std::mem::take(events) {
+            if let Event::Instruction(name, page) = event {
+                require!(!window.contains(page), "W1: {name} of {page:#x}");
+            }
+        }
+        self.follows = false;
+        Ok(match ResultCode::from_rax(seen.rax) {
+            ResultCode::SUCCESS => Ok(results(seen.rcx, seen.rdx, seen.r8)),
+            code => Err(code.into()),
+        })
+    }
+
+    /// P-7.5
+    fn no_structure(&self, address: u64) -> Option<ResultCode> {
+        match self.page(address) {
+            Some(PageState::Valid | PageState::CallingArea) => None,
+            Some(PageState::Busy) => Some(ResultCode::BUSY),
+            _ => Some(ResultCode::INVALID_ADDRESS),
+        }
+    }
+
+    /// P-7.6
+    fn faulted(&mut self, address: u64) -> Answer {
+        self.counters.guest_page_faults += 1;
+        self.pages
+            .insert(address - address % PAGE, PageState::Quarantined);
+        refused(ResultCode::INVALID_ADDRESS)
+    }
+}
+
+/// Takes the writes off the events; all of them lie in `[start, end)`, and a fault ends them.
+fn writes(start: u64, end: u64, events: &mut &[Event]) -> Result<Written, Violation> {
+    let mut written = Written {
+        bytes: BTreeMap::new(),
+        faulted: false,
+    };
+    while let Some((Event::Write(at, bytes, faulted), rest)) = events.split_first() {
+        require!(!written.faulted, "P-7.6: an access after a fault");
+        require!(
+            *at >= start && at + bytes.len() as u64 <= end,
+            "C2: {} bytes written at {at:#x}, outside {start:#x} to {end:#x}",
+            bytes.len()
+        );
+        *events = rest;
+        written.faulted = *faulted;
+        written.bytes.extend((*at..).zip(bytes.iter().copied()));
+    }
+    Ok(written)
+}

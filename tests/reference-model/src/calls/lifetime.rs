@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! ATTACH, ADOPT, RELEASE_ORPHANS, DETACH.
+
+use protocol::{Refusal, ResultRegisters, result};
+use snp::svsm::ResultCode;
+
+use super::{Answer, results};
+use crate::state::{Chunk, Model, bytes};
+use crate::{Event, require};
+
+/// Last epoch (clause P-3.5).
+const LAST_EPOCH: u32 = 0xFF_FFFF;
+/// Chunk records listed or changed by one call (clause P-6.5).
+const WORK_UNITS: usize = 4096;
+/// Entries of a batch (clause P-6.4).
+const BATCH: usize = 253;
+const PRIVATE: u8 = 1;
+
+impl Model {
+    pub(super) fn attach(&mut self, version: u64) -> Result<ResultRegisters, Refusal> {
+        if version != 1 {
+            return Err(result::UNSUPPORTED_VERSION.into());
+        }
+        if self.epoch == LAST_EPOCH {
+            return Err(ResultCode::INVALID_REQUEST.into()); // P-5.2.3
+        }
+        let fresh = self.epoch == 0;
+        self.epoch += 1;
+        self.attached = true;
+        // P-5.2.2: whatever is granted now is an orphan.
+        let orphans = bytes(self.granted());
+        let flags = u64::from(fresh) | u64::from(orphans != 0) << 1;
+        Ok(results(self.epoch.into(), flags, orphans))
+    }
+
+    /// P-5.6.1
+    pub(super) fn detach(&mut self) -> ResultRegisters {
+        self.attached = false;
+        results(0, 0, bytes(self.granted()))
+    }
+
+    /// P-5.4.1
+    pub(super) fn adopt(&mut self, epoch: u32, older: u32) -> ResultRegisters {
+        let mut adopted = 0;
+        for chunk in &mut self.chunks {
+            if let Chunk::Held { epoch: of, .. } = chunk
+                && *of == older
+                && adopted < WORK_UNITS
+            {
+                *of = epoch;
+                adopted += 1;
+            }
+        }
+        let left = self.held_by(older);
+        results(bytes(adopted), bytes(left), 0)
+    }
+
+    /// P-5.5.1: as RELEASE, one batch, wherever its chunks lie.
+    pub(super) fn release_orphans(&mut self, older: u32, events: &mut &[Event]) -> Answer {
+        let orphans = self.held_by(older);
+        if orphans == 0 {
+            return Ok(Ok(results(0, 0, 0)));
+        }
+        let batch = self.next_change(events)?;
+        let chunks = self.chunks_of(&batch)?;
+        require!(
+            batch.operation == PRIVATE && chunks.len() == orphans.min(BATCH),
+            "P-5.5.1: {batch:?} for {orphans} orphans"
+        );
+        for (number, chunk) in chunks.iter().enumerate() {
+            let orphan = matches!(self.chunks[*chunk], Chunk::Held { epoch, .. } if epoch == older);
+            let once = !chunks[..number].contains(chunk);
+            require!(
+                orphan && once,
+                "W2: chunk {chunk} is none of epoch {older}, or comes twice"
+            );
+        }
+        let acknowledged = self.settle_release(&chunks, &batch);
+        let left = self.held_by(older);
+        Ok(Ok(results(bytes(chunks.len()), acknowledged, bytes(left))))
+    }
+}

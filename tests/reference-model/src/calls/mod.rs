@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The calls of chapter 5, after their arguments were found possible: window index, epoch, state (clause P-4.9).
+//!
+//! The outer result is the judgement of the platform calls, the inner one the answer.
+
+mod change;
+mod guest_page;
+mod lifetime;
+
+use protocol::{Refusal, ResultRegisters, result};
+use snp::svsm::{CallRegisters, ResultCode};
+
+use crate::asked::Asked;
+use crate::state::{Model, bytes};
+use crate::{Event, Violation};
+
+/// The answer of a call that the platform calls allow.
+type Answer = Result<Result<ResultRegisters, Refusal>, Violation>;
+
+const fn results(rcx: u64, rdx: u64, r8: u64) -> ResultRegisters {
+    ResultRegisters { rcx, rdx, r8 }
+}
+
+fn refused(code: ResultCode) -> Answer {
+    Ok(Err(code.into()))
+}
+
+impl Model {
+    pub(crate) fn perform(
+        &mut self,
+        asked: Asked,
+        seen: &CallRegisters,
+        events: &mut &[Event],
+    ) -> Answer {
+        if let Asked::Describe { window, .. }
+        | Asked::Grow { window, .. }
+        | Asked::SetLimits { window, .. } = asked
+            && window != 0
+        {
+            return refused(ResultCode::INVALID_PARAMETER); // P-3.2
+        }
+        if let Asked::ListGranted { epoch, .. }
+        | Asked::Adopt { epoch, .. }
+        | Asked::ReleaseOrphans { epoch, .. }
+        | Asked::Detach { epoch }
+        | Asked::Convert { epoch, .. }
+        | Asked::Grow { epoch, .. }
+        | Asked::Release { epoch, .. }
+        | Asked::SetLimits { epoch, .. } = asked
+            && let Some(code) = self.wrong_epoch(epoch)
+        {
+            return refused(code);
+        }
+        match asked {
+            Asked::Identify => Ok(Ok(self.identity)),
+            Asked::Describe { item: 0, .. } => {
+                Ok(Ok(results(self.shape.window, bytes(self.shape.chunks), 21)))
+            }
+            Asked::Describe { item: 1, .. } => Ok(Ok(results(
+                bytes(self.cap),
+                bytes(self.granted()),
+                bytes(self.quarantined()),
+            ))),
+            Asked::Describe { .. } => Ok(Ok(results(4096, 253, bytes(253)))), // P-6.4
+            Asked::Attach { version } => Ok(self.attach(version)),
+            Asked::ListGranted { list, .. } => self.list_granted(list, events),
+            Asked::Adopt { epoch, older } => Ok(Ok(self.adopt(epoch, older))),
+            Asked::ReleaseOrphans { older, .. } => self.release_orphans(older, events),
+            Asked::Convert { list, .. } => self.unspecified(list, seen, events),
+            Asked::Trace { buffer, .. } => self.unspecified(buffer, seen, events),
+            Asked::Detach { .. } => Ok(Ok(self.detach())),
+            Asked::Grow {
+                contiguous,
+                least,
+                most,
+                ..
+            } => self.grow(contiguous, least, most, events),
+            Asked::Release {
+                base,
+                chunks,
+                epoch,
+                generation,
+            } => self.release(base, chunks, epoch, generation, events),
+            Asked::Statistics { buffer, bytes } => self.write_statistics(buffer, bytes, events),
+            Asked::SetLimits { cap, .. } => Ok(self.set_limits(cap)),
+        }
+    }
+
+    /// Clause P-3.5.
+    fn wrong_epoch(&self, claimed: u32) -> Option<ResultCode> {
+        if !self.attached {
+            return Some(result::NOT_ATTACHED);
+        }
+        (claimed != self.epoch).then_some(result::STALE_EPOCH)
+    }
+
+    fn set_limits(&mut self, cap: u64) -> Result<ResultRegisters, Refusal> {
+        let cap = usize::try_from(cap).unwrap_or(usize::MAX);
+        if cap > self.shape.hard_cap {
+            return Err(ResultCode::INVALID_PARAMETER.into()); // P-5.12.1
+        }
+        let previous = std::mem::replace(&mut self.cap, cap);
+        Ok(results(bytes(previous), 0, 0))
+    }
+}

@@ -1,0 +1,66 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Registers of the calls that tests make, straight from the tables of chapter 5. Sizes are in chunks.
+
+use snp::svsm::CallRegisters;
+
+use crate::asked::CHUNK;
+
+/// RAX\[63:32\] of every call.
+pub const PROTOCOL: u64 = 0x4000_0001;
+
+/// A call by its number and arguments.
+pub const fn raw(number: u64, rcx: u64, rdx: u64, r8: u64) -> CallRegisters {
+    CallRegisters {
+        rax: PROTOCOL << 32 | number,
+        rcx,
+        rdx,
+        r8,
+    }
+}
+
+/// ATTACH.
+pub const fn attach() -> CallRegisters {
+    raw(2, 1, 0, 0)
+}
+
+/// LIST_GRANTED into the list at an address.
+pub fn list(epoch: u32, list: u64) -> CallRegisters {
+    raw(3, list, epoch.into(), 0)
+}
+
+/// ADOPT.
+pub fn adopt(epoch: u32, older: u32) -> CallRegisters {
+    raw(4, u64::from(epoch) << 32 | u64::from(older), 0, 0)
+}
+
+/// RELEASE_ORPHANS.
+pub fn release_orphans(epoch: u32, older: u32) -> CallRegisters {
+    raw(5, u64::from(epoch) << 32 | u64::from(older), 0, 0)
+}
+
+/// DETACH.
+pub fn detach(epoch: u32) -> CallRegisters {
+    raw(6, u64::from(epoch) << 32, 0, 0)
+}
+
+/// GROW.
+pub fn grow(epoch: u32, least: u64, most: u64, contiguous: bool) -> CallRegisters {
+    let rcx = u64::from(epoch) << 32 | u64::from(contiguous) << 8;
+    raw(7, rcx, least * CHUNK, most * CHUNK)
+}
+
+/// RELEASE of chunks from an address on.
+pub fn release(base: u64, chunks: u64, epoch: u32, generation: u32) -> CallRegisters {
+    let r8 = u64::from(epoch) << 32 | u64::from(generation);
+    raw(8, base, chunks * CHUNK, r8)
+}
+
+/// STATISTICS.
+pub const fn statistics(buffer: u64, bytes: u64) -> CallRegisters {
+    raw(10, buffer, bytes, 0)
+}
+
+/// SET_LIMITS.
+pub fn set_limits(epoch: u32, cap: u64) -> CallRegisters {
+    raw(12, u64::from(epoch) << 32, cap * CHUNK, 0)
+}

@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The model's state (chapter 3), and a step of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use protocol::result::refusal_index;
+use protocol::statistics::{STATISTICS_BYTES, Statistics};
+use protocol::{Refusal, ResultRegisters};
+use snp::svsm::{CallRegisters, ResultCode};
+use svsm_swiotlb::page_state::PageState;
+
+use crate::asked::{CHUNK, asked};
+use crate::{Event, Violation, require};
+
+/// What does not change while a service lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// First byte of the window.
+    pub window: u64,
+    /// Chunks of the window.
+    pub chunks: usize,
+    /// Chunks that may be granted at most.
+    pub hard_cap: usize,
+    /// First byte of guest RAM.
+    pub ram: u64,
+    /// Pages of guest RAM.
+    pub ram_pages: u64,
+}
+
+/// A chunk between two calls (clause P-3.8; a call leaves none in transition, P-3.9).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Chunk {
+    /// Nobody's.
+    Free,
+    /// Granted.
+    Held {
+        /// Of the holder.
+        epoch: u32,
+        /// Of the grant.
+        generation: u32,
+    },
+    /// Never to be used again.
+    Quarantined,
+}
+
+/// The service as the text describes it.
+#[derive(Clone, Debug)]
+pub struct Model {
+    /// What does not change.
+    pub shape: Shape,
+    /// Protocol number.
+    pub protocol: u32,
+    /// Feature bits, as IDENTIFY reports them.
+    pub features: u32,
+    /// R8 of IDENTIFY, and RCX and RDX.
+    pub identity: ResultRegisters,
+    /// Last epoch given out; 0 before the first ATTACH.
+    pub epoch: u32,
+    /// Whether that epoch lasts (clause P-5.6.1).
+    pub attached: bool,
+    /// Last generation given out; 0 before the first grant.
+    pub generation: u32,
+    /// Chunks that may be granted.
+    pub cap: usize,
+    /// The chunks.
+    pub chunks: Vec<Chunk>,
+    /// Pages of guest RAM that are not Invalid, by address.
+    pub pages: BTreeMap<u64, PageState>,
+    /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
+    /// `acknowledged_bytes` are kept here, the others follow from the rest.
+    pub counters: Statistics,
+    /// False after a call that is not specified here in full: states have to be taken over from the service.
+    pub follows: bool,
+    /// Generations of grants so far, to see that each is new.
+    pub used_generations: BTreeSet<u32>,
+}
+
+impl Model {
+    /// A fresh service.
+    pub fn new(shape: Shape, protocol: u32, identity: ResultRegisters) -> Self {
+        Self {
+            shape,
+            protocol,
+            features: u32::try_from(identity.r8 >> 32).unwrap_or(u32::MAX),
+            identity,
+            epoch: 0,
+            attached: false,
+            generation: 0,
+            cap: shape.hard_cap,
+            chunks: vec![Chunk::Free; shape.chunks],
+            pages: BTreeMap::new(),
+            counters: Statistics::default(),
+            follows: true,
+            used_generations: BTreeSet::new(),
+        }
+    }
+
+    /// The answer to a call whose platform calls were `events`; the state afterwards. `seen` is what was answered; it
+    /// matters only where no answer is specified.
+    ///
+    /// # Errors
+    /// The clause that a platform call breaks.
+    pub fn step(
+        &mut self,
+        call: &CallRegisters,
+        seen: &CallRegisters,
+        events: &[Event],
+    ) -> Result<CallRegisters, Violation> {
+        let mut rest = events;
+        let answer = self.answer(call, seen, &mut rest)?;
+        require!(rest.is_empty(), "P-4.10: too much was done: {rest:?}");
+        Ok(match answer {
+            Ok(results) => CallRegisters {
+                rax: 0,
+                rcx: results.rcx,
+                rdx: results.rdx,
+                r8: results.r8,
+            },
+            Err(refusal) => {
+                self.count_refusal(refusal.code);
+                // Clauses P-4.7 and P-6.3.
+                CallRegisters {
+                    rax: u64::from(refusal.code.0),
+                    rcx: refusal.limit.unwrap_or(call.rcx),
+                    ..*call
+                }
+            }
+        })
+    }
+
+    fn answer(
+        &mut self,
+        call: &CallRegisters,
+        seen: &CallRegisters,
+        events: &mut &[Event],
+    ) -> Result<Result<ResultRegisters, Refusal>, Violation> {
+        if call.rax >> 32 == u64::from(self.protocol) {
+            let number = usize::try_from(call.rax & 0xFFFF_FFFF).unwrap_or(usize::MAX);
+            let counter = self.counters.calls.get_mut(number);
+            *counter.unwrap_or(&mut self.counters.unknown_calls) += 1;
+        }
+        match asked(call, self.protocol, self.features) {
+            Ok(asked) => self.perform(asked, seen, events),
+            Err(refusal) => Ok(Err(refusal)),
+        }
+    }
+
+    fn count_refusal(&mut self, code: ResultCode) {
+        let counter = refusal_index(code).and_then(|index| self.counters.refusals.get_mut(index));
+        if let Some(counter) = counter {
+            *counter += 1;
+        }
+    }
+
+    /// Chunks that are held.
+    pub fn granted(&self) -> usize {
+        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { .. });
+        self.chunks.iter().filter(held).count()
+    }
+
+    /// Chunks that are quarantined.
+    pub fn quarantined(&self) -> usize {
+        let quarantined = |chunk: &&Chunk| **chunk == Chunk::Quarantined;
+        self.chunks.iter().filter(quarantined).count()
+    }
+
+    /// Chunks that an epoch holds.
+    pub fn held_by(&self, of: u32) -> usize {
+        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == of);
+        self.chunks.iter().filter(held).count()
+    }
+
+    /// The longest run of free chunks.
+    pub fn longest_free_run(&self) -> usize {
+        let runs = self.chunks.split(|chunk| *chunk != Chunk::Free);
+        runs.map(<[Chunk]>::len).max().unwrap_or(0)
+    }
+
+    /// State of a page of guest RAM; `None` for other addresses.
+    pub fn page(&self, address: u64) -> Option<PageState> {
+        let page = address - address % 4096;
+        let number = page.checked_sub(self.shape.ram)? / 4096;
+        let state = self.pages.get(&page).copied();
+        (number < self.shape.ram_pages).then(|| state.unwrap_or(PageState::Invalid))
+    }
+
+    /// What STATISTICS shows (chapter 8).
+    pub fn statistics(&self) -> Statistics {
+        Statistics {
+            version: 1,
+            bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
+            epoch: if self.attached { self.epoch.into() } else { 0 },
+            window_bytes: bytes(self.shape.chunks),
+            cap_bytes: bytes(self.cap),
+            granted_bytes: bytes(self.granted()),
+            quarantined_bytes: bytes(self.quarantined()),
+            ..self.counters
+        }
+    }
+}
+
+/// Bytes of so many chunks.
+pub(crate) fn bytes(chunks: usize) -> u64 {
+    u64::try_from(chunks).map_or(u64::MAX, |chunks| chunks * CHUNK)
+}

@@ -1,0 +1,311 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A service and a model side by side.
+
+use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use protocol::CHUNK_BYTES;
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, Vmpl};
+use snp::svsm::CallRegisters;
+use snp_model::layout::Range;
+use snp_model::machine::Machine;
+use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
+use svsm_swiotlb::platform::{GuestMemory, HostPages};
+use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
+use svsm_swiotlb::{Configuration, Service};
+
+use crate::light_host::LightHost;
+use crate::{Chunk, Model, Recorder, Shape, Violation, require};
+
+/// Eight bytes that stand in every private page of a guest and must not show anywhere else.
+pub const SECRET: [u8; 8] = *b"\xC0PRIVAT\xC0";
+
+/// What can be asked of a platform after each call.
+pub trait Watched {
+    /// What the host should not be able to see or the hardware should not hold, if it does.
+    fn leak(&self, window: u64, bytes: u64) -> Option<Violation>;
+
+    /// The guest writes to its memory, if it can.
+    fn poke(&self, address: u64, bytes: &[u8]);
+}
+
+impl Watched for LightHost {
+    fn leak(&self, _: u64, _: u64) -> Option<Violation> {
+        None
+    }
+
+    fn poke(&self, address: u64, bytes: &[u8]) {
+        self.store(address, bytes);
+    }
+}
+
+impl Watched for Machine {
+    fn leak(&self, window: u64, bytes: u64) -> Option<Violation> {
+        if self.any_validated(GuestPhysicalAddress::new(window), bytes) {
+            return Some("W1: a page of the window is validated".into());
+        }
+        let seen = self.shared_view_of(&SECRET)?;
+        Some(format!("the host reads private bytes at {seen:#x}"))
+    }
+
+    fn poke(&self, address: u64, bytes: &[u8]) {
+        // A page that was taken away cannot be written; the call that names it will find out.
+        let address = GuestPhysicalAddress::new(address);
+        let _ = self.guest_write(Vmpl::Vmpl0, true, address, bytes);
+    }
+}
+
+/// A machine for such a world: pages that the guest may use are launched and full of [`SECRET`].
+///
+/// # Panics
+/// When the shape is impossible.
+pub fn machine(shape: &Shape, pages: &[(u64, PageState)]) -> Machine {
+    let machine = Machine::new(&machine_ranges(shape));
+    for (page, state) in pages {
+        if !matches!(
+            state,
+            PageState::Shared | PageState::Quarantined | PageState::Invalid
+        ) {
+            machine.launch(GuestPhysicalAddress::new(*page), PAGE_SIZE);
+            machine.poke(*page, &SECRET.repeat(512));
+        }
+    }
+    machine
+}
+
+/// The ranges of a machine for such a world.
+pub fn machine_ranges(shape: &Shape) -> [Range; 2] {
+    let large = PAGE_SIZE * 512;
+    [
+        Range {
+            base: shape.ram,
+            bytes: (shape.ram_pages * PAGE_SIZE).next_multiple_of(large),
+        },
+        Range {
+            base: shape.window,
+            bytes: shape.chunks as u64 * CHUNK_BYTES,
+        },
+    ]
+}
+
+/// A service, the model of it, and the platform under both.
+#[derive(Debug)]
+pub struct World<'a, P> {
+    /// The service.
+    pub service: Service<'a, Recorder<P>>,
+    /// Its platform.
+    pub platform: &'a Recorder<P>,
+    model: Mutex<Model>,
+}
+
+/// Runs `test` with a fresh service over `platform`; the named pages of RAM start in these states, the others Invalid.
+///
+/// # Panics
+/// When the shape is impossible.
+pub fn with_world<P: HostPages + GuestMemory + Watched, R>(
+    platform: P,
+    shape: Shape,
+    pages: &[(u64, PageState)],
+    test: impl FnOnce(&World<'_, P>) -> R,
+) -> R {
+    let platform = Recorder::new(platform);
+    let ram = [RamRange {
+        base: GuestPhysicalAddress::new(shape.ram),
+        bytes: shape.ram_pages * PAGE_SIZE,
+    }];
+    let words: Vec<AtomicU8> = (0..shape.ram_pages).map(|_| AtomicU8::new(0)).collect();
+    let records: Vec<AtomicU64> = (0..shape.chunks).map(|_| AtomicU64::new(0)).collect();
+    let states = PageStates::new(RamRanges::new(&ram).expect("a range"), &words).expect("words");
+    let window = GuestPhysicalAddress::new(shape.window);
+    let window = Window::new(window, shape.chunks as u64 * CHUNK_BYTES).expect("a window");
+    let hard_cap = shape.hard_cap as u64 * CHUNK_BYTES;
+    let pool = Pool::new(window, ChunkRecords::new(&records), hard_cap).expect("records");
+    let configuration = Configuration::with_encryption_bit(51);
+    let service = Service::new(&platform, configuration, pool, states).expect("apart");
+    let mut model = Model::new(
+        shape,
+        service.protocol_number(),
+        service.identity().encode(),
+    );
+    for (page, state) in pages {
+        let address = GuestPhysicalAddress::new(*page);
+        let set = service
+            .page_states()
+            .set_at_boot(address, PAGE_SIZE, *state);
+        set.expect("a page of RAM");
+        model.pages.insert(*page, *state);
+    }
+    test(&World {
+        service,
+        platform: &platform,
+        model: Mutex::new(model),
+    })
+}
+
+impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
+    /// The model; not to be kept over a call.
+    pub fn model(&self) -> MutexGuard<'_, Model> {
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A call that nothing is compared with: for attacks and replays.
+    pub fn unjudged(&self, call: &CallRegisters) -> CallRegisters {
+        let answer = self.service.dispatch(call);
+        self.platform.take();
+        answer
+    }
+
+    /// A call, judged by the model; then everything else is compared.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn judge(&self, call: &CallRegisters) -> Result<CallRegisters, Violation> {
+        self.platform.take();
+        let answer = self.service.dispatch(call);
+        let events = self.platform.take();
+        let expected = self.model().step(call, &answer, &events)?;
+        require!(
+            answer == expected,
+            "{call:x?} was answered {answer:x?} instead of {expected:x?} after {events:?}"
+        );
+        if !self.model().follows {
+            self.resynchronise()?;
+        }
+        self.agrees()?;
+        Ok(answer)
+    }
+
+    /// [`World::judge`], for tests.
+    ///
+    /// # Panics
+    /// At the first difference.
+    #[track_caller]
+    pub fn call(&self, call: &CallRegisters) -> CallRegisters {
+        match self.judge(call) {
+            Ok(answer) => answer,
+            Err(violation) => panic!("{violation}"),
+        }
+    }
+
+    /// Whether service and model are in the same state, and the invariants hold.
+    ///
+    /// # Errors
+    /// The first difference.
+    pub fn agrees(&self) -> Result<(), Violation> {
+        self.invariants()?;
+        let model = self.model();
+        let (statistics, expected) = (self.service.statistics(), model.statistics());
+        require!(
+            statistics == expected,
+            "P-8.2: {statistics:?} instead of {expected:?}"
+        );
+        for (number, expected) in model.chunks.iter().enumerate() {
+            let chunk = self.chunk(number)?;
+            require!(
+                chunk == *expected,
+                "W2, P3: chunk {number} is {chunk:?} instead of {expected:?}"
+            );
+        }
+        for page in 0..model.shape.ram_pages {
+            let address = model.shape.ram + page * PAGE_SIZE;
+            let state = self.page(address);
+            require!(
+                state == model.page(address),
+                "P5: page {address:#x} is {state:?} instead of {:?}",
+                model.page(address)
+            );
+        }
+        Ok(())
+    }
+
+    /// What holds between calls, whatever came before: design.md section 5.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    pub fn invariants(&self) -> Result<(), Violation> {
+        let Shape {
+            window,
+            chunks,
+            hard_cap,
+            ram,
+            ram_pages,
+        } = self.model().shape;
+        let bytes = chunks as u64 * CHUNK_BYTES;
+        if let Some(leak) = self.platform.inner().leak(window, bytes) {
+            return Err(leak);
+        }
+        let (mut granted, mut quarantined) = (0, 0);
+        for number in 0..chunks {
+            match self.chunk(number)? {
+                Chunk::Held { .. } => granted += CHUNK_BYTES,
+                Chunk::Quarantined => quarantined += CHUNK_BYTES,
+                Chunk::Free => {}
+            }
+        }
+        let statistics = self.service.statistics();
+        require!(
+            (statistics.granted_bytes, statistics.quarantined_bytes) == (granted, quarantined),
+            "P-3.12: {} and {} instead of {granted} and {quarantined}",
+            statistics.granted_bytes,
+            statistics.quarantined_bytes
+        );
+        let peak = statistics.peak_granted_bytes;
+        require!(
+            peak >= granted && peak <= hard_cap as u64 * CHUNK_BYTES,
+            "P-3.12: peak {peak} of {granted}"
+        );
+        let busy =
+            (0..ram_pages).find(|page| self.page(ram + page * PAGE_SIZE) == Some(PageState::Busy));
+        require!(busy.is_none(), "P5: page {busy:?} was left taken");
+        Ok(())
+    }
+
+    /// Makes the model believe what the service has recorded, after calls that were not judged.
+    ///
+    /// # Errors
+    /// The invariant that does not hold.
+    pub fn resynchronise(&self) -> Result<(), Violation> {
+        self.invariants()?;
+        let chunks: Result<Vec<Chunk>, _> = (0..self.model().shape.chunks)
+            .map(|chunk| self.chunk(chunk))
+            .collect();
+        let mut model = self.model();
+        model.chunks = chunks?;
+        model.counters = self.service.statistics();
+        model.attached = model.counters.epoch != 0;
+        if model.attached {
+            model.epoch = u32::try_from(model.counters.epoch).unwrap_or(u32::MAX);
+        }
+        model.follows = true;
+        model.cap = usize::try_from(model.counters.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
+        for page in 0..model.shape.ram_pages {
+            let address = model.shape.ram + page * PAGE_SIZE;
+            if let Some(state) = self.page(address) {
+                model.pages.insert(address, state);
+            }
+        }
+        Ok(())
+    }
+
+    /// State of a page's word.
+    pub fn page(&self, address: u64) -> Option<PageState> {
+        let address = GuestPhysicalAddress::new(address);
+        self.service.page_states().state(address)
+    }
+
+    /// State of a chunk.
+    ///
+    /// # Errors
+    /// When it is in transition (clause P-3.9).
+    pub fn chunk(&self, number: usize) -> Result<Chunk, Violation> {
+        Ok(match self.service.pool().records().state(number) {
+            ChunkState::Free => Chunk::Free,
+            ChunkState::Held(holder) => Chunk::Held {
+                epoch: holder.epoch.number(),
+                generation: holder.generation.number(),
+            },
+            ChunkState::Quarantined => Chunk::Quarantined,
+            state => return Err(format!("P-3.9: chunk {number} was left {state:?}")),
+        })
+    }
+}
