@@ -46,6 +46,11 @@ pub enum GuestLine {
     },
     /// One wrong call and its answer.
     SelfTest(SelfTest),
+    /// The guest converted pages of its own.
+    Convert {
+        /// Bytes, each time.
+        bytes: u64,
+    },
     /// The guest is done.
     Done {
         /// It has found nothing wrong.
@@ -205,6 +210,9 @@ impl GuestLine {
                 got: line.text("got")?.to_owned(),
                 ok: line.flag("ok")?,
             }),
+            "convert" => Self::Convert {
+                bytes: line.number("bytes")?,
+            },
             "done" => Self::Done {
                 ok: line.flag("ok")?,
             },
