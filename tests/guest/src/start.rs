@@ -29,7 +29,7 @@ use crate::machine::exceptions;
 use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
-use crate::machine::{processor, team};
+use crate::machine::{processor, team, watch};
 use crate::{disk_job, many_job, probe};
 
 /// The start page tables map this much.
@@ -92,6 +92,13 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         if let Err(step) = conversion::run(&svsm, ghcb, plan.converted) {
             fail(Stop::SelfTest, format_args!("{step}"));
         }
+    }
+    if mode.watch {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.converted) {
+            fail(stop, format_args!("the pages to convert were not accepted"));
+        }
+        let cpus = team::start(svsm, &mut arena);
+        watch::run(cpus, plan.converted);
     }
     if mode.disk {
         if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {

@@ -48,8 +48,10 @@ pub enum GuestLine {
     SelfTest(SelfTest),
     /// The guest converted pages of its own.
     Convert {
-        /// Bytes, each time.
+        /// Bytes, each time but one.
         bytes: u64,
+        /// Bytes in small pages by the core protocol.
+        compared: u64,
     },
     /// The guest is done.
     Done {
@@ -212,6 +214,7 @@ impl GuestLine {
             }),
             "convert" => Self::Convert {
                 bytes: line.number("bytes")?,
+                compared: line.number("compared")?,
             },
             "done" => Self::Done {
                 ok: line.flag("ok")?,

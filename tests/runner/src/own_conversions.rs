@@ -26,6 +26,8 @@ const PARTS: u64 = LARGE / SMALL;
 pub struct OwnConversion {
     /// By CONVERT; else by PVALIDATE calls and the guest's own page-state changes.
     pub by_convert: bool,
+    /// Bytes converted.
+    pub bytes: u64,
     /// Bytes of a page.
     pub page_bytes: u64,
     /// To shared; else to private.
@@ -44,13 +46,19 @@ impl OwnConversion {
     /// All of them, in the order of the markers; those whose markers are missing are left out.
     #[must_use]
     pub fn of(transcript: &Transcript) -> Vec<Self> {
+        let (most, compared) = transcript.converted.unwrap_or_default();
         let mut list = Vec::new();
         let mut mark = FIRST_MARK;
         for page_bytes in [LARGE, SMALL] {
             for by_convert in [true, false] {
                 for shared in [true, false] {
                     if let Some(counters) = transcript.growth(mark, mark + 1) {
-                        list.push(Self::read(&counters, by_convert, page_bytes, shared));
+                        let bytes = match (page_bytes, by_convert) {
+                            (SMALL, false) => compared,
+                            _ => most,
+                        };
+                        let kind = (by_convert, page_bytes, shared);
+                        list.push(Self::read(&counters, bytes, kind));
                     }
                     mark += 1;
                 }
@@ -59,13 +67,15 @@ impl OwnConversion {
         list
     }
 
-    fn read(counters: &Counters, by_convert: bool, page_bytes: u64, shared: bool) -> Self {
+    fn read(counters: &Counters, bytes: u64, kind: (bool, u64, bool)) -> Self {
+        let (by_convert, page_bytes, shared) = kind;
         let sum = |counts: fn(&str) -> bool| {
             let matching = counters.iter().filter(|(name, _)| counts(name));
             matching.map(|(_, value)| value).sum()
         };
         Self {
             by_convert,
+            bytes,
             page_bytes,
             shared,
             calls: sum(|name| name.starts_with("vmgexit.2.") && name.ends_with("run-vmpl")),
@@ -108,7 +118,7 @@ impl OwnConversion {
 pub fn check(outcome: &Outcome) -> Check {
     let transcript = &outcome.transcript;
     let found = OwnConversion::of(transcript);
-    let bytes = transcript.converted.unwrap_or(0);
+    let (bytes, _) = transcript.converted.unwrap_or_default();
     let within = |one: &&OwnConversion| {
         let most = match (one.page_bytes, one.shared) {
             (SMALL, _) => (bytes / SMALL).div_ceil(BATCH),

@@ -177,20 +177,22 @@ fn write_pool(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
 
 /// CONVERT beside what a guest does without it; nothing where the guest did not try.
 fn write_own_conversions(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
-    let Some(bytes) = outcome.transcript.converted else {
+    let found = OwnConversion::of(&outcome.transcript);
+    if outcome.transcript.converted.is_none() {
         return Ok(());
-    };
-    let title = format!("{} of the guest's own pages", mebibytes(bytes));
+    }
+    let title = "pages of the guest's own";
     writeln!(
         text,
-        "\n{title:<NAME$}   {:>8} {:>10} {:>8} {:>13}",
-        "calls", "PSC exits", "flushes", "instructions"
+        "\n{title:<NAME$}   {:>9} {:>7} {:>10} {:>8} {:>13}",
+        "bytes", "calls", "PSC exits", "flushes", "instructions"
     )?;
-    for one in OwnConversion::of(&outcome.transcript) {
+    for one in found {
         writeln!(
             text,
-            "  {:<NAME$} {:>8} {:>10} {:>8} {:>13}",
+            "  {:<NAME$} {:>9} {:>7} {:>10} {:>8} {:>13}",
             one.name(),
+            mebibytes(one.bytes),
             one.calls,
             one.psc_exits,
             one.flushes,

@@ -24,7 +24,9 @@ use crate::disk_job::mark;
 /// Bytes to convert where there is memory in plenty.
 const MANY: u64 = 64 << 20;
 /// Elsewhere.
-const FEW: u64 = 4 << 20;
+const FEW: u64 = 2 << 20;
+/// At most so much of it in small pages by the core protocol: that takes longest, and its costs are proportional.
+const COMPARED: u64 = 8 << 20;
 /// Free memory that is plenty.
 const PLENTY: u64 = 512 << 20;
 /// Entries of a list: two full batches.
@@ -47,11 +49,16 @@ pub fn take_memory(arena: &mut Arena, free: Range) -> Option<Range> {
 /// # Errors
 /// What went wrong.
 pub fn run(svsm: &Svsm, ghcb: RegisteredGhcb, area: Range) -> Result<(), &'static str> {
+    let compared = Range::new(area.start, area.end.min(area.start + COMPARED));
     let mut marker = port::MARK_CONVERT_FIRST;
     mark(ghcb, marker);
     // Large pages first: small ones split the host's entries.
     for size in [PageSize::Size2M, PageSize::Size4K] {
         for by_service in [true, false] {
+            let area = match (size, by_service) {
+                (PageSize::Size4K, false) => compared,
+                _ => area,
+            };
             fill(area);
             for to_shared in [true, false] {
                 if by_service {
@@ -69,6 +76,7 @@ pub fn run(svsm: &Svsm, ghcb: RegisteredGhcb, area: Range) -> Result<(), &'stati
     }
     emit(Record::Convert {
         bytes: area.bytes(),
+        compared: compared.bytes(),
     });
     Ok(())
 }
