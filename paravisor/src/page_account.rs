@@ -69,6 +69,12 @@ pub fn record(plan: &BootPlan, states: &PageStates<'_>, accepted: bool) -> Resul
         PageState::Paravisor,
     )?;
     set(&plan.placement.storage, PageState::Paravisor)?;
+    // Wherever they are: they are valid, so no word may call them anything that a guest could have validated (W1, P1).
+    for range in plan.own_launch.as_slice() {
+        if plan.tracked.contains(range) {
+            set(range, PageState::Paravisor)?;
+        }
+    }
     set(&HANDOVER_AREA, PageState::Valid)?;
     for range in plan.payload.as_slice() {
         set(range, PageState::Valid)?;
@@ -83,4 +89,38 @@ pub fn record(plan: &BootPlan, states: &PageStates<'_>, accepted: bool) -> Resul
         end: BOOT_CALLING_AREA + PAGE_BYTES,
     };
     set(&area, PageState::CallingArea)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU8;
+
+    use svsm_swiotlb::page_state::RamRanges;
+
+    use super::*;
+    use crate::boot_plan::tests::{boot_block, map};
+
+    #[test]
+    fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let tracked = TrackedRam::of(&plan).unwrap();
+        let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+        let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
+        let states = PageStates::new(ranges, &words).unwrap();
+        for accepted in [false, true] {
+            record(&plan, &states, accepted).unwrap();
+            let mut own = 0;
+            for range in ranges.iter() {
+                for number in 0..range.bytes / PAGE_BYTES {
+                    let page = range.base.checked_add(number * PAGE_BYTES).unwrap();
+                    let small = PhysRange::new(page.bits(), PAGE_BYTES).unwrap();
+                    if !plan.may_validate(&small) {
+                        assert_eq!(states.state(page), Some(PageState::Paravisor), "{page}");
+                        own += 1;
+                    }
+                }
+            }
+            assert!(own > 0);
+        }
+    }
 }
