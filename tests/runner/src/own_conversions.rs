@@ -130,12 +130,12 @@ pub fn check(outcome: &Outcome) -> Check {
         let exits = if outcome.prompt_host { most } else { u64::MAX };
         one.calls != 0 && one.calls <= most && one.psc_exits <= exits && one.flushes <= flushes
     };
-    let by_convert = found.iter().filter(|one| one.by_convert);
+    let mut by_convert = found.iter().filter(|one| one.by_convert);
     let wrong = by_convert.clone().find(|one| !within(one));
     Check {
         name: "CONVERT takes a call, an exit and a flush for 253 pages",
         ok: bytes != 0 && found.len() == 8 && wrong.is_none(),
-        detail: match (wrong, by_convert.last()) {
+        detail: match (wrong, by_convert.next_back()) {
             (Some(one), _) => format!("{one:?}"),
             (None, Some(one)) => format!(
                 "{} MiB in 4 KiB pages: {} calls, {} exits",
