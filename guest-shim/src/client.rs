@@ -194,6 +194,15 @@ impl Client {
         Ok(Released::decode(self.call(platform, &request)?)?)
     }
 
+    /// CONVERT of one batch of the list at `list`.
+    pub fn convert<P: Platform>(&self, platform: &P, list: u64) -> Result<(), CallError> {
+        let request = Request::Convert {
+            list: GuestPhysicalAddress::new(list),
+            epoch: self.epoch,
+        };
+        self.call(platform, &request).map(|_| ())
+    }
+
     /// SET_LIMITS.
     pub fn set_cap<P: Platform>(&self, platform: &P, cap: u64) -> Result<LimitsSet, CallError> {
         let request = Request::SetLimits {
@@ -234,7 +243,7 @@ impl Client {
             platform.call(&mut registers)?;
             answer = decode_answer(&registers).map_err(CallError::from);
             match answer {
-                Err(CallError::Refused(ResultCode::BUSY | ResultCode::INCOMPLETE)) => spin_loop(),
+                Err(CallError::Refused(ResultCode::BUSY)) => spin_loop(),
                 _ => break,
             }
         }

@@ -336,6 +336,8 @@ fn service(
     let configuration = Configuration {
         protocol_number: inputs.block.protocol_number,
         addressing: SharedAddressing::EncryptionBitClear(inputs.c_bit_position()),
+        // By INVLPGB, or because the guest has one vCPU, which is flushed before it runs again.
+        flush_reaches_all: true,
     };
     Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)
 }

@@ -32,7 +32,11 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
             return Ok(registers);
         }
         if protocol == self.service.protocol_number() {
-            return Ok(self.service.dispatch(call));
+            let answer = self.service.dispatch(call);
+            if self.service.has_stopped() {
+                return Err(Reason::ValidateTwice);
+            }
+            return Ok(answer);
         }
         Ok(CallRegisters {
             rax: ResultCode::UNSUPPORTED_PROTOCOL.to_rax(),

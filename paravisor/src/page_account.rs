@@ -70,6 +70,12 @@ pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Re
         PageState::Paravisor,
     )?;
     set(&plan.placement.storage, PageState::Paravisor)?;
+    // Wherever they are: they are valid, so no word may call them anything that a guest could have validated (W1, P1).
+    for range in plan.own_launch.as_slice() {
+        if plan.tracked.contains(range) {
+            set(range, PageState::Paravisor)?;
+        }
+    }
     if !block.is_firmware() {
         set(&HANDOVER_AREA, PageState::Valid)?;
     }
@@ -86,4 +92,41 @@ pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Re
         end: block.calling_area + PAGE_BYTES,
     };
     set(&area, PageState::CallingArea)
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::AtomicU8;
+
+    use svsm_swiotlb::page_state::RamRanges;
+
+    use super::*;
+    use crate::boot_block::RAM_FIRMWARE;
+    use crate::boot_plan::tests::{boot_block, map};
+
+    #[test]
+    fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let tracked = TrackedRam::of(&plan).unwrap();
+        let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+        let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
+        let states = PageStates::new(ranges, &words).unwrap();
+        for ram_mode in [RAM_ACCEPTED, RAM_FIRMWARE] {
+            let mut block = boot_block();
+            block.ram_mode = ram_mode;
+            record(&block, &plan, &states).unwrap();
+            let mut own = 0;
+            for range in ranges.iter() {
+                for number in 0..range.bytes / PAGE_BYTES {
+                    let page = range.base.checked_add(number * PAGE_BYTES).unwrap();
+                    let small = PhysRange::new(page.bits(), PAGE_BYTES).unwrap();
+                    if !plan.may_validate(&small) {
+                        assert_eq!(states.state(page), Some(PageState::Paravisor), "{page}");
+                        own += 1;
+                    }
+                }
+            }
+            assert!(own > 0);
+        }
+    }
 }

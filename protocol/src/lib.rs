@@ -13,11 +13,12 @@
 //! * [`result`]: result codes and who is to blame
 //! * [`holder`]: epoch and generation, the proof of who holds a chunk
 //! * [`identity`]: protocol number, UUID, versions and features
-//! * [`list`], [`statistics`]: structures in a guest's page
+//! * [`list`], [`convert`], [`statistics`]: structures in a guest's page
 #![no_std]
 #![forbid(unsafe_code)]
 
 pub mod call;
+pub mod convert;
 pub mod holder;
 pub mod identity;
 pub mod list;

@@ -86,6 +86,13 @@ pub enum Request {
         /// Generation of the grant.
         generation: u32,
     },
+    /// See [`Call::Convert`].
+    Convert {
+        /// Where the list is; 8-byte aligned.
+        list: GuestPhysicalAddress,
+        /// The caller's epoch.
+        epoch: u32,
+    },
     /// See [`Call::Statistics`].
     Statistics {
         /// Where the counters go; 8-byte aligned.
@@ -181,6 +188,14 @@ impl Request {
                     generation: low_half(r8),
                 })
             }
+            Call::Convert => {
+                all_zero(&[u64::from(high_half(rdx)), r8])?;
+                let list = aligned_address(rcx, 8)?;
+                Ok(Self::Convert {
+                    list,
+                    epoch: low_half(rdx),
+                })
+            }
             Call::Statistics => {
                 all_zero(&[r8])?;
                 let buffer = aligned_address(rcx, 8)?;
@@ -200,7 +215,6 @@ impl Request {
             Call::Adopt
             | Call::ReleaseOrphans
             | Call::Detach
-            | Call::Convert
             | Call::Trace
             | Call::Donate
             | Call::ExportState
@@ -214,7 +228,9 @@ impl Request {
             Self::Identify => (0, 0, 0),
             Self::Describe { window, item } => (u64::from(window), item as u64, 0),
             Self::Attach { version } => (version, 0, 0),
-            Self::ListGranted { list, epoch } => (list.bits(), u64::from(epoch), 0),
+            Self::ListGranted { list, epoch } | Self::Convert { list, epoch } => {
+                (list.bits(), u64::from(epoch), 0)
+            }
             Self::Grow {
                 window,
                 contiguous,
@@ -269,6 +285,7 @@ impl Request {
             Self::ListGranted { .. } => Call::ListGranted,
             Self::Grow { .. } => Call::Grow,
             Self::Release { .. } => Call::Release,
+            Self::Convert { .. } => Call::Convert,
             Self::Statistics { .. } => Call::Statistics,
             Self::SetLimits { .. } => Call::SetLimits,
         }

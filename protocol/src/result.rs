@@ -25,6 +25,8 @@ pub const HOST_MISBEHAVED: ResultCode = ResultCode(0x8000_1008);
 pub const RECORDS_EXHAUSTED: ResultCode = ResultCode(0x8000_1009);
 /// ATTACH asked for a version that is not offered.
 pub const UNSUPPORTED_VERSION: ResultCode = ResultCode(0x8000_100A);
+/// A page changed its state behind the service's back while it was converted; it is quarantined.
+pub const PAGE_LOST: ResultCode = ResultCode(0x8000_100B);
 
 /// First generic error or retry code.
 const GENERIC_FIRST: u32 = 0x8000_0000;
@@ -70,7 +72,7 @@ pub fn blame(code: ResultCode) -> Blame {
         ResultCode::SUCCESS | ResultCode::INCOMPLETE => Blame::Nobody,
         ResultCode::BUSY => Blame::Contention,
         CAP_REACHED | NO_CONTIGUOUS_RUN | RECORDS_EXHAUSTED => Blame::Pool,
-        HOST_REFUSED | HOST_MISBEHAVED => Blame::Host,
+        HOST_REFUSED | HOST_MISBEHAVED | PAGE_LOST => Blame::Host,
         ResultCode::UNSUPPORTED_PROTOCOL
         | ResultCode::UNSUPPORTED_CALL
         | ResultCode::INVALID_ADDRESS
@@ -108,6 +110,7 @@ pub fn name(code: ResultCode) -> &'static str {
         HOST_MISBEHAVED => "HOST_MISBEHAVED",
         RECORDS_EXHAUSTED => "RECORDS_EXHAUSTED",
         UNSUPPORTED_VERSION => "UNSUPPORTED_VERSION",
+        PAGE_LOST => "PAGE_LOST",
         _ => "unknown",
     }
 }
@@ -120,6 +123,7 @@ mod tests {
     fn p_6_1_golden_numbers() {
         assert_eq!(NOT_ATTACHED.0, 0x8000_1001);
         assert_eq!(UNSUPPORTED_VERSION.0, 0x8000_100A);
+        assert_eq!(PAGE_LOST.0, 0x8000_100B);
         assert_eq!(ResultCode::BUSY.0, 0x8000_0007);
     }
 
@@ -141,7 +145,7 @@ mod tests {
     #[test]
     fn p_6_2_blame_and_name_cover_every_code() {
         let generic = (0..8).map(|n| ResultCode(0x8000_0000 + n));
-        let own = (1..=10).map(|n| ResultCode(0x8000_1000 + n));
+        let own = (1..=11).map(|n| ResultCode(0x8000_1000 + n));
         for code in generic.chain(own) {
             assert_ne!(blame(code), Blame::Unknown, "{}", code.0);
             assert_ne!(name(code), "unknown", "{}", code.0);

@@ -75,6 +75,15 @@ impl<'s, M: GuestMemory> GuestPage<'s, M> {
         Ok(value)
     }
 
+    /// Fetches bytes `offset` bytes from the structure's start, each once.
+    ///
+    /// # Errors
+    /// As [`GuestPage::read`].
+    pub fn read_bytes(&self, offset: u64, bytes: &mut [u8]) -> Result<(), ResultCode> {
+        let from = self.address(offset, bytes.len())?;
+        self.memory.read(from, bytes).map_err(|_| self.fault())
+    }
+
     /// Stores a value `offset` bytes from the structure's start.
     ///
     /// # Errors

@@ -11,12 +11,14 @@
 //! ```text
 //!   Service::dispatch -> calls -> pool (chunks)          -> host_reply -> platform::HostPages
 //!                              -> guest_page, page_state -> platform::GuestMemory
+//!                              -> conversion, ownership  -> platform::PageInstructions
 //! ```
 //!
 //! * [`service`]: the entry; decoding is `protocol::Request`, past which only checked arguments travel
 //! * `calls`: one file per call
 //! * [`pool`]: window, chunk records, search, accounts
 //! * [`host_reply`]: the page-state-change loop and every check of the host's reply
+//! * `conversion`, [`ownership`]: pages of the guest's own change hands
 //! * [`page_state`], [`guest_page`]: the state words of guest RAM, and structures in the guest's pages
 //! * [`platform`]: the traits an integrator implements
 //! * [`storage`]: how much memory an integrator sets aside
@@ -29,8 +31,10 @@
 extern crate std;
 
 mod calls;
+mod conversion;
 pub mod guest_page;
 pub mod host_reply;
+pub mod ownership;
 pub mod page_state;
 pub mod platform;
 pub mod pool;

@@ -1,14 +1,16 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The service and its entry: registers in, registers out.
 
+use core::sync::atomic::{AtomicBool, Ordering};
+
 use protocol::identity::{Features, Identity, PROTOCOL_VERSION, SharedAddressing};
 use protocol::response::encode_answer;
 use protocol::statistics::Statistics;
-use protocol::{DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters};
+use protocol::{Call, DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters, result};
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
 use crate::page_state::PageStates;
-use crate::platform::{GuestMemory, HostPages};
+use crate::platform::{GuestMemory, HostPages, PageInstructions};
 use crate::pool::{Pool, Window, WindowError};
 use crate::session::Session;
 use crate::statistics::Counters;
@@ -20,14 +22,18 @@ pub struct Configuration {
     pub protocol_number: u32,
     /// How the guest addresses shared memory.
     pub addressing: SharedAddressing,
+    /// The platform's flush keeps the promise of [`PageInstructions::flush`] on this machine. Without it CONVERT is not
+    /// offered (clause P-5.9.5).
+    pub flush_reaches_all: bool,
 }
 
 impl Configuration {
-    /// The default number, C-bit at this position.
+    /// The default number, C-bit at this position, no CONVERT.
     pub const fn with_encryption_bit(position: u8) -> Self {
         Self {
             protocol_number: DEFAULT_PROTOCOL_NUMBER,
             addressing: SharedAddressing::EncryptionBitClear(position),
+            flush_reaches_all: false,
         }
     }
 }
@@ -43,6 +49,7 @@ pub struct Service<'a, P> {
     pub(crate) pages: PageStates<'a>,
     pub(crate) session: Session,
     pub(crate) counters: Counters,
+    stopped: AtomicBool,
     configuration: Configuration,
 }
 
@@ -69,6 +76,7 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
             pages,
             session: Session::new(),
             counters: Counters::new(),
+            stopped: AtomicBool::new(false),
             configuration,
         })
     }
@@ -109,12 +117,46 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
         }
     }
 
+    /// The answer to IDENTIFY.
+    pub const fn identity(&self) -> Identity {
+        Identity::of_this_version(
+            self.configuration.addressing,
+            Features::new().with_convert(self.configuration.flush_reaches_all),
+        )
+    }
+
+    /// Whether a page was found valid that by every account was not: the host maps one page twice, or somebody validated
+    /// behind our back (invariant P1). No call is served any more. An integrator that finds this ends the VM.
+    pub fn has_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
+    }
+
+    /// See [`Service::has_stopped`].
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Release);
+    }
+
+    /// There is one window, number 0.
+    pub(crate) const fn check_window(&self, window: u8) -> Result<(), ResultCode> {
+        if window == 0 {
+            Ok(())
+        } else {
+            Err(ResultCode::INVALID_PARAMETER)
+        }
+    }
+}
+
+impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
     /// Serves one call: the registers of the calling processor in, the registers it resumes with out.
     ///
     /// The integrator has checked CALL_PENDING and writes the result into the VMSA. Registers that the protocol does not
-    /// use are not part of this.
+    /// use are not part of this. After each call it asks [`Service::has_stopped`].
     pub fn dispatch(&self, call: &CallRegisters) -> CallRegisters {
-        let answer = self.answer(call);
+        let answer = if self.has_stopped() {
+            Err(result::HOST_MISBEHAVED.into())
+        } else {
+            self.answer(call)
+        };
         self.counters.answer(&answer);
         encode_answer(call, answer)
     }
@@ -125,6 +167,9 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
             return Err(ResultCode::UNSUPPORTED_PROTOCOL.into());
         }
         self.counters.call(id.call);
+        if id.call == Call::Convert.number() && !self.configuration.flush_reaches_all {
+            return Err(ResultCode::UNSUPPORTED_CALL.into());
+        }
         match Request::decode(registers)? {
             Request::Identify => Ok(self.identity().encode()),
             Request::Describe { window, item } => Ok(self.describe(window, item)?),
@@ -150,6 +195,10 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
                 epoch,
                 generation,
             } => Ok(self.release(base, bytes, epoch, generation)?.encode()),
+            Request::Convert { list, epoch } => {
+                self.convert(list, epoch)?;
+                Ok(ResultRegisters::default())
+            }
             Request::Statistics { buffer, bytes } => {
                 Ok(self.write_statistics(buffer, bytes)?.encode())
             }
@@ -157,20 +206,6 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
                 self.check_window(window)?;
                 Ok(self.set_limits(epoch, cap)?.encode())
             }
-        }
-    }
-
-    /// The answer to IDENTIFY.
-    pub const fn identity(&self) -> Identity {
-        Identity::of_this_version(self.configuration.addressing, Features::new())
-    }
-
-    /// There is one window, number 0.
-    pub(crate) const fn check_window(&self, window: u8) -> Result<(), ResultCode> {
-        if window == 0 {
-            Ok(())
-        } else {
-            Err(ResultCode::INVALID_PARAMETER)
         }
     }
 }

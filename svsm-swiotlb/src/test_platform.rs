@@ -11,12 +11,13 @@ use std::vec::Vec;
 
 use protocol::response::decode_answer;
 use protocol::{Call, Refusal, Request, ResultRegisters};
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
+use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::{PscDescriptor, PscEntry, PscHeader};
 use snp::svsm::CallRegisters;
 
 use crate::page_state::{PageState, PageStates, RamRange, RamRanges};
-use crate::platform::{Fault, GuestMemory, HostPages, Issue, PscExit};
+use crate::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 use crate::pool::{ChunkRecords, Pool, Window};
 use crate::{Configuration, Service};
 
@@ -143,6 +144,35 @@ impl GuestMemory for TestPlatform {
         self.check_access(to, bytes.len())?;
         self.poke(to.bits(), bytes);
         Ok(())
+    }
+}
+
+/// The pool needs no instruction: a call that executes one is wrong. CONVERT has a machine of its own.
+impl PageInstructions for TestPlatform {
+    fn pvalidate(
+        &self,
+        page: GuestPhysicalAddress,
+        _: PageSize,
+        _: bool,
+    ) -> Result<PvalidateResult, Fault> {
+        panic!("PVALIDATE of {page}")
+    }
+
+    fn rmpadjust(
+        &self,
+        page: GuestPhysicalAddress,
+        _: PageSize,
+        _: RmpAdjustTarget,
+    ) -> Result<InstructionCode, Fault> {
+        panic!("RMPADJUST of {page}")
+    }
+
+    fn zero(&self, page: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        panic!("{page} is zeroed")
+    }
+
+    fn flush(&self) {
+        panic!("a flush")
     }
 }
 

@@ -6,6 +6,7 @@ use proptest::prelude::ProptestConfig;
 
 mod attach;
 mod buffer;
+mod convert;
 mod growth;
 mod interrupted;
 mod machine;

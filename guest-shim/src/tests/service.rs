@@ -27,6 +27,10 @@ pub struct Service {
     /// The next answers of GROW and RELEASE, before the service looks at them.
     pub grow_answers: Vec<Result<Granted, Refusal>>,
     pub release_answers: Vec<Result<Released, Refusal>>,
+    /// Offers CONVERT.
+    pub converts: bool,
+    /// The next answers of CONVERT: where the cursor is then, the outcome in the first entry, the code.
+    pub convert_answers: Vec<(u16, u8, ResultCode)>,
     /// Answers BUSY this often.
     pub busy: u32,
     /// The host runs the guest without the service.
@@ -51,6 +55,8 @@ impl Service {
             grow_limit: 253 * CHUNK_BYTES,
             grow_answers: Vec::new(),
             release_answers: Vec::new(),
+            converts: false,
+            convert_answers: Vec::new(),
             busy: 0,
             not_run: false,
             from_the_top: false,
@@ -84,7 +90,10 @@ impl Service {
         match *request {
             Request::Identify => {
                 let addressing = SharedAddressing::EncryptionBitClear(51);
-                let identity = Identity::of_this_version(addressing, Features::new());
+                let identity = Identity::of_this_version(
+                    addressing,
+                    Features::new().with_convert(self.converts),
+                );
                 Ok(Identity {
                     uuid: self.uuid,
                     ..identity
@@ -178,9 +187,30 @@ impl Service {
                 let previous_cap = core::mem::replace(&mut self.cap, cap);
                 Ok(LimitsSet { previous_cap }.encode())
             }
+            Request::Convert { list, epoch } => {
+                assert_eq!(epoch, self.epoch);
+                self.convert(list.bits())
+            }
             Request::ListGranted { .. } | Request::Statistics { .. } => {
                 Err(ResultCode::UNSUPPORTED_CALL.into())
             }
+        }
+    }
+
+    /// The next answer, with cursor and outcome written into the list.
+    fn convert(&mut self, list: u64) -> Result<ResultRegisters, Refusal> {
+        let (next, outcome, answer) = self.convert_answers.remove(0);
+        let address = usize::try_from(list).unwrap();
+        let cursor = core::ptr::with_exposed_provenance_mut::<u16>(address + 2);
+        let entry = core::ptr::with_exposed_provenance_mut::<u8>(address + 9);
+        // SAFETY: A list of the test's, whose reference is not used during the call.
+        unsafe {
+            cursor.write_volatile(next);
+            entry.write_volatile(entry.read_volatile() & 0xF0 | outcome);
+        }
+        match answer {
+            ResultCode::SUCCESS => Ok(ResultRegisters::default()),
+            code => Err(code.into()),
         }
     }
 

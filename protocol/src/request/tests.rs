@@ -15,7 +15,7 @@ fn registers(call: Call, rcx: u64, rdx: u64, r8: u64) -> CallRegisters {
 }
 
 /// One request of each kind, with the registers that docs/PROTOCOL.md gives for it.
-fn golden() -> [(Request, CallRegisters); 9] {
+fn golden() -> [(Request, CallRegisters); 10] {
     let base = GuestPhysicalAddress::new(0x3000_0000);
     let page = GuestPhysicalAddress::new(0x0123_4008);
     [
@@ -68,6 +68,13 @@ fn golden() -> [(Request, CallRegisters); 9] {
             registers(Call::Release, 0x3000_0000, 0x40_0000, 0x0000_0001_0000_0009),
         ),
         (
+            Request::Convert {
+                list: page,
+                epoch: 3,
+            },
+            registers(Call::Convert, 0x0123_4008, 3, 0),
+        ),
+        (
             Request::Statistics {
                 buffer: page,
                 bytes: 504,
@@ -99,7 +106,7 @@ fn p_4_2_golden_registers_in_both_directions() {
 
 #[test]
 fn p_4_3_unknown_and_unoffered_calls_are_named_as_such() {
-    for number in [4, 5, 6, 9, 11, 13, 14, 15, 16, u64::from(u32::MAX)] {
+    for number in [4, 5, 6, 11, 13, 14, 15, 16, u64::from(u32::MAX)] {
         // Arguments do not matter: the call is not there.
         let rax = 0x4000_0001_0000_0000 | number;
         let registers = CallRegisters {
@@ -129,6 +136,8 @@ fn p_4_4_reserved_bits_are_refused() {
         registers(Call::ListGranted, 0x1000, 1, 1),
         registers(Call::Grow, 1 << 9, 2 * MIB, 2 * MIB),
         registers(Call::Grow, 1 << 31, 2 * MIB, 2 * MIB),
+        registers(Call::Convert, 0x1000, 1 << 32, 0),
+        registers(Call::Convert, 0x1000, 1, 1),
         registers(Call::Statistics, 0x1000, 8, 1),
         registers(Call::SetLimits, 1 << 8, 2 * MIB, 0),
         registers(Call::SetLimits, 1 << 31, 2 * MIB, 0),
@@ -147,6 +156,7 @@ fn p_4_4_reserved_bits_are_refused() {
 fn p_4_5_p_5_7_1_misaligned_zero_wrapping_and_crossing_ranges_are_refused() {
     let bad = [
         registers(Call::ListGranted, 0x1004, 1, 0),
+        registers(Call::Convert, 0x1004, 1, 0),
         registers(Call::Grow, 8, 2 * MIB, 2 * MIB),
         registers(Call::Grow, 0, 0, 2 * MIB),
         registers(Call::Grow, 0, MIB, 2 * MIB),

@@ -3,6 +3,7 @@
 //! [`crate::Service`], which they see as their parts only.
 
 mod attach;
+mod convert;
 mod discovery;
 mod grow;
 mod limits;

@@ -7,6 +7,7 @@ use snp::svsm::ResultCode;
 use crate::test_platform::{Answer, RAM_BASE};
 
 mod construction;
+mod convert;
 mod discovery;
 mod epochs;
 mod grow;

@@ -8,7 +8,7 @@ use snp::address::GuestPhysicalAddress;
 use svsm_swiotlb::page_state::{
     HoldError, MAX_RANGES, PageState, PageStates, RamRange, RamRanges, RangeError,
 };
-use svsm_swiotlb::platform::{GuestMemory, HostPages};
+use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window, WindowError};
 use svsm_swiotlb::storage::storage_bytes;
 use svsm_swiotlb::{Configuration, Service};
@@ -152,7 +152,7 @@ pub fn service<'a, H: Hardware>(
     hard_cap_bytes: u64,
 ) -> Result<Service<'a, Platform<H>>, BootError>
 where
-    Platform<H>: HostPages + GuestMemory,
+    Platform<H>: HostPages + GuestMemory + PageInstructions,
 {
     let window = plan.window;
     // W1: a private mapping of a window page would read or write memory that the host gives and takes at will.

@@ -20,7 +20,7 @@ pub const LIST_ENTRIES: usize = 256;
 /// Answers BUSY after which a call is given up.
 const MAX_RETRIES: u32 = 1000;
 /// PVALIDATE reported another page size in the RMP.
-const SIZE_MISMATCH: ResultCode = ResultCode::protocol_error(6);
+pub const SIZE_MISMATCH: ResultCode = ResultCode::protocol_error(6);
 
 /// What acceptance needs of the machine.
 pub trait AcceptancePlatform {
@@ -120,7 +120,10 @@ fn validate_run<P: AcceptancePlatform>(
 }
 
 /// One PVALIDATE call, repeated while the SVSM asks for it; an error names the entry.
-fn pvalidate<P: AcceptancePlatform>(
+///
+/// # Errors
+/// [`AcceptanceError`]; the entries before the one it names are done.
+pub fn pvalidate<P: AcceptancePlatform>(
     platform: &mut P,
     entries: &[PvalidateListEntry],
 ) -> Result<(), (usize, AcceptanceError)> {

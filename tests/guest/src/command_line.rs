@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -14,6 +14,8 @@ pub struct Mode {
     pub self_test: bool,
     /// Move the disks through the pool.
     pub disk: bool,
+    /// Convert a page that another vCPU reads.
+    pub watch: bool,
 }
 
 impl Mode {
@@ -21,9 +23,10 @@ impl Mode {
     pub const ALL: Self = Self {
         self_test: true,
         disk: true,
+        watch: false,
     };
 
-    /// Reads `mode=all`, `mode=disk` or `mode=selftest`; the last one given counts. `None` for
+    /// Reads `mode=all`, `mode=disk`, `mode=selftest` or `mode=watch`; the last one given counts. `None` for
     /// another value: running something else than asked for would be a silent success.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
@@ -36,11 +39,16 @@ impl Mode {
                 b"all" => Self::ALL,
                 b"disk" => Self {
                     self_test: false,
-                    disk: true,
+                    ..Self::ALL
                 },
                 b"selftest" => Self {
-                    self_test: true,
                     disk: false,
+                    ..Self::ALL
+                },
+                b"watch" => Self {
+                    self_test: false,
+                    disk: false,
+                    watch: true,
                 },
                 _ => return None,
             };
@@ -131,6 +139,8 @@ mod tests {
         assert!(disk.disk && !disk.self_test);
         let self_test = Mode::parse(b"mode=disk mode=selftest").expect("known mode");
         assert!(self_test.self_test && !self_test.disk);
+        let watch = Mode::parse(b"mode=watch").expect("known mode");
+        assert!(watch.watch && !watch.disk && !watch.self_test);
         assert_eq!(Mode::parse(b"mode=none"), None);
     }
 

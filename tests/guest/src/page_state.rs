@@ -60,6 +60,21 @@ pub fn change<P: GhcbPage>(
     Ok(())
 }
 
+/// Asks for these entries in one exit, or more where the host returns early.
+///
+/// # Errors
+/// [`PageStateError`]; part of them may have changed.
+pub fn change_entries<P: GhcbPage>(
+    channel: &GhcbChannel<P>,
+    entries: &[PscEntry],
+) -> Result<(), PageStateError> {
+    let mut descriptor = PscDescriptor::new();
+    for (slot, entry) in descriptor.entries.iter_mut().zip(entries) {
+        *slot = *entry;
+    }
+    submit(channel, &mut descriptor, entries.len())
+}
+
 /// The largest page that begins at `address` and ends at or before `end`.
 #[must_use]
 pub const fn largest_page(address: u64, end: u64) -> PageSize {

@@ -11,7 +11,7 @@ use test_guest::acceptance::{accept, rescind};
 use test_guest::arena::Range;
 use test_guest::record::Record;
 use test_guest::self_test::{
-    Case, Facts, ListPage, Outcome, Prober, core_cases, lost_cases, pool_cases, run,
+    Case, Facts, ListPage, Outcome, Prober, convert_cases, core_cases, lost_cases, pool_cases, run,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -98,7 +98,12 @@ pub fn after_attach(
             return Err("a page was not lost");
         }
     }
-    for table in [pool_cases::ATTACHED, core_cases::ALL, lost_cases::ALL] {
+    for table in [
+        pool_cases::ATTACHED,
+        convert_cases::ALL,
+        core_cases::ALL,
+        lost_cases::ALL,
+    ] {
         all_ok &= send(svsm, &facts, private, table, report);
     }
     for page in pages {

@@ -145,6 +145,13 @@ pub enum Record<'a> {
         /// The code is right and nothing changed.
         ok: bool,
     },
+    /// The guest converted pages of its own, between markers.
+    Convert {
+        /// Bytes converted there and back each time.
+        bytes: u64,
+        /// Bytes of those converted in small pages by the core protocol.
+        compared: u64,
+    },
     /// The last line.
     Done {
         /// Every check held.
@@ -216,6 +223,9 @@ impl fmt::Display for Record<'_> {
                 "@selftest name={name} expected={expected:#x} got={got:#x} ok={}",
                 u8::from(ok)
             ),
+            Self::Convert { bytes, compared } => {
+                write!(f, "@convert bytes={bytes} compared={compared}")
+            }
             Self::Done { ok } => write!(f, "@done ok={}", u8::from(ok)),
         }
     }
@@ -279,6 +289,11 @@ mod tests {
             burst.to_string(),
             "@burst cpu=1 rounds=2 maps=3 refused=4 grows=5 releases=6 released=7"
         );
+        let convert = Record::Convert {
+            bytes: 4 << 20,
+            compared: 4096,
+        };
+        assert_eq!(convert.to_string(), "@convert bytes=4194304 compared=4096");
         assert_eq!(Record::Cpus { count: 2 }.to_string(), "@cpus count=2");
         assert_eq!(Record::Done { ok: true }.to_string(), "@done ok=1");
     }

@@ -22,13 +22,14 @@ use test_guest::stop::Stop;
 
 use crate::devices::Others;
 use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
+use crate::machine::conversion;
 use crate::machine::cpu;
 use crate::machine::ending::{fail, terminate};
 use crate::machine::exceptions;
 use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
-use crate::machine::{processor, team};
+use crate::machine::{processor, team, watch};
 use crate::{disk_job, many_job, probe};
 
 /// The start page tables map this much.
@@ -44,6 +45,8 @@ struct Plan {
     buffers: Range,
     /// What further devices and vCPUs need.
     more: Range,
+    /// Converted there and back.
+    converted: Range,
 }
 
 /// Entered once, by the first instructions.
@@ -83,6 +86,19 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
             ),
             Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
         }
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.converted) {
+            fail(stop, format_args!("the pages to convert were not accepted"));
+        }
+        if let Err(step) = conversion::run(&svsm, ghcb, plan.converted) {
+            fail(Stop::SelfTest, format_args!("{step}"));
+        }
+    }
+    if mode.watch {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.converted) {
+            fail(stop, format_args!("the pages to convert were not accepted"));
+        }
+        let cpus = team::start(svsm, &mut arena);
+        watch::run(cpus, plan.converted);
     }
     if mode.disk {
         if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
@@ -153,7 +169,8 @@ fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
     let metadata = pool_metadata(window);
     // Two large pages for the self-test: one used, one lost to its alignment.
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
-    let mut arena = Arena::new(facts.largest_free(START_MAPPED));
+    let free = facts.largest_free(START_MAPPED);
+    let mut arena = Arena::new(free);
     Some(Plan {
         early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         buffers: arena.take(Buffers::BYTES, LARGE_PAGE_SIZE)?,
@@ -161,6 +178,7 @@ fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
             many_job::MEMORY_BYTES.next_multiple_of(LARGE_PAGE_SIZE),
             LARGE_PAGE_SIZE,
         )?,
+        converted: conversion::take_memory(&mut arena, free)?,
     })
 }
 

@@ -44,6 +44,8 @@ pub enum Stop {
     Nvme = 16,
     /// A mapping of the burst failed, or came back with other bytes.
     Burst = 17,
+    /// A vCPU went on using a page through an old translation.
+    Stale = 18,
 }
 
 impl Stop {

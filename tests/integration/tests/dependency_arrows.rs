@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Crate, the crates of this workspace it may depend on, whether it is a test crate.
-const ALLOWED: [(&str, &[&str], bool); 15] = [
+const ALLOWED: [(&str, &[&str], bool); 16] = [
     ("snp", &[], false),
     ("protocol", &["snp"], false),
     ("svsm-swiotlb", &["protocol", "snp"], false),

@@ -11,11 +11,12 @@ use guest_shim::{
     CallFailed, Config, Constraints, CopyIn, Direction, Mapping, Platform, metadata_bytes,
 };
 use protocol::{CHUNK_BYTES, Request};
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
+use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::PscDescriptor;
 use snp::svsm::{CallId, CallRegisters, core_protocol};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
-use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PscExit};
+use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 
@@ -70,6 +71,35 @@ impl GuestMemory for Still {
     fn write(&self, _: GuestPhysicalAddress, _: &[u8]) -> Result<(), Fault> {
         Ok(())
     }
+}
+
+impl PageInstructions for Still {
+    fn pvalidate(
+        &self,
+        _: GuestPhysicalAddress,
+        _: PageSize,
+        _: bool,
+    ) -> Result<PvalidateResult, Fault> {
+        Ok(PvalidateResult {
+            code: InstructionCode::SUCCESS,
+            unchanged: false,
+        })
+    }
+
+    fn rmpadjust(
+        &self,
+        _: GuestPhysicalAddress,
+        _: PageSize,
+        _: RmpAdjustTarget,
+    ) -> Result<InstructionCode, Fault> {
+        Ok(InstructionCode::SUCCESS)
+    }
+
+    fn zero(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn flush(&self) {}
 }
 
 const CHUNKS: usize = 8;

@@ -10,7 +10,7 @@ use snp::svsm::CallRegisters;
 use snp_model::machine::Machine;
 use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
-use svsm_swiotlb::platform::{GuestMemory, HostPages};
+use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 use zerocopy::IntoBytes;
 
 use crate::asked::{CHUNK, asked};
@@ -196,7 +196,7 @@ fn run_calls(world: &World<'_, LightHost>, bytes: &mut Bytes<'_>) {
 }
 
 /// Mostly calls that could be right, by what the model knows; some of any registers.
-fn next_call<P: HostPages + GuestMemory + Watched>(
+fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
     world: &World<'_, P>,
     bytes: &mut Bytes<'_>,
 ) -> CallRegisters {

@@ -10,7 +10,7 @@ use snp::svsm::CallRegisters;
 use snp_model::layout::Range;
 use snp_model::machine::Machine;
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
-use svsm_swiotlb::platform::{GuestMemory, HostPages};
+use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 
@@ -102,7 +102,7 @@ pub struct World<'a, P> {
 ///
 /// # Panics
 /// When the shape is impossible.
-pub fn with_world<P: HostPages + GuestMemory + Watched, R>(
+pub fn with_world<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
     platform: P,
     shape: Shape,
     pages: &[(u64, PageState)],
@@ -142,7 +142,7 @@ pub fn with_world<P: HostPages + GuestMemory + Watched, R>(
     })
 }
 
-impl<P: HostPages + GuestMemory + Watched> World<'_, P> {
+impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// The model; not to be kept over a call.
     pub fn model(&self) -> MutexGuard<'_, Model> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)

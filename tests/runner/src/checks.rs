@@ -8,6 +8,7 @@ use crate::device_checks::device_checks;
 use crate::expectation::Expectation;
 use crate::follow::End;
 use crate::host_record::Termination;
+use crate::own_conversions;
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
@@ -119,6 +120,7 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
     list.push(pattern(outcome));
     if outcome.expectation.self_test() {
         list.push(self_test(outcome));
+        list.push(own_conversions::check(outcome));
     }
     if outcome.expectation.disk() {
         list.extend(disk(outcome));

@@ -46,6 +46,13 @@ pub enum GuestLine {
     },
     /// One wrong call and its answer.
     SelfTest(SelfTest),
+    /// The guest converted pages of its own.
+    Convert {
+        /// Bytes, each time but one.
+        bytes: u64,
+        /// Bytes in small pages by the core protocol.
+        compared: u64,
+    },
     /// The guest is done.
     Done {
         /// It has found nothing wrong.
@@ -205,6 +212,10 @@ impl GuestLine {
                 got: line.text("got")?.to_owned(),
                 ok: line.flag("ok")?,
             }),
+            "convert" => Self::Convert {
+                bytes: line.number("bytes")?,
+                compared: line.number("compared")?,
+            },
             "done" => Self::Done {
                 ok: line.flag("ok")?,
             },

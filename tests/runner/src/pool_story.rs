@@ -3,6 +3,7 @@
 
 use serde::Serialize;
 
+use crate::own_conversions::OwnConversion;
 use crate::transcript::Transcript;
 
 /// Marker behind the last transfer, before chunks are given back.
@@ -20,7 +21,7 @@ pub struct PoolStory {
     /// Growths after the attach, counted by the shim: two in quick succession are one step of the samples, and a host
     /// that converts a chunk in several exits makes many conversions of one.
     pub growths: u64,
-    /// Bytes that VMPL0 had shared since the attach, by the host's record.
+    /// Bytes that VMPL0 had shared since the attach, by the host's record, without those of CONVERT.
     pub shared: u64,
     /// Most bytes in use.
     pub peak_used: u64,
@@ -61,6 +62,7 @@ impl PoolStory {
             .conversions
             .iter()
             .filter(|one| one.vmpl == 0 && one.shared && one.tsc >= attach.tsc)
+            .filter(|one| !OwnConversion::covers(transcript, one.tsc))
             .map(|one| one.bytes)
             .sum();
         if let Some(from) = transcript.marks.get(&BEFORE_GIVING_BACK) {

@@ -9,6 +9,7 @@ use crate::checks::Check;
 use crate::devices::{Device, HostFile};
 use crate::guest_line::{Attach, Burst, Busy, PoolSample, SelfTest};
 use crate::host_record::{Conversion, Termination};
+use crate::own_conversions::OwnConversion;
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
@@ -49,6 +50,7 @@ pub struct Report<'a> {
     counters: Option<&'a Counters>,
     steady_state: Option<SteadyState>,
     conversions: &'a [Conversion],
+    own_conversions: Vec<OwnConversion>,
     self_tests: &'a [SelfTest],
     termination: Option<Termination>,
     violation: Option<&'a str>,
@@ -112,6 +114,7 @@ impl<'a> Report<'a> {
             counters: transcript.newest().map(|newest| &newest.counters),
             steady_state: SteadyState::of(transcript),
             conversions: &transcript.conversions,
+            own_conversions: OwnConversion::of(transcript),
             self_tests: &transcript.self_tests,
             termination: transcript.termination,
             violation: transcript.violation.as_deref(),

@@ -21,7 +21,7 @@ use crate::launch_blob::launch_blob;
 use crate::launch_plan::{LaunchPlan, Parameters};
 use crate::progress::Progress;
 use crate::qemu::{self, Machine};
-use crate::run_options::{RamState, RunOptions};
+use crate::run_options::{PscManner, RamState, RunOptions};
 use crate::transcript::Transcript;
 
 /// Where a Linux guest leaves its marker on the second disk (tests/linux/init).
@@ -66,6 +66,8 @@ pub struct Outcome {
     pub memory_bytes: u64,
     /// SHA-256 of the disk and of the second disk, as the host computes them after the run.
     pub disk_digests: Option<DiskDigests>,
+    /// The host finishes each page-state change in one exit.
+    pub prompt_host: bool,
     /// The machine checks pages that are not shared.
     pub pattern_in_use: bool,
     /// Version of QEMU.
@@ -197,6 +199,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         limits,
         memory_bytes: options.memory,
         disk_digests,
+        prompt_host: options.psc_manner == PscManner::Honest,
         pattern_in_use: !options.no_pattern,
         qemu_version: inputs.qemu_version,
         qemu_messages: qemu::messages(&log).into_iter().map(String::from).collect(),

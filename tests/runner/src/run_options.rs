@@ -169,6 +169,9 @@ pub struct RunOptions {
     /// Do not fill and check pages that are not shared
     #[arg(long)]
     pub no_pattern: bool,
+    /// Leave the translations of other CPUs alone when a page is taken back, as no host should
+    #[arg(long)]
+    pub no_kick: bool,
     /// Count instructions instead of time, so that the same run gives the same records
     #[arg(long)]
     pub deterministic: bool,
@@ -222,6 +225,7 @@ impl RunOptions {
             .with_pass_through(self.pass_through)
             .with_trace(self.trace)
             .with_no_pattern(self.no_pattern)
+            .with_no_kick(self.no_kick)
             .with_page_state_manner(self.psc_manner as u16 | count << 8)
             .with_doorbell_manner(self.hv as u8)
             .with_doorbell_turns(turns(self.hv != HvEvents::Never, self.hv_count))

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::checks::Check;
+use crate::own_conversions::OwnConversion;
 use crate::pool_story::PoolStory;
 use crate::report::{boot_to_attach, bytes_bounced};
 use crate::run::Outcome;
@@ -23,6 +24,7 @@ pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
         .and_then(|()| write_digests(&mut text, outcome))
         .and_then(|()| write_devices(&mut text, outcome))
         .and_then(|()| write_pool(&mut text, outcome))
+        .and_then(|()| write_own_conversions(&mut text, outcome))
         .and_then(|()| write_counters(&mut text, outcome))
         .and_then(|()| write_checks(&mut text, checks));
     text
@@ -171,6 +173,33 @@ fn write_pool(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     )?;
     row(text, "converted back by the host", mebibytes(story.freed))?;
     row(text, "at the end", mebibytes(story.end))
+}
+
+/// CONVERT beside what a guest does without it; nothing where the guest did not try.
+fn write_own_conversions(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let found = OwnConversion::of(&outcome.transcript);
+    if outcome.transcript.converted.is_none() {
+        return Ok(());
+    }
+    let title = "pages of the guest's own";
+    writeln!(
+        text,
+        "\n{title:<NAME$}   {:>9} {:>7} {:>10} {:>8} {:>13}",
+        "bytes", "calls", "PSC exits", "flushes", "instructions"
+    )?;
+    for one in found {
+        writeln!(
+            text,
+            "  {:<NAME$} {:>9} {:>7} {:>10} {:>8} {:>13}",
+            one.name(),
+            mebibytes(one.bytes),
+            one.calls,
+            one.psc_exits,
+            one.flushes,
+            one.instructions
+        )?;
+    }
+    Ok(())
 }
 
 fn write_counters(text: &mut String, outcome: &Outcome) -> std::fmt::Result {

@@ -73,6 +73,8 @@ pub struct Transcript {
     pub shim: Counters,
     /// Wrong calls and their answers.
     pub self_tests: Vec<SelfTest>,
+    /// Bytes of its own that the guest converted each time, and those in small pages by the core protocol.
+    pub converted: Option<(u64, u64)>,
     /// The phase at work.
     pub progress: Option<PhaseProgress>,
     /// The guest's own verdict.
@@ -177,6 +179,7 @@ impl Transcript {
                 self.shim.insert(name, value);
             }
             GuestLine::SelfTest(test) => self.self_tests.push(test),
+            GuestLine::Convert { bytes, compared } => self.converted = Some((bytes, compared)),
             GuestLine::Done { ok } => self.done = Some(ok),
         }
     }

@@ -16,6 +16,11 @@ digest=$(sha256sum "$first" | cut -d' ' -f1)
 record "boot version=1 mem=0x10000000 switches=0x0"
 say "@selftest name=unknown-call expected=0x80000002 got=0x80000002 ok=1"
 say "@attach tsc=1000 boot_tsc=10 window=268435456 granted=2097152"
+for id in 16 17 18 19 20 21 22 23 24; do
+  record "mark id=$id tsc=$((1100 + id))"; snapshot $id $((1100 + id)) $((id + ${more_calls:-0} * (id / 21))) 8
+done
+record "psc tsc=1118 vmpl=0 op=shared gpa=0x100000 bytes=4096 total_shared=4096"
+say "@convert bytes=2097152 compared=4096"
 say "@pool tsc=1000 granted=2097152 used=0"
 say "@pool tsc=2000 granted=4194304 used=4000000"
 say "@pool tsc=3000 granted=8388608 used=8000000"
@@ -50,6 +55,7 @@ fn a_good_run_succeeds_and_is_reported() {
     let table = String::from_utf8_lossy(&output.stdout);
     for part in [
         "growth step 3",
+        "4 KiB to shared by CONVERT",
         "16.0 MiB",
         "SVSM calls",
         "grow",
@@ -62,6 +68,8 @@ fn a_good_run_succeeds_and_is_reported() {
     assert_eq!(json["success"], true);
     assert_eq!(json["pool"]["peak"], 16 << 20);
     assert_eq!(json["pool"]["freed"], 14 << 20);
+    assert_eq!(json["own_conversions"].as_array().map(Vec::len), Some(8));
+    assert_eq!(json["pool"]["shared"], 14 << 20);
     assert_eq!(json["steady_state"]["svsm_calls"], 0);
     assert_eq!(
         json["digests"]["host_disk"],
@@ -78,6 +86,10 @@ fn each_broken_promise_is_named() {
     for (fault, check) in [
         (wrong.as_str(), "the second read's digest matches"),
         ("steady_calls=8", "no SVSM call in steady state"),
+        (
+            "more_calls=3",
+            "CONVERT takes a call, an exit and a flush for 253 pages",
+        ),
         ("cp() { :; }", "the second disk holds the first one's bytes"),
         ("record 'hello there'", "keep their format"),
         (

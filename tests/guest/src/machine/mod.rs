@@ -6,12 +6,14 @@
 //! * [`calling`]: SVSM calls and what the shim asks of its kernel; [`ghcb`]: the registered GHCB
 //! * [`cpu`], [`team`], [`spin_lock`]: which vCPU this is, the further ones, and what they share
 //! * [`net`], [`nvme_memory`], [`burst`]: the other devices' memory, and a load beside them
+//! * [`conversion`]: the costs of converting pages; [`watch`]: a page that is read while it is converted
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
 pub mod block;
 pub mod burst;
 pub mod calling;
+pub mod conversion;
 pub mod cpu;
 pub mod ending;
 mod entry;
@@ -25,3 +27,4 @@ pub mod pass_watch;
 pub mod processor;
 pub mod spin_lock;
 pub mod team;
+pub mod watch;

@@ -105,7 +105,7 @@ fn set_cap(prober: &mut impl Prober, facts: &Facts, cap: u64) -> bool {
 mod tests {
     use super::super::case::registers;
     use super::super::facts::example;
-    use super::super::{core_cases, lost_cases, pool_cases};
+    use super::super::{convert_cases, core_cases, lost_cases, pool_cases};
     use super::*;
     use std::collections::BTreeSet;
     use std::vec::Vec;
@@ -191,10 +191,11 @@ mod tests {
         failed
     }
 
-    fn tables() -> [&'static [Case]; 4] {
+    fn tables() -> [&'static [Case]; 5] {
         [
             pool_cases::DETACHED,
             pool_cases::ATTACHED,
+            convert_cases::ALL,
             core_cases::ALL,
             lost_cases::ALL,
         ]

@@ -120,9 +120,6 @@ pub const ATTACHED: &[Case] = &[
     Case::refused("call-adopt", UNSUPPORTED_CALL, |f, _| {
         call(f, Call::Adopt, [0; 3])
     }),
-    Case::refused("call-convert", UNSUPPORTED_CALL, |f, _| {
-        call(f, Call::Convert, [f.list, 0, 0])
-    }),
     Case::refused("call-donate", UNSUPPORTED_CALL, |f, _| {
         call(f, Call::Donate, [0; 3])
     }),

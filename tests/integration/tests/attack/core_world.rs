@@ -5,13 +5,15 @@ use std::collections::BTreeSet;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
+use paravisor::apic_ids::ApicIds;
 use paravisor::boot_block::{
-    BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, VERSION,
+    BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, RAM_FIRMWARE, VERSION,
 };
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
-    BOOT_BLOCK, BOOT_CALLING_AREA, HANDOVER_BASE, HANDOVER_END, IMAGE_LOAD, PAYLOAD_BASE,
+    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, HANDOVER_END, IMAGE_LOAD,
+    PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
@@ -72,6 +74,8 @@ pub fn boot_block() -> BootBlock {
     block.protocol_number = 0x4000_0001;
     (block.window_bytes, block.initial_cap) = (WINDOW_BYTES, WINDOW_BYTES);
     block.payload_entry = PAYLOAD_BASE;
+    block.calling_area = BOOT_CALLING_AREA;
+    block.ram_mode = RAM_FIRMWARE;
     let range = |gpa, bytes, kind| LaunchRange {
         gpa,
         bytes,
@@ -79,7 +83,7 @@ pub fn boot_block() -> BootBlock {
         flags: 0,
     };
     block.launch_range_count = 3;
-    block.launch_ranges[0] = range(BOOT_BLOCK, 0x5000, KIND_PARAVISOR);
+    block.launch_ranges[0] = range(BOOT_BLOCK, FIXED_PAGES_END - BOOT_BLOCK, KIND_PARAVISOR);
     block.launch_ranges[1] = range(IMAGE_LOAD, 0x4000, KIND_PARAVISOR);
     block.launch_ranges[2] = range(PAYLOAD_BASE, GUEST_PAGES * PAGE_SIZE, KIND_GUEST_PAYLOAD);
     block
@@ -94,6 +98,21 @@ pub fn memory_map(entries: &[(u64, u64, u16)]) -> [u8; 4096] {
         slot[16..18].copy_from_slice(&kind.to_le_bytes());
     }
     bytes
+}
+
+/// The table of a VMM with processors 0 to 3: local APICs (type 0), all enabled.
+fn processors() -> ApicIds {
+    let mut table = [0_u8; 4096];
+    let entries = (0..4_u8).flat_map(|id| [0, 8, id, id, 1, 0, 0, 0]);
+    let bytes = 44 + 4 * 8;
+    table[..4].copy_from_slice(b"APIC");
+    table[4] = bytes;
+    for (slot, byte) in table[44..].iter_mut().zip(entries) {
+        *slot = byte;
+    }
+    let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
+    table[9] = sum.wrapping_neg();
+    ApicIds::parse(&table, 4).unwrap()
 }
 
 fn machine() -> Machine {
@@ -131,7 +150,7 @@ pub fn world<R>(test: impl FnOnce(&World<'_>) -> R) -> R {
     let ranges = RamRanges::new(tracked.as_slice()).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
-    record(&plan, &states, false).unwrap();
+    record(&boot_block(), &plan, &states).unwrap();
     let window = plan.placement.window;
     let window = Window::new(gpa(window.start), window.bytes()).unwrap();
     let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
@@ -149,7 +168,7 @@ pub fn world<R>(test: impl FnOnce(&World<'_>) -> R) -> R {
             states: service.page_states(),
             vcpus: &vcpus,
             guest_features: 1,
-            vcpu_count: 4,
+            processors: processors(),
             protocols: &[],
         },
         plan: &plan,

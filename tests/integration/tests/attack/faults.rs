@@ -11,7 +11,7 @@ use snp::svsm::core_protocol as call;
 use snp_model::machine::Machine;
 use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
-use svsm_swiotlb::platform::{GuestMemory, HostPages};
+use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 use zerocopy::IntoBytes;
 
 use crate::core_world::{FRESH, LARGE, World, large, page, small, world};
@@ -32,7 +32,10 @@ const PAGES: [(u64, PageState); 2] = [
 /// A guest's day, of which anything may fail.
 type Scenario<P> = fn(&Judged<'_, P>);
 
-fn list<P: HostPages + GuestMemory + Watched>(world: &Judged<'_, P>, capacity: u16) {
+fn list<P: HostPages + GuestMemory + PageInstructions + Watched>(
+    world: &Judged<'_, P>,
+    capacity: u16,
+) {
     let list = SHAPE.ram + 0x100;
     let header = ListHeader {
         capacity,
@@ -48,7 +51,7 @@ fn list<P: HostPages + GuestMemory + Watched>(world: &Judged<'_, P>, capacity: u
 }
 
 /// Releases whatever the current epoch holds, chunk by chunk.
-fn release_all<P: HostPages + GuestMemory + Watched>(world: &Judged<'_, P>) {
+fn release_all<P: HostPages + GuestMemory + PageInstructions + Watched>(world: &Judged<'_, P>) {
     for number in 0..SHAPE.chunks {
         let held = world.chunk(number).unwrap();
         if let reference_model::Chunk::Held { epoch, generation } = held {
@@ -58,7 +61,8 @@ fn release_all<P: HostPages + GuestMemory + Watched>(world: &Judged<'_, P>) {
     }
 }
 
-fn scenarios<P: HostPages + GuestMemory + Watched>() -> [(&'static str, Scenario<P>); 8] {
+fn scenarios<P: HostPages + GuestMemory + PageInstructions + Watched>()
+-> [(&'static str, Scenario<P>); 8] {
     [
         ("attach", |world| {
             world.call(&guest::attach());
@@ -126,7 +130,7 @@ const MANNERS: [HostManner; 8] = [
 ];
 
 /// Fails each call of each scenario; how many there were.
-fn enumerate<P: HostPages + GuestMemory + Watched>(
+fn enumerate<P: HostPages + GuestMemory + PageInstructions + Watched>(
     make: impl Fn() -> P,
     set: impl Fn(&P, HostManner),
 ) -> u64 {

@@ -3,6 +3,7 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use paravisor::apic_ids::ProcessorId;
 use paravisor::vcpu_control::{StartError, VcpuControl};
 use reference_model::Recorder;
 use snp::address::{GuestPhysicalAddress, PageSize};
@@ -195,7 +196,7 @@ impl PageInstructions for Platform {
 }
 
 impl VcpuControl for Platform {
-    fn start_processor(&self, _: u32) -> Result<(), StartError> {
+    fn start_processor(&self, _: ProcessorId) -> Result<(), StartError> {
         self.enter();
         if self.plot().refuse_start {
             Err(StartError::Refused)

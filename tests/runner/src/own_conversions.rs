@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What conversions of the guest's own pages cost, by the host's counters between the guest's markers
+//! (tests/guest/src/machine/conversion.rs): by CONVERT, and by the core protocol as Linux does it.
+
+use serde::Serialize;
+
+use crate::checks::Check;
+use crate::run::Outcome;
+use crate::transcript::{Counters, Transcript};
+
+/// Marker before the first conversion.
+const FIRST_MARK: u64 = 16;
+/// Bytes of a small page.
+const SMALL: u64 = 4096;
+/// Bytes of a large page.
+const LARGE: u64 = 2 << 20;
+/// Work units of a call (docs/PROTOCOL.md, P-6.4).
+const UNITS: u64 = 4096;
+/// Entries of a batch (P-6.4).
+const BATCH: u64 = 253;
+/// 4 KiB pages in a large one.
+const PARTS: u64 = LARGE / SMALL;
+
+/// One conversion of all pages.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct OwnConversion {
+    /// By CONVERT; else by PVALIDATE calls and the guest's own page-state changes.
+    pub by_convert: bool,
+    /// Bytes converted.
+    pub bytes: u64,
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// To shared; else to private.
+    pub shared: bool,
+    /// SVSM calls.
+    pub calls: u64,
+    /// VMGEXITs for page-state changes.
+    pub psc_exits: u64,
+    /// Flushes of all processors.
+    pub flushes: u64,
+    /// PVALIDATE and RMPADJUST instructions.
+    pub instructions: u64,
+}
+
+impl OwnConversion {
+    /// All of them, in the order of the markers; those whose markers are missing are left out.
+    #[must_use]
+    pub fn of(transcript: &Transcript) -> Vec<Self> {
+        let (most, compared) = transcript.converted.unwrap_or_default();
+        let mut list = Vec::new();
+        let mut mark = FIRST_MARK;
+        for page_bytes in [LARGE, SMALL] {
+            for by_convert in [true, false] {
+                for shared in [true, false] {
+                    if let Some(counters) = transcript.growth(mark, mark + 1) {
+                        let bytes = match (page_bytes, by_convert) {
+                            (SMALL, false) => compared,
+                            _ => most,
+                        };
+                        let kind = (by_convert, page_bytes, shared);
+                        list.push(Self::read(&counters, bytes, kind));
+                    }
+                    mark += 1;
+                }
+            }
+        }
+        list
+    }
+
+    fn read(counters: &Counters, bytes: u64, kind: (bool, u64, bool)) -> Self {
+        let (by_convert, page_bytes, shared) = kind;
+        let sum = |counts: fn(&str) -> bool| {
+            let matching = counters.iter().filter(|(name, _)| counts(name));
+            matching.map(|(_, value)| value).sum()
+        };
+        Self {
+            by_convert,
+            bytes,
+            page_bytes,
+            shared,
+            calls: sum(|name| name.starts_with("vmgexit.2.") && name.ends_with("run-vmpl")),
+            psc_exits: sum(|name| name.starts_with("vmgexit.") && name.ends_with("psc")),
+            flushes: sum(|name| name == "instruction.0.invlpgb"),
+            instructions: sum(|name| {
+                name == "instruction.0.pvalidate" || name == "instruction.0.rmpadjust"
+            }),
+        }
+    }
+
+    /// Whether an instant of the run lies between the first marker and the last.
+    #[must_use]
+    pub fn covers(transcript: &Transcript, tsc: u64) -> bool {
+        let mark = |number| transcript.marks.get(&number).copied();
+        let (first, last) = (mark(FIRST_MARK), mark(FIRST_MARK + 8));
+        first.is_some_and(|first| first <= tsc) && last.is_some_and(|last| tsc <= last)
+    }
+
+    /// The words of the table.
+    #[must_use]
+    pub fn name(&self) -> String {
+        let size = if self.page_bytes == LARGE {
+            "2 MiB"
+        } else {
+            "4 KiB"
+        };
+        let way = if self.shared { "shared" } else { "private" };
+        let by = if self.by_convert {
+            "CONVERT"
+        } else {
+            "PVALIDATE"
+        };
+        format!("{size} to {way} by {by}")
+    }
+}
+
+/// Whether CONVERT kept to its bounds.
+#[must_use]
+pub fn check(outcome: &Outcome) -> Check {
+    let transcript = &outcome.transcript;
+    let found = OwnConversion::of(transcript);
+    let (bytes, _) = transcript.converted.unwrap_or_default();
+    let within = |one: &&OwnConversion| {
+        let most = match (one.page_bytes, one.shared) {
+            (SMALL, _) => (bytes / SMALL).div_ceil(BATCH),
+            // Page by page at worst.
+            _ => (bytes / LARGE).div_ceil(UNITS / PARTS),
+        };
+        let flushes = if one.shared { most } else { 0 };
+        // A host that returns early is asked again.
+        let exits = if outcome.prompt_host { most } else { u64::MAX };
+        one.calls != 0 && one.calls <= most && one.psc_exits <= exits && one.flushes <= flushes
+    };
+    let mut by_convert = found.iter().filter(|one| one.by_convert);
+    let wrong = by_convert.clone().find(|one| !within(one));
+    Check {
+        name: "CONVERT takes a call, an exit and a flush for 253 pages",
+        ok: bytes != 0 && found.len() == 8 && wrong.is_none(),
+        detail: match (wrong, by_convert.next_back()) {
+            (Some(one), _) => format!("{one:?}"),
+            (None, Some(one)) => format!(
+                "{} MiB in 4 KiB pages: {} calls, {} exits",
+                bytes >> 20,
+                one.calls,
+                one.psc_exits
+            ),
+            (None, None) => "nothing was converted".into(),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::OwnConversion;
+    use crate::transcript::Transcript;
+
+    #[test]
+    fn figures_are_what_grows_between_two_markers() {
+        let mut transcript = Transcript::default();
+        for (id, calls, exits) in [(16, 3, 5), (17, 4, 7)] {
+            for record in [
+                format!("mark id={id} tsc={id}"),
+                format!("snapshot id={id} tsc={id}"),
+                format!("count name=vmgexit.2.msr-run-vmpl value={calls}"),
+                format!("count name=vmgexit.2.psc value={exits}"),
+                format!("count name=vmgexit.0.psc value={exits}"),
+                format!("count name=vmgexit.0.run-vmpl value={exits}"),
+                format!("count name=instruction.0.invlpgb value={calls}"),
+                format!("count name=instruction.0.tlbsync value={exits}"),
+                format!("end id={id}"),
+            ] {
+                transcript.host_says(&record);
+            }
+        }
+        let found = OwnConversion::of(&transcript);
+        let [one] = &found[..] else {
+            panic!("{found:?}")
+        };
+        assert!(one.by_convert && one.shared && one.page_bytes == 2 << 20);
+        assert_eq!((one.calls, one.psc_exits, one.flushes), (1, 4, 1));
+        assert!(
+            !OwnConversion::covers(&transcript, 16),
+            "the last is missing"
+        );
+        transcript.host_says("mark id=24 tsc=90");
+        assert!(OwnConversion::covers(&transcript, 16));
+        assert!(!OwnConversion::covers(&transcript, 15));
+        assert!(!OwnConversion::covers(&transcript, 91));
+    }
+}
