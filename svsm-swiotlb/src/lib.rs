@@ -19,6 +19,8 @@
 //! * [`host_reply`]: the page-state-change loop and every check of the host's reply
 //! * [`page_state`], [`guest_page`]: the state words of guest RAM, and structures in the guest's pages
 //! * [`platform`]: the traits an integrator implements
+//! * [`trace`]: the newest events; [`statistics`]: the counters
+//! * [`state`]: what an owner hands to its successor
 //! * [`storage`]: how much memory an integrator sets aside
 //!
 //! No allocation, no `unsafe`, no panic path, no lock. Every loop is bounded by a batch, a page, the window or a constant.
@@ -36,10 +38,12 @@ pub mod platform;
 pub mod pool;
 pub mod service;
 pub mod session;
+pub mod state;
 pub mod statistics;
 pub mod storage;
 #[cfg(test)]
 mod test_platform;
+pub mod trace;
 
 pub use service::{Configuration, Service};
 

@@ -12,7 +12,10 @@ mod epochs;
 mod grow;
 mod guest_pages;
 mod hostile;
+mod orphans;
 mod release;
+mod successor;
+mod trace;
 mod worked_sequence;
 
 const LIST: u64 = RAM_BASE + PAGE_SIZE;
