@@ -324,12 +324,13 @@ fn service(
     let ram = RamRanges::new(inputs.tracked.as_slice()).map_err(|_| invalid)?;
     let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
     let (records, states) = launched::split_storage(storage, window.chunks(), pages)?;
-    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.initial_cap)
+    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.hard_cap)
         .map_err(|_| invalid)?;
     let states = PageStates::new(ram, states).map_err(|_| invalid)?;
-    let configuration = Configuration {
-        protocol_number: inputs.block.protocol_number,
-        addressing: SharedAddressing::EncryptionBitClear(inputs.c_bit_position()),
-    };
+    let mut configuration = Configuration::with_encryption_bit(inputs.c_bit_position());
+    configuration.protocol_number = inputs.block.protocol_number;
+    if inputs.block.unit_limit_lifted() {
+        configuration = configuration.without_unit_limit();
+    }
     Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)
 }
