@@ -27,7 +27,7 @@ use paravisor::range_list::PhysRange;
 use paravisor::start_pages::StartPages;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{MAX_VCPUS, VcpuTable};
-use protocol::identity::{PROTOCOL_VERSION, SharedAddressing};
+use protocol::identity::PROTOCOL_VERSION;
 use snp::address::{GuestPhysicalAddress, Vmpl};
 use snp::cpuid::CpuidPage;
 use snp::ghcb::PROTOCOL_VERSION as GHCB_VERSION;

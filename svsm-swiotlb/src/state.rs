@@ -38,13 +38,13 @@ pub struct ServiceState {
     pub statistics: Statistics,
 }
 
-const _: () = assert!(size_of::<ServiceState>() == 544);
+const _: () = assert!(size_of::<ServiceState>() == STATE_BYTES as usize);
 const _: () = assert!(core::mem::offset_of!(ServiceState, generation) == 16);
 const _: () = assert!(core::mem::offset_of!(ServiceState, window_base) == 24);
 const _: () = assert!(core::mem::offset_of!(ServiceState, statistics) == 40);
 
 /// Bytes of [`ServiceState`], as it says of itself.
-pub(crate) const STATE_BYTES: u32 = size_of::<ServiceState>() as u32;
+pub(crate) const STATE_BYTES: u32 = 544;
 
 /// Why a service cannot go on from a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -11,7 +11,8 @@ use protocol::trace::{RECORDS_KEPT, TraceKind, TraceRecord};
 use snp::address::GuestPhysicalAddress;
 
 /// Slots of the ring.
-const SLOTS: usize = RECORDS_KEPT as usize;
+const SLOTS: usize = 256;
+const _: () = assert!(SLOTS as u64 == RECORDS_KEPT);
 /// Mark in [`Slot::stamp`]: somebody writes the slot.
 const WRITING: u64 = 1 << 63;
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|restart` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -14,6 +14,8 @@ pub struct Mode {
     pub self_test: bool,
     /// Move the disks through the pool.
     pub disk: bool,
+    /// Crash twice at peak load, and account for every chunk.
+    pub restart: bool,
 }
 
 impl Mode {
@@ -21,9 +23,10 @@ impl Mode {
     pub const ALL: Self = Self {
         self_test: true,
         disk: true,
+        restart: false,
     };
 
-    /// Reads `mode=all`, `mode=disk` or `mode=selftest`; the last one given counts. `None` for
+    /// Reads `mode=all`, `mode=disk`, `mode=selftest` or `mode=restart`; the last one given counts. `None` for
     /// another value: running something else than asked for would be a silent success.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
@@ -36,11 +39,16 @@ impl Mode {
                 b"all" => Self::ALL,
                 b"disk" => Self {
                     self_test: false,
-                    disk: true,
+                    ..Self::ALL
                 },
                 b"selftest" => Self {
-                    self_test: true,
                     disk: false,
+                    ..Self::ALL
+                },
+                b"restart" => Self {
+                    self_test: false,
+                    disk: false,
+                    restart: true,
                 },
                 _ => return None,
             };
@@ -124,13 +132,15 @@ mod tests {
     use super::{DEFAULT_PROTOCOL_NUMBER, Devices, Mode, protocol_number};
 
     #[test]
-    fn the_mode_is_one_of_three_words() {
+    fn the_mode_is_one_of_four_words() {
         assert_eq!(Mode::parse(b""), Some(Mode::ALL));
         assert_eq!(Mode::parse(b"quiet mode=all"), Some(Mode::ALL));
         let disk = Mode::parse(b"mode=disk").expect("known mode");
         assert!(disk.disk && !disk.self_test);
         let self_test = Mode::parse(b"mode=disk mode=selftest").expect("known mode");
         assert!(self_test.self_test && !self_test.disk);
+        let restart = Mode::parse(b"mode=restart").expect("known mode");
+        assert!(restart.restart && !restart.disk && !restart.self_test && !disk.restart);
         assert_eq!(Mode::parse(b"mode=none"), None);
     }
 

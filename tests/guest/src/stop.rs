@@ -44,6 +44,10 @@ pub enum Stop {
     Nvme = 16,
     /// A mapping of the burst failed, or came back with other bytes.
     Burst = 17,
+    /// A restarted kernel did not find, adopt or release what the one before it held.
+    Restart = 18,
+    /// The service's counters or events could not be read.
+    Trace = 19,
 }
 
 impl Stop {

@@ -9,6 +9,7 @@ use crate::expectation::Expectation;
 use crate::follow::End;
 use crate::host_record::Termination;
 use crate::pool_story::PoolStory;
+use crate::restart_checks::restart_checks;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
 use crate::transcript::Transcript;
@@ -119,6 +120,9 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
     list.push(pattern(outcome));
     if outcome.expectation.self_test() {
         list.push(self_test(outcome));
+    }
+    if outcome.expectation == Expectation::Restart {
+        list.extend(restart_checks(outcome));
     }
     if outcome.expectation.disk() {
         list.extend(disk(outcome));

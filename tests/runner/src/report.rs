@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::devices::{Device, HostFile};
-use crate::guest_line::{Attach, Burst, Busy, PoolSample, SelfTest};
+use crate::guest_line::{Attach, Burst, Busy, Crash, PoolSample, Restart, SelfTest, Trace};
 use crate::host_record::{Conversion, Termination};
+use crate::longest_calls::{LongestCall, longest_calls};
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
@@ -50,6 +51,11 @@ pub struct Report<'a> {
     steady_state: Option<SteadyState>,
     conversions: &'a [Conversion],
     self_tests: &'a [SelfTest],
+    crashes: &'a [Crash],
+    restarts: &'a [Restart],
+    service: &'a Counters,
+    trace: &'a [Trace],
+    longest_calls: Vec<LongestCall>,
     termination: Option<Termination>,
     violation: Option<&'a str>,
     broken_lines: &'a [String],
@@ -113,6 +119,13 @@ impl<'a> Report<'a> {
             steady_state: SteadyState::of(transcript),
             conversions: &transcript.conversions,
             self_tests: &transcript.self_tests,
+            crashes: &transcript.crashes,
+            restarts: &transcript.restarts,
+            service: &transcript.service,
+            trace: &transcript.trace,
+            longest_calls: transcript.newest().map_or_else(Vec::new, |newest| {
+                longest_calls(&newest.counters, outcome.deterministic)
+            }),
             termination: transcript.termination,
             violation: transcript.violation.as_deref(),
             broken_lines: &transcript.broken,
