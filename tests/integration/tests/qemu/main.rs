@@ -154,6 +154,49 @@ mod wrong_guests {
     }
 }
 
+/// A kernel that restarts at peak load, twice: the first time it adopts, the second time it releases.
+mod restarts {
+    use super::*;
+
+    #[test]
+    fn no_chunk_is_lost() {
+        let bench = Bench::packed(&["--cmdline", "mode=restart"]);
+        for outcome in bench.run_on_each_rmp(&[]) {
+            assert_eq!(outcome.code, 0, "{}", outcome.text);
+            let restarts = outcome.report["restarts"].as_array().expect("restarts");
+            assert_eq!(restarts.len(), 3);
+            let figure = |kernel: usize, name: &str| restarts[kernel][name].as_u64().unwrap();
+            assert!(figure(1, "adopted") >= 32 << 20 && figure(1, "released") == 0);
+            assert!(figure(2, "released") >= 32 << 20 && figure(2, "adopted") == 0);
+            // The service tells the same story.
+            let trace = outcome.report["trace"].as_array().expect("events");
+            for kind in [
+                "attached",
+                "grown",
+                "adopted",
+                "orphans-released",
+                "released",
+            ] {
+                assert!(trace.iter().any(|event| event["kind"] == kind), "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_hard_cap_of_the_image_holds() {
+        let options = ["--hard-cap", "8MiB", "--cmdline", "mode=disk"];
+        let outcome = Bench::packed(&options).run(&[]);
+        assert_eq!(
+            outcome.report["service"]["cap"],
+            8 << 20,
+            "{}",
+            outcome.text
+        );
+        let peak = outcome.report["service"]["peak-granted"].as_u64();
+        assert_eq!(peak, Some(8 << 20), "{}", outcome.text);
+    }
+}
+
 /// Runs that count instructions instead of time: the same input gives the same log, time stamps included. Only without
 /// disks, whose host threads finish when they like.
 mod determinism {
@@ -168,6 +211,22 @@ mod determinism {
             let again = bench.log_by_instructions(&["--vcpus", vcpus]);
             assert!(log == again, "first:\n{log}\nsecond:\n{again}");
         }
+    }
+
+    #[test]
+    fn the_longest_calls_are_told_in_instructions() {
+        let bench = Bench::packed(&["--cmdline", "mode=selftest"]);
+        let outcome = bench.run(&["--deterministic"]);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        let calls = outcome.report["longest_calls"].as_array().expect("calls");
+        let grow = calls.iter().find(|call| call["call"] == "pool.grow");
+        let figure = |name: &str| grow.expect("a growth")[name].as_u64().expect("counted");
+        let (own, whole) = (figure("vmpl0_instructions"), figure("whole_instructions"));
+        // A few thousand at VMPL0; a request to the host on top.
+        assert!(
+            (100..1_000_000).contains(&own) && own < whole,
+            "{own}, {whole}"
+        );
     }
 }
 
