@@ -127,6 +127,10 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         }
         restart_job::finish(ghcb, buffers, &svsm, protocol);
     }
+    if mode.limits {
+        disk_job::give_back();
+        disk_job::report_counters();
+    }
     service_report::report(&svsm, protocol);
     emit(Record::Done { ok: true });
     terminate(Stop::Success)
@@ -281,6 +285,11 @@ fn attach(
         cpus: MAX_CPUS,
         // The kernel before this one has left room below the hard cap for a first chunk.
         cap_bytes: mode.restart.then(|| window.end - window.start),
+        initial_bytes: if mode.limits {
+            window.end - window.start
+        } else {
+            Config::default().initial_bytes
+        },
         ..Config::default()
     };
     let Ok(mut pool) = Pool::attach(kernel, metadata, config) else {

@@ -207,7 +207,10 @@ impl World {
 
     fn check_accounts(&self) {
         let accounts = self.service.pool().accounts();
-        assert_eq!(accounts.granted_bytes(), self.held.len() as u64 * CHUNK_BYTES);
+        assert_eq!(
+            accounts.granted_bytes(),
+            self.held.len() as u64 * CHUNK_BYTES
+        );
         assert_eq!(accounts.quarantined_bytes(), 0);
     }
 
@@ -218,7 +221,9 @@ impl World {
             let expected = self.held.get(&chunk).copied();
             let found = match records.state(chunk) {
                 ChunkState::Free => None,
-                ChunkState::Held(holder) => Some((holder.epoch.number(), holder.generation.number())),
+                ChunkState::Held(holder) => {
+                    Some((holder.epoch.number(), holder.generation.number()))
+                }
                 other => panic!("chunk {chunk} is {other:?}"),
             };
             assert_eq!(found, expected, "chunk {chunk}");
@@ -246,6 +251,9 @@ fn p_3_12_over_a_million_random_steps_no_chunk_leaks() {
     }
     let accounts = world.service.pool().accounts();
     assert_eq!(accounts.granted_bytes(), 0);
-    assert!(accounts.peak_bytes() >= (CHUNKS as u64 - 4) * CHUNK_BYTES, "the steps fill the pool");
+    assert!(
+        accounts.peak_bytes() >= (CHUNKS as u64 - 4) * CHUNK_BYTES,
+        "the steps fill the pool"
+    );
     assert!(world.newest > 1000, "kernels come and go");
 }

@@ -51,6 +51,7 @@ impl Expectation {
             Some("disk") => Self::Disk,
             Some("selftest") => Self::SelfTest,
             Some("restart") => Self::Restart,
+            Some("limits") => Self::Success,
             _ => Self::All,
         }
     }

@@ -181,19 +181,36 @@ mod restarts {
             }
         }
     }
+}
+
+/// Limits of the image, and a guest that asks for all there is.
+mod limits {
+    use super::*;
 
     #[test]
     fn a_hard_cap_of_the_image_holds() {
-        let options = ["--hard-cap", "8MiB", "--cmdline", "mode=disk"];
+        let options = ["--hard-cap", "8MiB", "--cmdline", "mode=limits"];
         let outcome = Bench::packed(&options).run(&[]);
-        assert_eq!(
-            outcome.report["service"]["cap"],
-            8 << 20,
-            "{}",
-            outcome.text
-        );
-        let peak = outcome.report["service"]["peak-granted"].as_u64();
-        assert_eq!(peak, Some(8 << 20), "{}", outcome.text);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        let service = &outcome.report["service"];
+        assert_eq!(service["cap"], 8 << 20, "{}", outcome.text);
+        assert_eq!(service["peak-granted"], 8 << 20, "{}", outcome.text);
+    }
+
+    #[test]
+    fn a_gibibyte_takes_three_requests_to_the_host_and_with_the_limit_lifted_one_call() {
+        for (unit_limit, calls) in [("on", 3), ("off", 1)] {
+            let options = ["--window", "1GiB", "--unit-limit", unit_limit];
+            let bench = Bench::packed(&[&options[..], &["--cmdline", "mode=limits"]].concat());
+            // Memory is only asked for: without the pattern the machine does not touch it.
+            let outcome = bench.run(&["--memory", "1280MiB", "--no-pattern"]);
+            assert_eq!(outcome.code, 0, "{}", outcome.text);
+            let service = &outcome.report["service"];
+            assert_eq!(service["peak-granted"], 1 << 30, "{}", outcome.text);
+            // Three to share it, three to give all but the GHCB's chunk back.
+            assert_eq!(service["psc-exits"], 6, "{}", outcome.text);
+            assert_eq!(outcome.report["svsm_calls"]["grow"], calls);
+        }
     }
 }
 
