@@ -290,7 +290,7 @@ impl fmt::Display for Record<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Phase, Record};
+    use super::{Phase, Record, TraceKind, TraceRecord};
     use std::string::ToString;
 
     #[test]

@@ -88,7 +88,6 @@ fn p_13_a_successor_accounts_for_every_chunk_and_goes_on() {
 
     // As bytes, the way they would travel.
     let bytes = old.state().as_bytes().to_vec();
-    drop(old);
     let state = ServiceState::read_from_bytes(&bytes).unwrap();
     assert_eq!(state.version, STATE_VERSION);
     let new = storage.successor(WINDOW_BASE, &state).unwrap();
@@ -130,7 +129,6 @@ fn p3_what_the_predecessor_had_in_its_hands_is_quarantined() {
     let epoch = old.guest_attach();
     old.guest_grow(epoch, 2, 2).unwrap();
     let state = old.state();
-    drop(old);
     // Granting, and Releasing by epoch 1, generation 1; a page that was being written.
     storage.records[4].store(1, Ordering::Relaxed);
     storage.records[1].store(0x0000_0001_0000_0103, Ordering::Relaxed);

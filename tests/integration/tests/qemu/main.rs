@@ -143,7 +143,7 @@ mod wrong_guests {
         for outcome in bench.run_on_each_rmp(&[]) {
             assert_eq!(outcome.code, 0, "{}", outcome.text);
             assert!(
-                outcome.self_tests() >= 143,
+                outcome.self_tests() >= 152,
                 "{} cases",
                 outcome.self_tests()
             );
