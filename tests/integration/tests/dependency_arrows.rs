@@ -24,7 +24,7 @@ const ALLOWED: [(&str, &[&str], bool); 14] = [
     ),
     (
         "runner",
-        &["igvm-builder", "paravisor", "snp-host", "snp"],
+        &["igvm-builder", "paravisor", "protocol", "snp-host", "snp"],
         true,
     ),
     (
