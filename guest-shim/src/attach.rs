@@ -29,6 +29,15 @@ pub struct Config {
     pub minimum_bytes: u64,
     /// The most one growth asks for beyond what the mapping at hand needs: bounds the time of one call.
     pub growth_limit_bytes: u64,
+    /// Cap on what the service grants, at most its hard cap; `None` leaves the cap that an earlier kernel set, or the hard
+    /// cap.
+    pub cap_bytes: Option<u64>,
+    /// [`Pool::maintain`] grows the pool until this much of it is free: memory ahead of need, outside the paths that cannot
+    /// wait. 0: the pool grows when a mapping needs it.
+    pub low_watermark_bytes: u64,
+    /// [`Pool::maintain`] gives back whatever is free beyond this, even what the load of the recent past needed. Not below
+    /// the low watermark; [`u64::MAX`]: the recent past alone decides.
+    pub high_watermark_bytes: u64,
 }
 
 impl Default for Config {
@@ -39,6 +48,9 @@ impl Default for Config {
             initial_bytes: CHUNK_BYTES,
             minimum_bytes: CHUNK_BYTES,
             growth_limit_bytes: 32 << 20,
+            cap_bytes: None,
+            low_watermark_bytes: 0,
+            high_watermark_bytes: u64::MAX,
         }
     }
 }
@@ -115,6 +127,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     /// from its start; what it does not cover is never used. [`metadata_bytes`](crate::metadata_bytes) says how much
     /// covers all of it.
     /// Everything that can be checked is checked before ATTACH, which ends the attachment of an earlier kernel.
+    /// A cap beyond the hard cap is [`AttachError::Refused`] with INVALID_PARAMETER; the attachment is ended again then.
     /// A first growth that is refused is no error here: [`Pool::pressure`] tells, and later mappings ask again.
     ///
     /// # Errors
@@ -142,6 +155,16 @@ impl<'a, P: Platform> Pool<'a, P> {
         let metadata = Metadata::carve(metadata, window.chunks(), config.cpus)
             .ok_or(AttachError::NoRecords)?;
         let attached = client.attach(&platform)?;
+        if let Some(cap) = config.cap_bytes {
+            let cap = cap
+                .checked_next_multiple_of(CHUNK_BYTES)
+                .unwrap_or(!(CHUNK_BYTES - 1));
+            if let Err(error) = client.set_cap(&platform, cap) {
+                // Nobody uses this attachment. If it cannot be ended, the next one ends it.
+                let _ = client.detach(&platform);
+                return Err(error.into());
+            }
+        }
         let usage = client.usage(&platform)?;
 
         let service_limit = limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES;

@@ -11,8 +11,8 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use protocol::identity::Identity;
 use protocol::request::DescribeItem;
 use protocol::response::{
-    Attached, Geometry, Granted, LimitsSet, Malformed, Released, ResultRegisters, Usage,
-    WorkLimits, decode_answer,
+    Adopted, Attached, Detached, Geometry, Granted, LimitsSet, Malformed, OrphansReleased,
+    Released, ResultRegisters, Usage, WorkLimits, decode_answer,
 };
 use protocol::result as code;
 use protocol::{Call, Refusal, Request};
@@ -165,6 +165,53 @@ impl Client {
         Ok(attached)
     }
 
+    /// LIST_GRANTED into a list at this address. INCOMPLETE is passed on: the list has a cursor.
+    pub fn list_granted<P: Platform>(&self, platform: &P, list: u64) -> Result<(), CallError> {
+        let request = Request::ListGranted {
+            list: GuestPhysicalAddress::new(list),
+            epoch: self.epoch,
+        };
+        self.call(platform, &request).map(|_| ())
+    }
+
+    /// ADOPT, one call.
+    pub fn adopt<P: Platform>(&self, platform: &P, from: u32) -> Result<Adopted, CallError> {
+        let epoch = self.epoch;
+        let results = self.call(platform, &Request::Adopt { epoch, from })?;
+        let adopted = Adopted::decode(results);
+        // Work that is left over and none that was done would be repeated for ever.
+        let stuck = adopted.bytes == 0 && adopted.left > 0;
+        if stuck {
+            Err(CallError::Malformed)
+        } else {
+            Ok(adopted)
+        }
+    }
+
+    /// RELEASE_ORPHANS, one batch.
+    pub fn release_orphans<P: Platform>(
+        &self,
+        platform: &P,
+        from: u32,
+    ) -> Result<OrphansReleased, CallError> {
+        let epoch = self.epoch;
+        let results = self.call(platform, &Request::ReleaseOrphans { epoch, from })?;
+        let released = OrphansReleased::decode(results)?;
+        let stuck = released.bytes == 0 && released.left > 0;
+        if stuck {
+            Err(CallError::Malformed)
+        } else {
+            Ok(released)
+        }
+    }
+
+    /// DETACH.
+    pub fn detach<P: Platform>(&self, platform: &P) -> Result<Detached, CallError> {
+        let epoch = self.epoch;
+        let results = self.call(platform, &Request::Detach { epoch })?;
+        Ok(Detached::decode(results))
+    }
+
     /// GROW.
     pub fn grow<P: Platform>(&self, platform: &P, wish: &Wish) -> Result<Granted, CallError> {
         let request = Request::Grow {
@@ -243,6 +290,7 @@ impl Client {
             platform.call(&mut registers)?;
             answer = decode_answer(&registers).map_err(CallError::from);
             match answer {
+                // INCOMPLETE is for the caller: its cursor lies in the list.
                 Err(CallError::Refused(ResultCode::BUSY)) => spin_loop(),
                 _ => break,
             }

@@ -7,7 +7,7 @@
 use crate::allocator::Run;
 use crate::client::CallError;
 use crate::error::MapError;
-use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK};
+use crate::geometry::{CHUNK_BYTES, UNIT_BYTES, UNITS_PER_CHUNK};
 use crate::platform::Platform;
 use crate::pool::{Pool, State};
 use protocol::response::Released;
@@ -29,7 +29,8 @@ impl<P: Platform> Pool<'_, P> {
     ///
     /// Kept are the chunks in use, as many as what was in use at the same time since the last call would fill, and half of
     /// what the last call kept: a burst that comes back soon finds its memory, one that does not is forgotten after a few calls.
-    /// Never less than [`Config::minimum_bytes`](crate::Config).
+    /// Never less than [`Config::minimum_bytes`](crate::Config), and never more free than its high watermark says. If less is
+    /// free than its low watermark says, the pool grows instead, by one call.
     pub fn maintain(&self) -> GivenBack {
         let minimum = self.config.minimum_bytes.div_ceil(CHUNK_BYTES);
         let minimum = usize::try_from(minimum).unwrap_or(usize::MAX);
@@ -41,11 +42,26 @@ impl<P: Platform> Pool<'_, P> {
             let retained = needed.max(state.counters.retained_chunks / 2);
             state.counters.retained_chunks = retained;
             state.central.restart_peak();
+            // What is in use cannot go: the peak starts anew at it.
+            let used = state.central.occupancy().peak_units;
+            let with_free = |free: u64| {
+                let used_bytes = u64::from(used) * UNIT_BYTES;
+                let bytes = used_bytes.saturating_add(free).div_ceil(CHUNK_BYTES);
+                usize::try_from(bytes).unwrap_or(usize::MAX)
+            };
+            let low = with_free(self.config.low_watermark_bytes);
+            let high = with_free(self.config.high_watermark_bytes).max(low);
             occupancy
                 .granted_chunks
-                .saturating_sub(retained.max(minimum))
+                .saturating_sub(retained.max(low).min(high).max(minimum))
         });
-        self.release_empty(surplus)
+        let mut given = self.release_empty(surplus);
+        if given.released_bytes == 0
+            && let Err(cause) = self.grow_ahead(self.config.low_watermark_bytes)
+        {
+            given.stopped_by = given.stopped_by.or(Some(cause));
+        }
+        given
     }
 
     /// Gives back every empty chunk, for a kernel that stops using the pool. What is still mapped stays granted and

@@ -115,6 +115,26 @@ impl<'a, P: Platform> Pool<'a, P> {
         }
     }
 
+    /// One growth ahead of need: as much as is missing for `free` bytes to be free, as far as one growth goes.
+    ///
+    /// # Errors
+    /// Why there is no more, or that it is too early to ask again.
+    pub(crate) fn grow_ahead(&self, free: u64) -> Result<(), MapError> {
+        let wish = self.with_state(|state| -> Result<_, MapError> {
+            let missing = free.saturating_sub(state.central.free_bytes());
+            if missing == 0 {
+                return Ok(None);
+            }
+            state.growth.admit(CHUNK_BYTES)?;
+            let missing = missing.min(self.config.growth_limit_bytes.max(CHUNK_BYTES));
+            let missing = missing.next_multiple_of(CHUNK_BYTES);
+            Ok(Some(state.growth.begin_initial(missing)))
+        })?;
+        let Some(wish) = wish else { return Ok(()) };
+        let outcome = self.request_run(&wish);
+        self.with_state(|state| state.take_over(&self.shared, &wish, outcome))
+    }
+
     /// Asks the service for a run, and gives back at once what no record covers.
     fn request_run(&self, wish: &Wish) -> Result<Run, MapError> {
         let granted = self.client.grow(&self.platform, wish)?;
@@ -159,6 +179,11 @@ impl State<'_> {
     /// Bytes held now.
     pub fn granted_bytes(&self) -> u64 {
         self.central.occupancy().granted_chunks as u64 * CHUNK_BYTES
+    }
+
+    /// The pool holds more than before.
+    pub fn note_granted(&mut self) {
+        self.counters.peak_granted = self.counters.peak_granted.max(self.granted_bytes());
     }
 
     /// What to ask for so that there is room. A long run is completed where the service grants from, with the free units
@@ -218,7 +243,7 @@ impl State<'_> {
                 shared.note_growth();
                 shared.note_size(self.central.occupancy().granted_chunks);
                 self.counters.growths += 1;
-                self.counters.peak_granted = self.counters.peak_granted.max(self.granted_bytes());
+                self.note_granted();
                 Ok(())
             }
             Err(cause) => {

@@ -28,7 +28,7 @@ use paravisor::range_list::PhysRange;
 use paravisor::start_pages::StartPages;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{MAX_VCPUS, VcpuTable};
-use protocol::identity::{PROTOCOL_VERSION, SharedAddressing};
+use protocol::identity::PROTOCOL_VERSION;
 use snp::address::{GuestPhysicalAddress, Vmpl};
 use snp::cpuid::CpuidPage;
 use snp::ghcb::PROTOCOL_VERSION as GHCB_VERSION;
@@ -330,14 +330,15 @@ fn service(
     let ram = RamRanges::new(inputs.tracked.as_slice()).map_err(|_| invalid)?;
     let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
     let (records, states) = launched::split_storage(storage, window.chunks(), pages)?;
-    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.initial_cap)
+    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.hard_cap)
         .map_err(|_| invalid)?;
     let states = PageStates::new(ram, states).map_err(|_| invalid)?;
-    let configuration = Configuration {
-        protocol_number: inputs.block.protocol_number,
-        addressing: SharedAddressing::EncryptionBitClear(inputs.c_bit_position()),
-        // By INVLPGB, or because the guest has one vCPU, which is flushed before it runs again.
-        flush_reaches_all: true,
-    };
+    let mut configuration = Configuration::with_encryption_bit(inputs.c_bit_position());
+    configuration.protocol_number = inputs.block.protocol_number;
+    // By INVLPGB, or because the guest has one vCPU, which is flushed before it runs again.
+    configuration.flush_reaches_all = true;
+    if inputs.block.unit_limit_lifted() {
+        configuration = configuration.without_unit_limit();
+    }
     Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)
 }

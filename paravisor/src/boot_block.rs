@@ -29,6 +29,9 @@ pub const RAM_FIRMWARE: u32 = 1;
 
 /// [`BootBlock::flags`]: the image runs with restricted injection and a #HV doorbell.
 pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
+/// [`BootBlock::flags`]: one GROW or RELEASE of the service may take several batches (docs/PROTOCOL.md, P-6.4).
+pub const FLAG_UNIT_LIMIT_LIFTED: u32 = 1 << 1;
+const FLAGS: u32 = FLAG_RESTRICTED_INJECTION | FLAG_UNIT_LIMIT_LIFTED;
 
 /// [`BootBlock::payload_kind`]: a 64-bit ELF file, entered at its entry point.
 pub const PAYLOAD_ELF64: u32 = 0;
@@ -77,7 +80,7 @@ pub struct BootBlock {
     pub version: u32,
     /// [`RAM_ACCEPTED`] or [`RAM_FIRMWARE`].
     pub ram_mode: u32,
-    /// [`FLAG_RESTRICTED_INJECTION`]; other bits are 0.
+    /// [`FLAG_RESTRICTED_INJECTION`] and [`FLAG_UNIT_LIMIT_LIFTED`]; other bits are 0.
     pub flags: u32,
     /// Number under which the guest calls the service, for instance 0x4000_0001.
     pub protocol_number: u32,
@@ -86,8 +89,8 @@ pub struct BootBlock {
     pub sev_features: u64,
     /// Bytes of the pool window, a multiple of 2 MiB, not 0.
     pub window_bytes: u64,
-    /// Most bytes of the window that are ever shared at one time, a multiple of 2 MiB.
-    pub initial_cap: u64,
+    /// Most bytes of the window that are ever granted at one time, a multiple of 2 MiB; no call raises it.
+    pub hard_cap: u64,
     /// Where the guest starts.
     pub payload_entry: u64,
     /// [`PAYLOAD_ELF64`], [`PAYLOAD_LINUX`] or [`PAYLOAD_FIRMWARE`].
@@ -137,6 +140,12 @@ impl BootBlock {
     #[must_use]
     pub const fn restricted_injection(&self) -> bool {
         self.flags & FLAG_RESTRICTED_INJECTION != 0
+    }
+
+    /// Whether one call may take several batches.
+    #[must_use]
+    pub const fn unit_limit_lifted(&self) -> bool {
+        self.flags & FLAG_UNIT_LIMIT_LIFTED != 0
     }
 
     /// Whether the payload is a Linux kernel.
@@ -233,7 +242,7 @@ impl BootBlock {
         }
         let large = crate::layout::LARGE_PAGE_BYTES;
         if self.ram_mode > RAM_FIRMWARE
-            || self.flags & !FLAG_RESTRICTED_INJECTION != 0
+            || self.flags & !FLAGS != 0
             || !self.payload_is_consistent()
             || self.protocol_number == 0
         {
@@ -241,8 +250,8 @@ impl BootBlock {
         }
         if self.window_bytes == 0
             || !self.window_bytes.is_multiple_of(large)
-            || !self.initial_cap.is_multiple_of(large)
-            || self.initial_cap > self.window_bytes
+            || !self.hard_cap.is_multiple_of(large)
+            || self.hard_cap > self.window_bytes
         {
             return Err(Reason::WindowSize);
         }
@@ -292,7 +301,7 @@ mod tests {
         assert_eq!(reason(|b| b.magic[7] = 0), Err(Reason::BootBlockVersion));
         assert_eq!(reason(|b| b.version = 1), Err(Reason::BootBlockVersion));
         assert_eq!(reason(|b| b.ram_mode = 2), Err(Reason::BootBlockField));
-        assert_eq!(reason(|b| b.flags = 2), Err(Reason::BootBlockField));
+        assert_eq!(reason(|b| b.flags = 4), Err(Reason::BootBlockField));
         assert_eq!(
             reason(|b| b.protocol_number = 0),
             Err(Reason::BootBlockField)
@@ -302,7 +311,7 @@ mod tests {
         assert_eq!(reason(|b| b.window_bytes = 0), Err(Reason::WindowSize));
         assert_eq!(reason(|b| b.window_bytes += 4096), Err(Reason::WindowSize));
         assert_eq!(
-            reason(|b| b.initial_cap = b.window_bytes + (2 << 20)),
+            reason(|b| b.hard_cap = b.window_bytes + (2 << 20)),
             Err(Reason::WindowSize)
         );
     }

@@ -199,7 +199,7 @@ pub(crate) mod tests {
         block.sev_features = 0b10_1001;
         block.flags = 1;
         block.window_bytes = 64 << 20;
-        block.initial_cap = 64 << 20;
+        block.hard_cap = 64 << 20;
         block.payload_entry = PAYLOAD_BASE;
         block.secrets_page = SECRETS_COPY;
         block.cpuid_page = CPUID_COPY;

@@ -79,7 +79,7 @@ pub struct Holder {
 impl Holder {
     /// Epoch in \[63:32\], generation in \[31:0\], as RELEASE passes them in R8.
     pub fn to_register(self) -> u64 {
-        (u64::from(self.epoch.number()) << 32) | u64::from(self.generation.number())
+        both_halves(self.epoch.number(), self.generation.number())
     }
 
     /// The reverse of [`Holder::to_register`]; `None` where a half is out of its range.
@@ -89,6 +89,11 @@ impl Holder {
             generation: Generation::new(low_half(bits))?,
         })
     }
+}
+
+/// A register with `high` in bits 63:32 and `low` in bits 31:0.
+pub(crate) fn both_halves(high: u32, low: u32) -> u64 {
+    (u64::from(high) << 32) | u64::from(low)
 }
 
 /// Bits 63:32 of a register.

@@ -13,7 +13,7 @@
 //! * [`result`]: result codes and who is to blame
 //! * [`holder`]: epoch and generation, the proof of who holds a chunk
 //! * [`identity`]: protocol number, UUID, versions and features
-//! * [`list`], [`convert`], [`statistics`]: structures in a guest's page
+//! * [`list`], [`convert`], [`statistics`], [`trace`]: structures in a guest's page
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -26,6 +26,7 @@ pub mod request;
 pub mod response;
 pub mod result;
 pub mod statistics;
+pub mod trace;
 
 pub use call::Call;
 pub use holder::{Epoch, Generation, Holder};

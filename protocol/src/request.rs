@@ -9,7 +9,8 @@ use bitfield_struct::bitfield;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
-use crate::holder::{high_half, low_half};
+use crate::holder::{both_halves, high_half, low_half};
+use crate::trace::RECORD_BYTES;
 use crate::{CHUNK_BYTES, Call, MAX_WINDOWS};
 
 /// What DESCRIBE is asked for.
@@ -62,6 +63,25 @@ pub enum Request {
         /// The caller's epoch.
         epoch: u32,
     },
+    /// See [`Call::Adopt`].
+    Adopt {
+        /// The caller's epoch.
+        epoch: u32,
+        /// Whose chunks it takes: an earlier epoch's, not 0.
+        from: u32,
+    },
+    /// See [`Call::ReleaseOrphans`].
+    ReleaseOrphans {
+        /// The caller's epoch.
+        epoch: u32,
+        /// Whose chunks it gives back: an earlier epoch's, not 0.
+        from: u32,
+    },
+    /// See [`Call::Detach`].
+    Detach {
+        /// The caller's epoch.
+        epoch: u32,
+    },
     /// See [`Call::Grow`].
     Grow {
         /// Which window.
@@ -99,6 +119,15 @@ pub enum Request {
         buffer: GuestPhysicalAddress,
         /// Room there: a multiple of 8, not 0, and the buffer ends in the page it begins in.
         bytes: u64,
+    },
+    /// See [`Call::Trace`].
+    Trace {
+        /// Where the records go; 8-byte aligned.
+        buffer: GuestPhysicalAddress,
+        /// Room there: a multiple of a record, not 0, and the buffer ends in the page it begins in.
+        bytes: u64,
+        /// Sequence number to begin at.
+        from: u64,
     },
     /// See [`Call::SetLimits`].
     SetLimits {
@@ -163,6 +192,20 @@ impl Request {
                     epoch: low_half(rdx),
                 })
             }
+            Call::Adopt => {
+                let (epoch, from) = older_epoch(rcx, rdx, r8)?;
+                Ok(Self::Adopt { epoch, from })
+            }
+            Call::ReleaseOrphans => {
+                let (epoch, from) = older_epoch(rcx, rdx, r8)?;
+                Ok(Self::ReleaseOrphans { epoch, from })
+            }
+            Call::Detach => {
+                all_zero(&[u64::from(low_half(rcx)), rdx, r8])?;
+                Ok(Self::Detach {
+                    epoch: high_half(rcx),
+                })
+            }
             Call::Grow => {
                 let wish = WindowRcx::from_bits(rcx);
                 all_zero(&[u64::from(wish.reserved())])?;
@@ -198,11 +241,14 @@ impl Request {
             }
             Call::Statistics => {
                 all_zero(&[r8])?;
-                let buffer = aligned_address(rcx, 8)?;
-                let room = PAGE_SIZE.saturating_sub(buffer.page_offset());
-                require(rdx > 0 && rdx.is_multiple_of(8) && rdx <= room)?;
+                let buffer = buffer(rcx, rdx, 8)?;
                 Ok(Self::Statistics { buffer, bytes: rdx })
             }
+            Call::Trace => Ok(Self::Trace {
+                buffer: buffer(rcx, rdx, RECORD_BYTES)?,
+                bytes: rdx,
+                from: r8,
+            }),
             Call::SetLimits => {
                 let subject = WindowRcx::from_bits(rcx);
                 all_zero(&[subject.reserved().into(), subject.contiguous().into(), r8])?;
@@ -212,13 +258,9 @@ impl Request {
                     cap: chunk_multiple(rdx)?,
                 })
             }
-            Call::Adopt
-            | Call::ReleaseOrphans
-            | Call::Detach
-            | Call::Trace
-            | Call::Donate
-            | Call::ExportState
-            | Call::ImportState => Err(ResultCode::UNSUPPORTED_CALL),
+            Call::Donate | Call::ExportState | Call::ImportState => {
+                Err(ResultCode::UNSUPPORTED_CALL)
+            }
         }
     }
 
@@ -231,6 +273,10 @@ impl Request {
             Self::ListGranted { list, epoch } | Self::Convert { list, epoch } => {
                 (list.bits(), u64::from(epoch), 0)
             }
+            Self::Adopt { epoch, from } | Self::ReleaseOrphans { epoch, from } => {
+                (both_halves(epoch, from), 0, 0)
+            }
+            Self::Detach { epoch } => (both_halves(epoch, 0), 0, 0),
             Self::Grow {
                 window,
                 contiguous,
@@ -249,12 +295,13 @@ impl Request {
                 bytes,
                 epoch,
                 generation,
-            } => (
-                base.bits(),
-                bytes,
-                (u64::from(epoch) << 32) | u64::from(generation),
-            ),
+            } => (base.bits(), bytes, both_halves(epoch, generation)),
             Self::Statistics { buffer, bytes } => (buffer.bits(), bytes, 0),
+            Self::Trace {
+                buffer,
+                bytes,
+                from,
+            } => (buffer.bits(), bytes, from),
             Self::SetLimits { window, epoch, cap } => (
                 WindowRcx::new()
                     .with_window(window)
@@ -283,10 +330,14 @@ impl Request {
             Self::Describe { .. } => Call::Describe,
             Self::Attach { .. } => Call::Attach,
             Self::ListGranted { .. } => Call::ListGranted,
+            Self::Adopt { .. } => Call::Adopt,
+            Self::ReleaseOrphans { .. } => Call::ReleaseOrphans,
+            Self::Detach { .. } => Call::Detach,
             Self::Grow { .. } => Call::Grow,
             Self::Release { .. } => Call::Release,
             Self::Convert { .. } => Call::Convert,
             Self::Statistics { .. } => Call::Statistics,
+            Self::Trace { .. } => Call::Trace,
             Self::SetLimits { .. } => Call::SetLimits,
         }
     }
@@ -315,6 +366,22 @@ fn aligned_address(bits: u64, align: u64) -> Result<GuestPhysicalAddress, Result
     let address = GuestPhysicalAddress::new(bits);
     require(address.is_aligned(align))?;
     Ok(address)
+}
+
+/// RCX of ADOPT and RELEASE_ORPHANS: the caller's epoch, and an older one.
+fn older_epoch(rcx: u64, rdx: u64, r8: u64) -> Result<(u32, u32), ResultCode> {
+    all_zero(&[rdx, r8])?;
+    let (epoch, from) = (high_half(rcx), low_half(rcx));
+    require(0 < from && from < epoch)?;
+    Ok((epoch, from))
+}
+
+/// A buffer of whole units that ends in the page it begins in.
+fn buffer(address: u64, bytes: u64, unit: u64) -> Result<GuestPhysicalAddress, ResultCode> {
+    let buffer = aligned_address(address, 8)?;
+    let room = PAGE_SIZE.saturating_sub(buffer.page_offset());
+    require(bytes > 0 && bytes.is_multiple_of(unit) && bytes <= room)?;
+    Ok(buffer)
 }
 
 fn chunk_multiple(bytes: u64) -> Result<u64, ResultCode> {

@@ -11,6 +11,10 @@ use snp::svsm::{CallRegisters, ResultCode};
 use crate::result::TOO_LARGE;
 use crate::{Epoch, Generation};
 
+mod lifetime;
+
+pub use lifetime::{Adopted, Detached, OrphansReleased, TraceWritten};
+
 /// The three registers that carry results.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ResultRegisters {

@@ -7,6 +7,7 @@
 
 use core::cell::Cell;
 
+use protocol::trace::{QUARANTINED_PAGE, TraceKind};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::ResultCode;
 use zerocopy::{FromBytes, Immutable, IntoBytes};
@@ -14,6 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes};
 use crate::page_state::{PageState, PageStates};
 use crate::platform::GuestMemory;
 use crate::statistics::Counters;
+use crate::trace::Event;
 
 /// States of a page in which a guest may put a structure. Linux puts its lists behind the header of its calling area.
 const READABLE: [PageState; 2] = [PageState::Valid, PageState::CallingArea];
@@ -51,6 +53,13 @@ impl<'s, M: GuestMemory> GuestPage<'s, M> {
         let result = work(&page);
         if page.faulted.get() {
             held.change_to(PageState::Quarantined);
+            counters.trace().note(&Event {
+                kind: TraceKind::Quarantined,
+                code: QUARANTINED_PAGE,
+                detail: 0,
+                address: start.page_base().bits(),
+                bytes: PAGE_SIZE,
+            });
         } else {
             held.keep();
         }

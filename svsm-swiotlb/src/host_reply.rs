@@ -7,12 +7,14 @@
 //! guest's own I/O.
 
 use protocol::statistics::HostAnomaly;
-use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize};
+use protocol::trace::TraceKind;
+use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::psc::{PscDescriptor, PscEntry, PscHeader, PscOperation};
 
 use crate::platform::{HostPages, Issue, PscExit};
-use crate::pool::TransitRun;
+use crate::pool::{BATCH_CHUNKS, InTransit, chunk_bytes};
 use crate::statistics::Counters;
+use crate::trace::Event;
 
 /// VMGEXITs in a row that leave the cursor where it is, of which the last is one too many (clause P-9.2). A host may
 /// return early, for an interrupt say, but one that returns for ever would keep the calling processor at VMPL0.
@@ -135,51 +137,72 @@ pub fn submit<P: HostPages>(
     ))
 }
 
-/// Asks the host to make every chunk of `run` shared or private: one entry per chunk, as many VMGEXITs as [`submit`]
-/// allows.
+/// Asks the host to make every chunk of `run` shared or private: one entry per chunk, one descriptor per
+/// [`BATCH_CHUNKS`], as many VMGEXITs for each as [`submit`] allows.
+///
+/// More than one descriptor is needed only where an integrator lifted the bound on a call. The first that the host does
+/// not finish is the last; a reply that breaks the rules makes the state of all of them unknown.
 pub fn change_batch<P: HostPages>(
     host: &P,
     counters: &Counters,
-    run: &TransitRun<'_>,
+    run: &impl InTransit,
     operation: PscOperation,
 ) -> BatchEnd {
+    let chunks = run.chunks();
     let mut descriptor = PscDescriptor::new();
-    let Some(end_entry) = fill(&mut descriptor, run, operation) else {
-        // An empty run or one beyond a batch cannot be reserved; asking the host for nothing is refused.
-        return BatchEnd::Refused { done: 0 };
-    };
-    let exited = |issue| counters.psc_exit(issue == Issue::Again);
-    match submit(host, &mut descriptor, end_entry, exited) {
-        Ok(()) => {
-            counters.psc_entries(operation, run.chunks());
-            BatchEnd::Complete
-        }
-        Err(Shortfall::Declined(entry, anomaly)) => {
-            let done = usize::from(entry);
-            counters.psc_entries(operation, done);
+    let mut done = 0_usize;
+    while done < chunks {
+        let count = chunks.saturating_sub(done).min(BATCH_CHUNKS);
+        let Some(end_entry) = fill(&mut descriptor, run, done, count, operation) else {
+            return BatchEnd::Refused { done };
+        };
+        let exited = |issue| counters.psc_exit(issue == Issue::Again);
+        let shortfall = submit(host, &mut descriptor, end_entry, exited).err();
+        let (entries, anomaly) = match shortfall {
+            None => (count, None),
+            Some(Shortfall::Declined(entry, anomaly)) => (usize::from(entry), Some(anomaly)),
+            Some(Shortfall::Broken(anomaly)) => (0, Some(anomaly)),
+        };
+        counters.psc_entries(operation, entries);
+        if let Some(anomaly) = anomaly {
             counters.host_anomaly(anomaly);
-            BatchEnd::Refused { done }
+            counters.trace().note(&Event {
+                kind: TraceKind::HostAnomaly,
+                code: operation as u16,
+                detail: anomaly as u32,
+                address: run.address(done).map_or(0, GuestPhysicalAddress::bits),
+                bytes: chunk_bytes(count),
+            });
         }
-        Err(Shortfall::Broken(anomaly)) => {
-            counters.host_anomaly(anomaly);
-            BatchEnd::Misbehaved
+        done = done.saturating_add(entries);
+        match shortfall {
+            None => {}
+            Some(Shortfall::Declined(..)) => return BatchEnd::Refused { done },
+            Some(Shortfall::Broken(_)) => return BatchEnd::Misbehaved,
         }
     }
+    if chunks == 0 {
+        // An empty run cannot be reserved; asking the host for nothing is refused.
+        return BatchEnd::Refused { done: 0 };
+    }
+    BatchEnd::Complete
 }
 
-/// Writes one 2 MiB entry per chunk; the index of the last one, unless there is none or too many.
+/// Writes one 2 MiB entry for each of `count` chunks from the nth on; the index of the last one, unless there is none or
+/// too many.
 fn fill(
     descriptor: &mut PscDescriptor,
-    run: &TransitRun<'_>,
+    run: &impl InTransit,
+    nth: usize,
+    count: usize,
     operation: PscOperation,
 ) -> Option<u16> {
-    let last = run.chunks().checked_sub(1)?;
+    let last = count.checked_sub(1)?;
     let entries = descriptor.entries.get_mut(..=last)?;
-    let mut page = run.base().bits();
+    let mut chunk = nth;
     for entry in entries {
-        let address = GuestPhysicalAddress::new(page);
-        *entry = PscEntry::request(address, PageSize::Size2M, operation);
-        page = page.checked_add(LARGE_PAGE_SIZE)?;
+        *entry = PscEntry::request(run.address(chunk)?, PageSize::Size2M, operation);
+        chunk = chunk.saturating_add(1);
     }
     u16::try_from(last).ok()
 }

@@ -21,6 +21,8 @@
 //! * `conversion`, [`ownership`]: pages of the guest's own change hands
 //! * [`page_state`], [`guest_page`]: the state words of guest RAM, and structures in the guest's pages
 //! * [`platform`]: the traits an integrator implements
+//! * [`trace`]: the newest events; [`statistics`]: the counters
+//! * [`state`]: what an owner hands to its successor
 //! * [`storage`]: how much memory an integrator sets aside
 //!
 //! No allocation, no `unsafe`, no panic path, no lock. Every loop is bounded by a batch, a page, the window or a constant.
@@ -40,11 +42,13 @@ pub mod platform;
 pub mod pool;
 pub mod service;
 pub mod session;
+pub mod state;
 pub mod statistics;
 pub mod storage;
 mod sync;
 #[cfg(test)]
 mod test_platform;
+pub mod trace;
 
 pub use service::{Configuration, Service};
 

@@ -6,14 +6,17 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use protocol::identity::{Features, Identity, PROTOCOL_VERSION, SharedAddressing};
 use protocol::response::encode_answer;
 use protocol::statistics::Statistics;
+use protocol::trace::TraceKind;
 use protocol::{Call, DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters, result};
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
 use crate::page_state::PageStates;
 use crate::platform::{GuestMemory, HostPages, PageInstructions};
-use crate::pool::{Pool, Window, WindowError};
+use crate::pool::{BATCH_CHUNKS, MAX_WINDOW_CHUNKS, Pool, Window, WindowError};
 use crate::session::Session;
+use crate::state::{STATE_BYTES, STATE_VERSION, ServiceState, StateError};
 use crate::statistics::Counters;
+use crate::trace::{Event, Trace};
 
 /// What an integrator chooses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,6 +28,9 @@ pub struct Configuration {
     /// The platform's flush keeps the promise of [`PageInstructions::flush`] on this machine. Without it CONVERT is not
     /// offered (clause P-5.9.5).
     pub flush_reaches_all: bool,
+    /// Most chunks that one GROW or RELEASE moves: one batch, [`BATCH_CHUNKS`], unless an integrator prefers few long calls
+    /// to many short ones. More means several batches in one call.
+    pub call_chunks: usize,
 }
 
 impl Configuration {
@@ -34,6 +40,16 @@ impl Configuration {
             protocol_number: DEFAULT_PROTOCOL_NUMBER,
             addressing: SharedAddressing::EncryptionBitClear(position),
             flush_reaches_all: false,
+            call_chunks: BATCH_CHUNKS,
+        }
+    }
+
+    /// The same without the bound on a call: one GROW takes as much as the guest asks for and the window has.
+    #[must_use]
+    pub const fn without_unit_limit(self) -> Self {
+        Self {
+            call_chunks: MAX_WINDOW_CHUNKS,
+            ..self
         }
     }
 }
@@ -72,13 +88,57 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
         }
         Ok(Self {
             platform,
-            pool,
+            pool: pool.with_call_chunks(configuration.call_chunks),
             pages,
             session: Session::new(),
             counters: Counters::new(),
             stopped: AtomicBool::new(false),
             configuration,
         })
+    }
+
+    /// A service over a predecessor's records and page states that goes on from its scalars.
+    ///
+    /// What the predecessor had in transition when it stopped is quarantined, chunks and pages.
+    ///
+    /// # Errors
+    /// See [`StateError`]; nothing is served on a state that contradicts itself.
+    pub fn resume(
+        platform: &'a P,
+        configuration: Configuration,
+        pool: Pool<'a>,
+        pages: PageStates<'a>,
+        state: &ServiceState,
+    ) -> Result<Self, StateError> {
+        state.check(&pool)?;
+        let statistics = &state.statistics;
+        pool.accounts()
+            .resume(statistics.cap_bytes, statistics.peak_granted_bytes)
+            .ok_or(StateError::Inconsistent)?;
+        pages.quarantine_busy();
+        let service =
+            Self::new(platform, configuration, pool, pages).map_err(StateError::Window)?;
+        Ok(Self {
+            session: Session::resumed(state.epoch, state.attached != 0, state.generation),
+            counters: Counters::resumed(statistics, state.next_event),
+            ..service
+        })
+    }
+
+    /// The scalars for a successor. Meaningful together with the records and page states, and only while no call runs.
+    pub fn state(&self) -> ServiceState {
+        let (epoch, attached) = self.session.newest_epoch();
+        ServiceState {
+            version: STATE_VERSION,
+            bytes: STATE_BYTES,
+            epoch,
+            attached: attached.into(),
+            generation: self.session.newest_generation(),
+            reserved: 0,
+            window_base: self.window().base().bits(),
+            next_event: self.counters.trace().next(),
+            statistics: self.statistics(),
+        }
     }
 
     /// The window; an integrator's core protocol refuses what [`Window::touches`] it.
@@ -95,6 +155,11 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
     pub fn statistics(&self) -> Statistics {
         self.counters
             .snapshot(self.session.epoch_number(), &self.pool)
+    }
+
+    /// The newest events, for a console.
+    pub const fn trace(&self) -> &Trace {
+        self.counters.trace()
     }
 
     /// The pool's accounts, for a console.
@@ -119,10 +184,12 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
 
     /// The answer to IDENTIFY.
     pub const fn identity(&self) -> Identity {
-        Identity::of_this_version(
-            self.configuration.addressing,
-            Features::new().with_convert(self.configuration.flush_reaches_all),
-        )
+        let features = Features::new()
+            .with_convert(self.configuration.flush_reaches_all)
+            .with_trace(true)
+            .with_orphans(true)
+            .with_detach(true);
+        Identity::of_this_version(self.configuration.addressing, features)
     }
 
     /// Whether a page was found valid that by every account was not: the host maps one page twice, or somebody validated
@@ -158,7 +225,28 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
             self.answer(call)
         };
         self.counters.answer(&answer);
+        if let Err(refusal) = &answer {
+            self.note_refusal(call, refusal.code);
+        }
         encode_answer(call, answer)
+    }
+
+    /// Refusals are events, but for INCOMPLETE, which is none, and calls of another protocol, which are not ours to note.
+    fn note_refusal(&self, call: &CallRegisters, code: ResultCode) {
+        if matches!(
+            code,
+            ResultCode::INCOMPLETE | ResultCode::UNSUPPORTED_PROTOCOL
+        ) {
+            return;
+        }
+        let number = CallId::from_rax(call.rax).call;
+        self.counters.trace().note(&Event {
+            kind: TraceKind::Refused,
+            code: u16::try_from(number).unwrap_or(u16::MAX),
+            detail: code.0,
+            address: call.rcx,
+            bytes: call.rdx,
+        });
     }
 
     fn answer(&self, registers: &CallRegisters) -> Result<ResultRegisters, Refusal> {
@@ -178,6 +266,11 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
                 self.list_granted(list, epoch)?;
                 Ok(ResultRegisters::default())
             }
+            Request::Adopt { epoch, from } => Ok(self.adopt(epoch, from)?.encode()),
+            Request::ReleaseOrphans { epoch, from } => {
+                Ok(self.release_orphans(epoch, from)?.encode())
+            }
+            Request::Detach { epoch } => Ok(self.detach(epoch)?.encode()),
             Request::Grow {
                 window,
                 contiguous,
@@ -202,6 +295,11 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
             Request::Statistics { buffer, bytes } => {
                 Ok(self.write_statistics(buffer, bytes)?.encode())
             }
+            Request::Trace {
+                buffer,
+                bytes,
+                from,
+            } => Ok(self.write_trace(buffer, bytes, from)?.encode()),
             Request::SetLimits { window, epoch, cap } => {
                 self.check_window(window)?;
                 Ok(self.set_limits(epoch, cap)?.encode())

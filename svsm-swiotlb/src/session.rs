@@ -6,10 +6,13 @@ use core::sync::atomic::{AtomicU32, Ordering};
 use protocol::{Epoch, Generation, result};
 use snp::svsm::ResultCode;
 
+/// The newest epoch has ended and no other has begun.
+const DETACHED: u32 = 1 << 31;
+
 /// The current attachment.
 #[derive(Debug)]
 pub struct Session {
-    /// Current epoch; 0 before the first ATTACH.
+    /// \[23:0\] newest epoch, 0 before the first ATTACH; [`DETACHED`] when it has ended.
     epoch: AtomicU32,
     /// Generation of the last grant; 0 before the first.
     generation: AtomicU32,
@@ -24,26 +27,65 @@ impl Session {
         }
     }
 
-    /// Number of the current epoch, 0 before the first ATTACH.
+    /// Goes on where a predecessor stopped.
+    pub const fn resumed(epoch: u32, attached: bool, generation: u32) -> Self {
+        let ended = if attached || epoch == 0 { 0 } else { DETACHED };
+        Self {
+            epoch: AtomicU32::new(epoch | ended),
+            generation: AtomicU32::new(generation),
+        }
+    }
+
+    /// Number of the current epoch, 0 while nobody is attached.
     pub fn epoch_number(&self) -> u32 {
-        self.epoch.load(Ordering::Acquire)
+        match self.newest_epoch() {
+            (epoch, true) => epoch,
+            (_, false) => 0,
+        }
+    }
+
+    /// Number of the newest epoch, 0 before the first ATTACH, and whether it still is the current one.
+    pub fn newest_epoch(&self) -> (u32, bool) {
+        let word = self.epoch.load(Ordering::Acquire);
+        (word & !DETACHED, word != 0 && word & DETACHED == 0)
+    }
+
+    /// Generation of the newest grant, 0 before the first.
+    pub fn newest_generation(&self) -> u32 {
+        self.generation.load(Ordering::Relaxed)
     }
 
     /// Begins a new epoch; the old one, if any, is stale from now on. `None` once all epochs are used up.
     pub fn begin(&self) -> Option<Epoch> {
         let before = self
             .epoch
-            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |number| {
-                Some(following(number)?.number())
+            .fetch_update(Ordering::AcqRel, Ordering::Acquire, |word| {
+                Some(following(word & !DETACHED)?.number())
             })
             .ok()?;
-        following(before)
+        following(before & !DETACHED)
+    }
+
+    /// Ends the epoch that the caller claims, if it is the current one.
+    ///
+    /// # Errors
+    /// As [`Session::check`]; also when another processor ended it, or began another, at the same moment.
+    pub fn end(&self, claimed: u32) -> Result<Epoch, ResultCode> {
+        let epoch = self.check(claimed)?;
+        let (current, ended) = (epoch.number(), epoch.number() | DETACHED);
+        match self
+            .epoch
+            .compare_exchange(current, ended, Ordering::AcqRel, Ordering::Acquire)
+        {
+            Ok(_) => Ok(epoch),
+            Err(_) => Err(self.check(claimed).err().unwrap_or(ResultCode::BUSY)),
+        }
     }
 
     /// The current epoch, if that is what the caller claims.
     ///
     /// # Errors
-    /// NOT_ATTACHED before the first ATTACH, STALE_EPOCH for any other claim.
+    /// NOT_ATTACHED while nobody is attached, STALE_EPOCH for any other claim.
     pub fn check(&self, claimed: u32) -> Result<Epoch, ResultCode> {
         let current = Epoch::new(self.epoch_number()).ok_or(result::NOT_ATTACHED)?;
         if current.number() == claimed {
@@ -102,6 +144,31 @@ mod tests {
         session.epoch.store(Epoch::MAX.number(), Ordering::Relaxed);
         assert_eq!(session.begin(), None);
         assert_eq!(session.check(Epoch::MAX.number()), Ok(Epoch::MAX));
+    }
+
+    #[test]
+    fn p_5_6_an_ended_epoch_is_nobodys_and_the_next_one_is_another() {
+        let session = Session::new();
+        assert_eq!(session.end(1), Err(result::NOT_ATTACHED));
+        session.begin();
+        assert_eq!(session.end(2), Err(result::STALE_EPOCH));
+        assert_eq!(session.end(1), Ok(Epoch::FIRST));
+        assert_eq!(session.end(1), Err(result::NOT_ATTACHED));
+        assert_eq!(session.check(1), Err(result::NOT_ATTACHED));
+        assert_eq!(
+            (session.epoch_number(), session.newest_epoch()),
+            (0, (1, false))
+        );
+        assert_eq!(session.begin().map(Epoch::number), Some(2));
+        assert_eq!(session.newest_epoch(), (2, true));
+
+        session.epoch.store(Epoch::MAX.number(), Ordering::Relaxed);
+        assert_eq!(session.end(Epoch::MAX.number()), Ok(Epoch::MAX));
+        assert_eq!(session.begin(), None, "an epoch is used once");
+        assert_eq!(
+            session.check(Epoch::MAX.number()),
+            Err(result::NOT_ATTACHED)
+        );
     }
 
     #[test]

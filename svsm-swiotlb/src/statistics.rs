@@ -9,8 +9,9 @@ use protocol::{Call, Refusal, ResultRegisters};
 use snp::psc::PscOperation;
 
 use crate::pool::Pool;
+use crate::trace::Trace;
 
-/// Counters since the start; they never decide anything.
+/// Counters since the start, and the newest events; they never decide anything.
 #[derive(Debug)]
 pub struct Counters {
     calls: [AtomicU64; Call::ALL.len()],
@@ -24,6 +25,7 @@ pub struct Counters {
     psc_entries_private: AtomicU64,
     host_anomalies: [AtomicU64; HostAnomaly::ALL.len()],
     guest_page_faults: AtomicU64,
+    trace: Trace,
 }
 
 impl Counters {
@@ -41,7 +43,31 @@ impl Counters {
             psc_entries_private: AtomicU64::new(0),
             host_anomalies: [const { AtomicU64::new(0) }; HostAnomaly::ALL.len()],
             guest_page_faults: AtomicU64::new(0),
+            trace: Trace::starting_at(0),
         }
+    }
+
+    /// Goes on where a predecessor stopped: its counters, and the number of its next event.
+    pub(crate) fn resumed(from: &Statistics, next_event: u64) -> Self {
+        Self {
+            calls: from.calls.map(AtomicU64::new),
+            unknown_calls: AtomicU64::new(from.unknown_calls),
+            refusals: from.refusals.map(AtomicU64::new),
+            released_bytes: AtomicU64::new(from.released_bytes),
+            acknowledged_bytes: AtomicU64::new(from.acknowledged_bytes),
+            psc_exits: AtomicU64::new(from.psc_exits),
+            psc_reissues: AtomicU64::new(from.psc_reissues),
+            psc_entries_shared: AtomicU64::new(from.psc_entries_shared),
+            psc_entries_private: AtomicU64::new(from.psc_entries_private),
+            host_anomalies: from.host_anomalies.map(AtomicU64::new),
+            guest_page_faults: AtomicU64::new(from.guest_page_faults),
+            trace: Trace::starting_at(next_event),
+        }
+    }
+
+    /// The newest events.
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
     }
 
     /// A call with this number came in.

@@ -181,6 +181,15 @@ pub fn service_on(
     platform: TestPlatform,
     chunks: u64,
 ) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
+    service_with(platform, chunks, Configuration::with_encryption_bit(51))
+}
+
+/// The same, configured.
+pub fn service_with(
+    platform: TestPlatform,
+    chunks: u64,
+    configuration: Configuration,
+) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
     let platform: &'static TestPlatform = Box::leak(Box::new(platform));
     let range = RamRange {
         base: GuestPhysicalAddress::new(RAM_BASE),
@@ -197,7 +206,6 @@ pub fn service_on(
     let window = Window::new(GuestPhysicalAddress::new(WINDOW_BASE), chunks * CHUNK).unwrap();
     let records: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
     let pool = Pool::new(window, ChunkRecords::new(records.leak()), window.bytes()).unwrap();
-    let configuration = Configuration::with_encryption_bit(51);
     (
         platform,
         Service::new(platform, configuration, pool, pages).unwrap(),

@@ -8,10 +8,11 @@
  * for its records, and attaches once at boot. After that map and unmap are what a driver's DMA operations call:
  * struct svsm_swiotlb_mapping.address is what the device gets.
  *
- * Contexts    Every function but attach may be called on any CPU, with interrupts on or off, in interrupt handlers, from
+ * Contexts    Every function but attach and adopt_orphans may be called on any CPU, with interrupts on or off, in interrupt handlers, from
  *             several CPUs at the same time; nothing sleeps or allocates. None may be called in an NMI handler, which
- *             may have interrupted the holder of a lock or a call in progress. attach runs once, on one CPU. reserve,
- *             cancel_reservation, maintain, give_back and set_cap may take several calls' time.
+ *             may have interrupted the holder of a lock or a call in progress. attach runs once, on one CPU, and
+ *             adopt_orphans, if at all, right after it. reserve,
+ *             cancel_reservation, maintain, give_back, set_cap, adopt_orphans, release_orphans and detach may take several calls' time.
  * Addresses   Guest physical, without the C-bit. Lengths and sizes are in bytes.
  * Results     0, or a negative number out of enum svsm_swiotlb_error. Out-parameters are written on success only.
  * Enumerators Passed as int; a number that is none is refused. So are null and misaligned pointers.
@@ -30,7 +31,7 @@
 
 // Version of this header. A caller compiled against it runs with this and every later library; an earlier one refuses
 // it with INVALID_ARGUMENT.
-#define SVSM_SWIOTLB_VERSION 1
+#define SVSM_SWIOTLB_VERSION 2
 
 // Storage that a pool needs at most, for static arrays. `svsm_swiotlb_pool_bytes` is what this library really needs.
 #define SVSM_SWIOTLB_POOL_BYTES 4096
@@ -203,6 +204,12 @@ struct svsm_swiotlb_config {
     uint64_t minimum_bytes;
     // The most one growth asks for beyond what the mapping at hand needs: bounds the time of one call. Default 32 MiB.
     uint64_t growth_limit_bytes;
+    // Cap on what the service grants, at most its hard cap. Default 0: as it is.
+    uint64_t cap_bytes;
+    // `svsm_swiotlb_maintain` grows the pool, by one call, while less than this is free. Default 0.
+    uint64_t low_watermark_bytes;
+    // `svsm_swiotlb_maintain` gives back what is free beyond this. Default 0: the load of the recent past alone decides.
+    uint64_t high_watermark_bytes;
 };
 
 // What a give-back achieved.
@@ -249,6 +256,14 @@ struct svsm_swiotlb_mapping {
 struct svsm_swiotlb_reservation {
     // Private to the library.
     uint64_t opaque[10];
+};
+
+// What became of an earlier kernel's chunks.
+struct svsm_swiotlb_adoption {
+    // Bytes that are the pool's now.
+    uint64_t adopted_bytes;
+    // Bytes of an earlier kernel that the metadata does not cover; given back.
+    uint64_t uncovered_bytes;
 };
 
 // A range of guest physical addresses, without the C-bit.
@@ -378,8 +393,8 @@ size_t svsm_swiotlb_metadata_bytes_with_small(uint64_t window_bytes,
 // area smaller than `svsm_swiotlb_metadata_bytes` says is used for as much of the window as it covers. `platform` and
 // `config` are only read here.
 //
-// There is no detach (the protocol's version 1 has none). A kernel that stops using a pool unmaps everything, calls
-// `svsm_swiotlb_give_back`, and may then use storage and metadata for something else.
+// A kernel that stops using a pool unmaps everything, calls `svsm_swiotlb_give_back` and `svsm_swiotlb_detach`, and may then
+// use storage and metadata for something else.
 //
 // Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach.
 //
@@ -477,6 +492,45 @@ int svsm_swiotlb_map_reserved(struct svsm_swiotlb_pool *pool,
                               int copy_in,
                               const struct svsm_swiotlb_constraints *constraints,
                               struct svsm_swiotlb_mapping *mapping);
+
+// Takes over every chunk that earlier kernels hold: the pool has grown without asking the host. Called right after
+// attach, after all devices were quieted, while no other function of the library is called for this pool.
+//
+// `page` is a page of private, validated memory for the length of the call, `page_address` its guest physical address.
+// `adoption` may be null.
+//
+// Errors: INVALID_ARGUMENT; else what kept a call from being answered. What was taken over until then is the pool's.
+//
+// # Safety
+// `pool` is null or a pool that nobody else uses during the call; `page` is null or a page nobody else uses; `adoption` is
+// null or writable.
+int svsm_swiotlb_adopt_orphans(struct svsm_swiotlb_pool *pool,
+                               void *page,
+                               uint64_t page_address,
+                               struct svsm_swiotlb_adoption *adoption);
+
+// Gives back every chunk that earlier kernels hold. Called after all devices were quieted.
+//
+// `page` and `page_address` as for `svsm_swiotlb_adopt_orphans`; `given_back` may be null.
+//
+// Errors: INVALID_ARGUMENT; else what kept a call from being answered.
+//
+// # Safety
+// `pool` is null or a pool; `page` is null or a page nobody else uses; `given_back` is null or writable.
+int svsm_swiotlb_release_orphans(struct svsm_swiotlb_pool *pool,
+                                 void *page,
+                                 uint64_t page_address,
+                                 struct svsm_swiotlb_given_back *given_back);
+
+// Ends the attachment. What is granted still becomes an orphan; `orphaned_bytes`, which may be null, says how much. A kernel
+// unmaps everything and calls `svsm_swiotlb_give_back` before, and afterwards only ends mappings that are left.
+//
+// Errors: INVALID_ARGUMENT; else what kept the call from being answered.
+//
+// # Safety
+// `pool` is null or a pool; `orphaned_bytes` is null or writable.
+int svsm_swiotlb_detach(struct svsm_swiotlb_pool *pool,
+                        uint64_t *orphaned_bytes);
 
 // The range of addresses that the pool can ever use.
 //

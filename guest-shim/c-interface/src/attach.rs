@@ -54,8 +54,8 @@ pub extern "C" fn svsm_swiotlb_metadata_bytes_with_small(
 /// area smaller than `svsm_swiotlb_metadata_bytes` says is used for as much of the window as it covers. `platform` and
 /// `config` are only read here.
 ///
-/// There is no detach (the protocol's version 1 has none). A kernel that stops using a pool unmaps everything, calls
-/// `svsm_swiotlb_give_back`, and may then use storage and metadata for something else.
+/// A kernel that stops using a pool unmaps everything, calls `svsm_swiotlb_give_back` and `svsm_swiotlb_detach`, and may then
+/// use storage and metadata for something else.
 ///
 /// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach.
 ///

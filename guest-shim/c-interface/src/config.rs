@@ -2,13 +2,14 @@
 //! What the kernel chooses at attach, in a structure that later versions can append to.
 
 use core::ffi::{c_int, c_void};
+use core::mem::offset_of;
 use core::ptr;
 
 use crate::error::{Error, Outcome, number_of};
 
 /// Version of this header. A caller compiled against it runs with this and every later library; an earlier one refuses
 /// it with INVALID_ARGUMENT.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// What the kernel chooses at attach. Filled by `svsm_swiotlb_config_init`, then changed as needed. Sizes in bytes,
 /// rounded up to whole chunks of 2 MiB.
@@ -30,11 +31,17 @@ pub struct Config {
     pub minimum_bytes: u64,
     /// The most one growth asks for beyond what the mapping at hand needs: bounds the time of one call. Default 32 MiB.
     pub growth_limit_bytes: u64,
+    /// Cap on what the service grants, at most its hard cap. Default 0: as it is.
+    pub cap_bytes: u64,
+    /// `svsm_swiotlb_maintain` grows the pool, by one call, while less than this is free. Default 0.
+    pub low_watermark_bytes: u64,
+    /// `svsm_swiotlb_maintain` gives back what is free beyond this. Default 0: the load of the recent past alone decides.
+    pub high_watermark_bytes: u64,
 }
 
 const CONFIG_BYTES: usize = size_of::<Config>();
-/// What every version of the structure has.
-const LEAST_BYTES: usize = CONFIG_BYTES;
+/// What every version of the structure has. All that was appended since has the default 0.
+const LEAST_BYTES: usize = offset_of!(Config, cap_bytes);
 
 impl Config {
     fn default_of(size: u32) -> Self {
@@ -47,6 +54,9 @@ impl Config {
             initial_bytes: defaults.initial_bytes,
             minimum_bytes: defaults.minimum_bytes,
             growth_limit_bytes: defaults.growth_limit_bytes,
+            cap_bytes: defaults.cap_bytes.unwrap_or(0),
+            low_watermark_bytes: defaults.low_watermark_bytes,
+            high_watermark_bytes: 0,
         }
     }
 
@@ -64,8 +74,13 @@ impl Config {
         if bytes < LEAST_BYTES {
             return Err(Error::InvalidArgument);
         }
-        // SAFETY: The caller's structure is at least this long.
-        let config = unsafe { pointer.read() };
+        let mut config = Self::default_of(size);
+        // SAFETY: The caller's structure has `bytes` bytes, ours `CONFIG_BYTES`; every field is a plain number. What an
+        // earlier version does not have keeps its default.
+        unsafe {
+            let target = (&raw mut config).cast::<u8>();
+            ptr::copy_nonoverlapping(pointer.cast::<u8>(), target, bytes.min(CONFIG_BYTES));
+        }
         let known = config.version != 0 && config.version <= VERSION && config.cpus != 0;
         // SAFETY: The caller's structure has `bytes` bytes.
         if known && unsafe { is_zero(pointer.cast(), CONFIG_BYTES, bytes) } {
@@ -83,6 +98,12 @@ impl From<Config> for guest_shim::Config {
             initial_bytes: config.initial_bytes,
             minimum_bytes: config.minimum_bytes,
             growth_limit_bytes: config.growth_limit_bytes,
+            cap_bytes: (config.cap_bytes != 0).then_some(config.cap_bytes),
+            low_watermark_bytes: config.low_watermark_bytes,
+            high_watermark_bytes: match config.high_watermark_bytes {
+                0 => u64::MAX,
+                bytes => bytes,
+            },
             cpus: usize::try_from(config.cpus).unwrap_or(1),
         }
     }
@@ -121,11 +142,13 @@ unsafe fn fill(config: *mut Config, bytes: usize) -> Outcome {
     if config.is_null() || !config.is_aligned() || bytes < LEAST_BYTES {
         return Err(Error::InvalidArgument);
     }
-    // SAFETY: The caller's structure has `bytes` bytes, at least those of a `Config`; the rest is what later versions
+    // SAFETY: The caller's structure has `bytes` bytes, at least those of the first version; the rest is what later versions
     // append, and 0 means the default there.
     unsafe {
         ptr::write_bytes(config.cast::<c_void>().cast::<u8>(), 0, bytes);
-        config.write(Config::default_of(size));
+        let defaults = Config::default_of(size);
+        let source = (&raw const defaults).cast::<u8>();
+        ptr::copy_nonoverlapping(source, config.cast::<u8>(), bytes.min(CONFIG_BYTES));
     }
     Ok(())
 }
@@ -172,7 +195,7 @@ mod tests {
     fn other_sizes_versions_and_no_cpus_are_refused() {
         for change in [
             |config: &mut Config| config.size = 0,
-            |config: &mut Config| config.size -= 12,
+            |config: &mut Config| config.size = u32::try_from(LEAST_BYTES).unwrap() - 1,
             |config: &mut Config| config.version = 0,
             |config: &mut Config| config.version = VERSION + 1,
             |config: &mut Config| config.cpus = 0,
@@ -181,6 +204,21 @@ mod tests {
             change(&mut changed.config);
             assert_eq!(read(&changed), Err(Error::InvalidArgument));
         }
+    }
+
+    #[test]
+    fn a_caller_of_the_first_version_gets_the_defaults_of_what_it_does_not_know() {
+        let mut old = later(0);
+        old.config.size = u32::try_from(LEAST_BYTES).unwrap();
+        old.config.version = 1;
+        old.config.initial_bytes = 7;
+        old.config.cap_bytes = 99;
+        let config = guest_shim::Config::from(read(&old).unwrap());
+        let expected = guest_shim::Config {
+            initial_bytes: 7,
+            ..guest_shim::Config::default()
+        };
+        assert_eq!(config, expected);
     }
 
     #[test]
@@ -193,7 +231,7 @@ mod tests {
         assert_eq!(answer, 0);
         assert_eq!((longer.appended, longer.config), (0, later(0).config));
         // SAFETY: As above.
-        let refused = unsafe { svsm_swiotlb_config_init(pointer, CONFIG_BYTES - 1) };
+        let refused = unsafe { svsm_swiotlb_config_init(pointer, LEAST_BYTES - 1) };
         assert_eq!(refused, Error::InvalidArgument.number());
     }
 }

@@ -13,6 +13,7 @@ mod config;
 mod error;
 mod maintenance;
 mod mapping;
+mod orphans;
 #[cfg(target_os = "none")]
 mod panic;
 mod pool;
@@ -34,6 +35,9 @@ pub use maintenance::{
 };
 pub use mapping::{
     Constraints, CopyIn, Direction, Mapping, svsm_swiotlb_map, svsm_swiotlb_map_reserved,
+};
+pub use orphans::{
+    Adoption, svsm_swiotlb_adopt_orphans, svsm_swiotlb_detach, svsm_swiotlb_release_orphans,
 };
 pub use pool::{
     Attachment, POOL_ALIGNMENT, POOL_BYTES, PoolStorage, Window, svsm_swiotlb_attachment,

@@ -22,7 +22,7 @@ pub struct GivenBack {
 }
 
 impl GivenBack {
-    fn of(given: &guest_shim::GivenBack) -> Self {
+    pub(crate) fn of(given: &guest_shim::GivenBack) -> Self {
         Self {
             released_bytes: given.released_bytes,
             acknowledged_bytes: given.acknowledged_bytes,

@@ -75,6 +75,22 @@ impl PoolStorage {
         // SAFETY: The tag says that a pool was attached here.
         Ok(unsafe { &(*pointer).pool })
     }
+
+    /// The same, to be changed as a whole.
+    ///
+    /// # Errors
+    /// As [`PoolStorage::get`].
+    ///
+    /// # Safety
+    /// As [`PoolStorage::get`], and nobody else uses the pool while the result lives.
+    pub(crate) unsafe fn get_mut<'a>(
+        pointer: *mut Self,
+    ) -> Result<&'a mut Pool<'static, Callbacks>, Error> {
+        // SAFETY: By the caller's contract.
+        unsafe { Self::get(pointer)? };
+        // SAFETY: It is a pool, and by the caller's contract nobody else's at present.
+        Ok(unsafe { &mut (*pointer).pool })
+    }
 }
 
 /// A range of guest physical addresses, without the C-bit.

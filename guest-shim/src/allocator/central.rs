@@ -183,6 +183,11 @@ impl<'a> Central<'a> {
         self.walk_from = self.walk_from.min(first);
     }
 
+    /// Bytes in the store, free for extents and slabs.
+    pub fn free_bytes(&self) -> u64 {
+        unit_offset(self.free.units())
+    }
+
     /// Units of granted chunks.
     fn granted_units(&self) -> u32 {
         u32::try_from(self.occupancy.granted_chunks)

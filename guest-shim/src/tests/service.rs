@@ -191,9 +191,7 @@ impl Service {
                 assert_eq!(epoch, self.epoch);
                 self.convert(list.bits())
             }
-            Request::ListGranted { .. } | Request::Statistics { .. } => {
-                Err(ResultCode::UNSUPPORTED_CALL.into())
-            }
+            _ => Err(ResultCode::UNSUPPORTED_CALL.into()),
         }
     }
 

@@ -4,9 +4,9 @@
 use std::ops::Range;
 
 use paravisor::boot_block::{
-    BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, KIND_GUEST_PAYLOAD, KIND_PARAVISOR,
-    LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_FIRMWARE, PAYLOAD_LINUX, RAM_ACCEPTED,
-    RAM_FIRMWARE, RANGE_EXECUTE, RANGE_WRITE, VERSION,
+    BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, FLAG_UNIT_LIMIT_LIFTED,
+    KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_FIRMWARE,
+    PAYLOAD_LINUX, RAM_ACCEPTED, RAM_FIRMWARE, RANGE_EXECUTE, RANGE_WRITE, VERSION,
 };
 use paravisor::layout;
 use zerocopy::{FromZeros, IntoBytes};
@@ -18,6 +18,10 @@ use crate::{Error, sev_features};
 
 /// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
 pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::FIXED_PAGES_END;
+
+const fn flag(set: bool, bit: u32) -> u32 {
+    if set { bit } else { 0 }
+}
 
 /// The page at `layout::BOOT_BLOCK`.
 ///
@@ -37,14 +41,14 @@ pub fn boot_page(
             None if payload.kind == PAYLOAD_FIRMWARE => RAM_FIRMWARE,
             Some(RamMode::Accepted) | None => RAM_ACCEPTED,
         },
-        flags: match options.restricted_injection {
-            Switch::On => FLAG_RESTRICTED_INJECTION,
-            Switch::Off => 0,
-        },
+        flags: flag(
+            options.restricted_injection == Switch::On,
+            FLAG_RESTRICTED_INJECTION,
+        ) | flag(options.unit_limit == Switch::Off, FLAG_UNIT_LIMIT_LIFTED),
         protocol_number: options.protocol,
         sev_features: sev_features(options.restricted_injection == Switch::On).into_bits(),
         window_bytes: options.window,
-        initial_cap: options.cap_bytes(),
+        hard_cap: options.hard_cap_bytes(),
         payload_entry: payload.entry,
         payload_kind: payload.kind,
         boot_params: payload.boot_params,

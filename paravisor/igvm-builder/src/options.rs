@@ -46,9 +46,12 @@ pub struct Options {
     /// Guest memory set aside for the pool
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub window: u64,
-    /// Most of the window that may be granted [default: the window]
-    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
-    pub cap: Option<u64>,
+    /// Most of the window that may ever be granted, whatever the guest asks for [default: the window]
+    #[arg(long, alias = "cap", value_name = "SIZE", value_parser = parse_size)]
+    pub hard_cap: Option<u64>,
+    /// Bound one call of the guest to one batch of page-state changes, 506 MiB; `off` lets it take several
+    #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
+    pub unit_limit: Switch,
     /// Who validates guest RAM [default: firmware does its own, else accepted]
     #[arg(long, value_enum)]
     pub ram: Option<RamMode>,
@@ -72,10 +75,10 @@ pub struct Options {
 }
 
 impl Options {
-    /// Most bytes of the window that may be granted.
+    /// Most bytes of the window that may ever be granted.
     #[must_use]
-    pub fn cap_bytes(&self) -> u64 {
-        self.cap.unwrap_or(self.window)
+    pub fn hard_cap_bytes(&self) -> u64 {
+        self.hard_cap.unwrap_or(self.window)
     }
 
     /// Refuses values that no image can have, whatever the input files hold.
@@ -87,9 +90,9 @@ impl Options {
         if !whole_chunks(self.window) {
             return Err(Error::Window(self.window));
         }
-        if !whole_chunks(self.cap_bytes()) || self.cap_bytes() > self.window {
+        if !whole_chunks(self.hard_cap_bytes()) || self.hard_cap_bytes() > self.window {
             return Err(Error::Cap {
-                cap: self.cap_bytes(),
+                cap: self.hard_cap_bytes(),
                 window: self.window,
             });
         }

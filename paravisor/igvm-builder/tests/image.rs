@@ -32,7 +32,8 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
         payload: folder.join("payload"),
         initrd: None,
         window: 256 * MIB,
-        cap: None,
+        hard_cap: None,
+        unit_limit: Switch::On,
         ram: Some(RamMode::Accepted),
         restricted_injection: Switch::On,
         protocol: 0x4000_0001,
@@ -154,13 +155,15 @@ fn required_memory_fills_the_gaps_and_nothing_else() {
 fn the_boot_block_describes_the_image() {
     let (_folder, mut options) = usual();
     options.ram = Some(RamMode::Firmware);
-    options.cap = Some(64 * MIB);
+    options.hard_cap = Some(64 * MIB);
+    options.unit_limit = Switch::Off;
     let image = build(&options).expect("suitable files");
     let (_, page) = &pages(&image)[&layout::BOOT_BLOCK];
     let (block, rest) = BootBlock::read_from_prefix(page).expect("a page");
     assert_eq!(block.check(), Ok(()));
     assert_eq!(block.window_bytes, 256 * MIB);
-    assert_eq!(block.initial_cap, 64 * MIB);
+    assert_eq!(block.hard_cap, 64 * MIB);
+    assert!(block.unit_limit_lifted() && block.restricted_injection());
     assert_eq!(block.ram_mode, 1);
     assert_eq!(block.protocol_number, 0x4000_0001);
     assert_eq!(block.payload_entry, 0x100_0000);
@@ -308,8 +311,11 @@ fn impossible_options_are_refused() {
     };
     refused(|options| options.window = 0, "a window of 0B");
     refused(|options| options.window = 3 * MIB, "a window of 3MiB");
-    refused(|options| options.cap = Some(258 * MIB), "a cap of 258MiB");
-    refused(|options| options.cap = Some(MIB), "a cap of 1MiB");
+    refused(
+        |options| options.hard_cap = Some(258 * MIB),
+        "a cap of 258MiB",
+    );
+    refused(|options| options.hard_cap = Some(MIB), "a cap of 1MiB");
     refused(|options| options.protocol = 2, "protocol 0x2");
     refused(|options| options.cpus = 0, "0 vCPUs");
     refused(

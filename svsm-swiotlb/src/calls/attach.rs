@@ -2,11 +2,13 @@
 //! ATTACH.
 
 use protocol::response::Attached;
+use protocol::trace::TraceKind;
 use protocol::{Epoch, PROTOCOL_VERSION, result};
 use snp::svsm::ResultCode;
 
 use crate::Service;
 use crate::platform::{GuestMemory, HostPages};
+use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
     /// Begins a new epoch. Everything granted before is an orphan from now on: neither freed nor granted again, because
@@ -16,10 +18,13 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             return Err(result::UNSUPPORTED_VERSION);
         }
         let epoch = self.session.begin().ok_or(ResultCode::INVALID_REQUEST)?;
+        let orphaned_bytes = self.pool.accounts().granted_bytes();
+        let event = Event::of(TraceKind::Attached, epoch.number(), orphaned_bytes);
+        self.counters.trace().note(&event);
         Ok(Attached {
             epoch,
             fresh: epoch == Epoch::FIRST,
-            orphaned_bytes: self.pool.accounts().granted_bytes(),
+            orphaned_bytes,
         })
     }
 }

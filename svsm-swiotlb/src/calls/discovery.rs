@@ -7,15 +7,12 @@ use protocol::{CHUNK_BYTES, ResultRegisters};
 use snp::svsm::ResultCode;
 
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::BATCH_CHUNKS;
+use crate::pool::{BATCH_CHUNKS, chunk_bytes};
 use crate::{Service, WORK_UNITS};
 
 /// The chunk size as a power of two.
 const LOG2_CHUNK: u8 = 21;
 const _: () = assert!(1 << LOG2_CHUNK == CHUNK_BYTES);
-/// A batch in bytes: what one GROW grants at most.
-pub(super) const BATCH_BYTES: u64 = BATCH_CHUNKS as u64 * CHUNK_BYTES;
-
 impl<P: HostPages + GuestMemory> Service<'_, P> {
     /// One property of a window (clause P-5.1).
     pub(crate) fn describe(
@@ -39,11 +36,15 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             }
             .encode(),
             DescribeItem::WorkLimits => WorkLimits {
-                units: WORK_UNITS as u64,
-                psc_entries: BATCH_CHUNKS as u64,
-                grow_bytes: BATCH_BYTES,
+                units: count(WORK_UNITS.max(self.pool.call_chunks())),
+                psc_entries: count(BATCH_CHUNKS),
+                grow_bytes: chunk_bytes(self.pool.call_chunks()),
             }
             .encode(),
         })
     }
+}
+
+fn count(units: usize) -> u64 {
+    u64::try_from(units).unwrap_or(u64::MAX)
 }

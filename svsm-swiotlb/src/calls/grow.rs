@@ -2,18 +2,19 @@
 //! GROW: reserve a run, ask the host to share it, grant what it shared.
 
 use protocol::response::Granted;
+use protocol::trace::TraceKind;
 use protocol::{CHUNK_BYTES, Epoch, Holder, Refusal, result};
 use snp::psc::PscOperation;
 use snp::svsm::ResultCode;
 
-use super::discovery::BATCH_BYTES;
 use crate::Service;
 use crate::host_reply::{BatchEnd, change_batch};
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::{GrowWish, ReserveRefusal, TransitRun};
+use crate::pool::{GrowWish, InTransit, ReserveRefusal, TransitRun, chunk_bytes};
+use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// Grants one run of at most one batch. The page-state change is always issued, whatever the service believes the
+    /// Grants one run of at most what one call moves. The page-state change is always issued, whatever the service believes the
     /// host's view to be: any VMPL with a GHCB could have changed it.
     pub(crate) fn grow(
         &self,
@@ -22,8 +23,9 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         least: u64,
         most: u64,
     ) -> Result<Granted, Refusal> {
-        if contiguous && least > BATCH_BYTES {
-            return Err(Refusal::too_large(BATCH_BYTES));
+        let limit = chunk_bytes(self.pool.call_chunks());
+        if contiguous && least > limit {
+            return Err(Refusal::too_large(limit));
         }
         let wish = GrowWish {
             least: chunks(least),
@@ -36,7 +38,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             BatchEnd::Complete => run.chunks(),
             BatchEnd::Refused { done } => done,
             BatchEnd::Misbehaved => {
-                run.quarantine();
+                self.quarantine(run);
                 return Err(result::HOST_MISBEHAVED.into());
             }
         };
@@ -46,11 +48,20 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         let base = run.base();
         let generation = self.session.next_generation();
         let bytes = run.grant(Holder { epoch, generation }, done);
+        let event = Event::at(TraceKind::Grown, generation.number(), base, bytes);
+        self.counters.trace().note(&event);
         Ok(Granted {
             base,
             bytes,
             generation,
         })
+    }
+
+    /// The state of the run is unknown.
+    pub(super) fn quarantine(&self, run: TransitRun<'_>) {
+        let event = Event::at(TraceKind::Quarantined, 0, run.base(), run.bytes());
+        run.quarantine();
+        self.counters.trace().note(&event);
     }
 
     /// The host shared too little to be of use. The little goes back, so that the refusal leaves nothing behind that
@@ -60,7 +71,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             && change_batch(self.platform, &self.counters, &run, PscOperation::Private)
                 == BatchEnd::Misbehaved;
         if misbehaved {
-            run.quarantine();
+            self.quarantine(run);
             return result::HOST_MISBEHAVED.into();
         }
         run.free();

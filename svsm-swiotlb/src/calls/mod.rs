@@ -8,5 +8,7 @@ mod discovery;
 mod grow;
 mod limits;
 mod list_granted;
+mod orphans;
 mod release;
 mod statistics;
+mod trace;

@@ -2,6 +2,7 @@
 //! RELEASE: take a run from its holder, tell the host, free it.
 
 use protocol::response::Released;
+use protocol::trace::TraceKind;
 use protocol::{Generation, Holder, result};
 use snp::address::GuestPhysicalAddress;
 use snp::psc::PscOperation;
@@ -11,9 +12,10 @@ use crate::Service;
 use crate::host_reply::{BatchEnd, change_batch};
 use crate::platform::{GuestMemory, HostPages};
 use crate::pool::{ReleaseRefusal, chunk_bytes};
+use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// Gives back at most one batch from the start of the range.
+    /// Gives back at most what one call moves from the start of the range.
     ///
     /// A host that refuses costs itself the memory and nobody else anything: no page of the window is validated, and a
     /// later GROW asks for the chunk again whatever the host did. So the chunk is free either way, and the guest is told
@@ -48,11 +50,13 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
                     chunk_bytes(done)
                 }
                 BatchEnd::Misbehaved => {
-                    run.quarantine();
+                    self.quarantine(run);
                     0
                 }
             };
         self.counters.released(released, acknowledged);
+        let event = Event::at(TraceKind::Released, generation.number(), base, released);
+        self.counters.trace().note(&event);
         Ok(Released {
             bytes: released,
             acknowledged,

@@ -68,6 +68,15 @@ impl<'a> PageStates<'a> {
         Ok(())
     }
 
+    /// Quarantines what an owner that is gone had in its hands: for a successor, before it serves anybody.
+    pub(crate) fn quarantine_busy(&self) {
+        for word in self.words {
+            if word.load(Ordering::Acquire) == PageState::Busy.to_byte() {
+                word.store(PageState::Quarantined.to_byte(), Ordering::Release);
+            }
+        }
+    }
+
     /// State of the page that `address` lies in; `None` if it is not guest RAM. Stale as soon as it is returned, unless
     /// the caller holds the word.
     pub fn state(&self, address: GuestPhysicalAddress) -> Option<PageState> {

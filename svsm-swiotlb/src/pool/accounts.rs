@@ -73,6 +73,14 @@ impl Accounts {
         Some(chunk_bytes(self.cap.swap(cap, Ordering::Relaxed)))
     }
 
+    /// Takes over a predecessor's cap and peak; `None`, and nothing changed, above the hard cap.
+    pub(crate) fn resume(&self, cap_bytes: u64, peak_bytes: u64) -> Option<()> {
+        self.set_cap(cap_bytes)?;
+        let peak = usize::try_from(peak_bytes / CHUNK_BYTES).ok()?;
+        self.peak.fetch_max(peak, Ordering::Relaxed);
+        Some(())
+    }
+
     /// Chunks that may still be granted at this moment.
     pub(super) fn headroom(&self) -> usize {
         let granted = self.granted.load(Ordering::Relaxed);

@@ -117,6 +117,15 @@ impl<'a> ChunkRecords<'a> {
         })
     }
 
+    /// Quarantines what an owner that is gone had in its hands: nobody knows how far the host came.
+    pub(super) fn quarantine_in_transition(&self) {
+        for chunk in 0..self.len() {
+            if self.state(chunk).in_transition() {
+                self.set(chunk, ChunkState::Quarantined);
+            }
+        }
+    }
+
     /// Sets the state of a chunk that is in transition in the caller's hands.
     pub(super) fn set(&self, chunk: usize, to: ChunkState) {
         if let Some(word) = self.words.get(chunk) {

@@ -19,6 +19,7 @@
 
 mod accounts;
 mod chunk;
+mod orphans;
 mod release;
 mod reserve;
 mod transit;
@@ -26,9 +27,10 @@ mod window;
 
 pub use accounts::Accounts;
 pub use chunk::{ChunkRecords, ChunkState};
+pub use orphans::{Tally, TransitSet};
 pub use release::ReleaseRefusal;
 pub use reserve::{GrowWish, ReserveRefusal};
-pub use transit::TransitRun;
+pub use transit::{InTransit, TransitRun};
 pub(crate) use window::chunk_bytes;
 pub use window::{MAX_WINDOW_CHUNKS, Window, WindowError};
 
@@ -45,10 +47,13 @@ pub struct Pool<'a> {
     accounts: Accounts,
     /// Where the next search begins. A hint: wherever it points, a search that fails there looks everywhere.
     search_from: AtomicUsize,
+    /// Most chunks that one GROW or RELEASE moves.
+    call_chunks: usize,
 }
 
 impl<'a> Pool<'a> {
-    /// A pool over `window`. The records may hold a predecessor's state; fresh ones are zero: everything free.
+    /// A pool over `window`. The records may hold a predecessor's state; fresh ones are zero: everything free. A chunk that
+    /// the predecessor left in transition belongs to no call any more and is quarantined.
     ///
     /// # Errors
     /// [`WindowError::WrongStorage`] unless there is exactly one record per chunk.
@@ -60,13 +65,26 @@ impl<'a> Pool<'a> {
         if records.len() != window.chunks() {
             return Err(WindowError::WrongStorage);
         }
+        records.quarantine_in_transition();
         let accounts = Accounts::new(&window, &records, hard_cap_bytes);
         Ok(Self {
             window,
             records,
             accounts,
             search_from: AtomicUsize::new(0),
+            call_chunks: BATCH_CHUNKS,
         })
+    }
+
+    /// The same pool with another bound on the chunks that one call moves; at least one.
+    pub(crate) const fn with_call_chunks(mut self, call_chunks: usize) -> Self {
+        self.call_chunks = if call_chunks == 0 { 1 } else { call_chunks };
+        self
+    }
+
+    /// Most chunks that one GROW or RELEASE moves.
+    pub const fn call_chunks(&self) -> usize {
+        self.call_chunks
     }
 
     /// The window.

@@ -5,7 +5,7 @@ use core::ops::Range;
 
 use protocol::Holder;
 
-use super::{BATCH_CHUNKS, ChunkState, Pool, TransitRun};
+use super::{ChunkState, Pool, TransitRun};
 
 /// Why a run cannot be released; nothing changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,7 +17,7 @@ pub enum ReleaseRefusal {
 }
 
 impl Pool<'_> {
-    /// Moves the first chunks of `chunks`, at most one batch, from Held by exactly this holder to Releasing.
+    /// Moves the first chunks of `chunks`, at most as many as one call moves, from Held by exactly this holder to Releasing.
     ///
     /// # Errors
     /// See [`ReleaseRefusal`]; all chunks of the batch are looked at before the first is changed.
@@ -27,7 +27,7 @@ impl Pool<'_> {
         holder: Holder,
     ) -> Result<TransitRun<'_>, ReleaseRefusal> {
         let first = chunks.start;
-        let end = chunks.end.min(first.saturating_add(BATCH_CHUNKS));
+        let end = chunks.end.min(first.saturating_add(self.call_chunks));
         let held = ChunkState::Held(holder);
         for chunk in first..end {
             match self.records.state(chunk) {

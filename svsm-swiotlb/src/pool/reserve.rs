@@ -7,7 +7,7 @@
 
 use core::sync::atomic::Ordering;
 
-use super::{BATCH_CHUNKS, ChunkState, Pool, TransitRun};
+use super::{ChunkState, Pool, TransitRun};
 
 /// Searches of one call before it answers BUSY.
 const ATTEMPTS: usize = 4;
@@ -17,7 +17,7 @@ const ATTEMPTS: usize = 4;
 pub struct GrowWish {
     /// Preferred lower bound; binding only with `contiguous`.
     pub least: usize,
-    /// Upper bound; one batch bounds it as well.
+    /// Upper bound; what one call moves bounds it as well.
     pub most: usize,
     /// Refuse rather than grant fewer than `least`.
     pub contiguous: bool,
@@ -55,7 +55,10 @@ impl Pool<'_> {
     /// See [`ReserveRefusal`].
     pub fn reserve(&self, wish: GrowWish) -> Result<TransitRun<'_>, ReserveRefusal> {
         for _ in 0..ATTEMPTS {
-            let limit = wish.most.min(BATCH_CHUNKS).min(self.accounts.headroom());
+            let limit = wish
+                .most
+                .min(self.call_chunks)
+                .min(self.accounts.headroom());
             if limit < wish.needed() {
                 return Err(ReserveRefusal::CapReached);
             }

@@ -7,6 +7,15 @@ use snp::address::GuestPhysicalAddress;
 use super::window::chunk_bytes;
 use super::{ChunkState, Pool};
 
+/// Chunks that a page-state change can be asked for: nobody else's until they are settled.
+pub trait InTransit {
+    /// Chunks.
+    fn chunks(&self) -> usize;
+
+    /// First byte of the nth of them; `None` past the end.
+    fn address(&self, nth: usize) -> Option<GuestPhysicalAddress>;
+}
+
 /// Consecutive chunks in Granting or Releasing, and nobody else's. They stay counted as granted until settled.
 ///
 /// Dropping it unsettled quarantines the chunks: whoever loses track half-way must not hand them back (invariant P3).
@@ -22,11 +31,6 @@ impl<'p> TransitRun<'p> {
     /// Only for whoever has just moved exactly these chunks into transition and counted them as granted.
     pub(super) const fn new(pool: &'p Pool<'p>, first: usize, count: usize) -> Self {
         Self { pool, first, count }
-    }
-
-    /// Chunks.
-    pub const fn chunks(&self) -> usize {
-        self.count
     }
 
     /// Bytes.
@@ -72,6 +76,17 @@ impl<'p> TransitRun<'p> {
         for chunk in start..start.saturating_add(count) {
             self.pool.records.set(chunk, state);
         }
+    }
+}
+
+impl InTransit for TransitRun<'_> {
+    fn chunks(&self) -> usize {
+        self.count
+    }
+
+    fn address(&self, nth: usize) -> Option<GuestPhysicalAddress> {
+        let chunk = self.first.checked_add(nth).filter(|_| nth < self.count)?;
+        self.pool.window.chunk_address(chunk)
     }
 }
 

@@ -15,7 +15,10 @@ mod guest_pages;
 mod hostile;
 mod model;
 mod order;
+mod orphans;
 mod release;
+mod successor;
+mod trace;
 mod unattached;
 mod worked_sequence;
 

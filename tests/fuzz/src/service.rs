@@ -219,9 +219,7 @@ impl Service {
                 let previous_cap = std::mem::replace(&mut self.cap, cap);
                 Ok(LimitsSet { previous_cap }.encode())
             }
-            Request::ListGranted { .. } | Request::Convert { .. } | Request::Statistics { .. } => {
-                Err(ResultCode::UNSUPPORTED_CALL.into())
-            }
+            _ => Err(ResultCode::UNSUPPORTED_CALL.into()),
         }
     }
 

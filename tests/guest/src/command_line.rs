@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest|watch` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch|restart|limits` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -16,6 +16,10 @@ pub struct Mode {
     pub disk: bool,
     /// Convert a page that another vCPU reads.
     pub watch: bool,
+    /// Crash twice at peak load, and account for every chunk.
+    pub restart: bool,
+    /// Have the whole window granted at attach and give it back: the longest calls there are.
+    pub limits: bool,
 }
 
 impl Mode {
@@ -24,9 +28,17 @@ impl Mode {
         self_test: true,
         disk: true,
         watch: false,
+        restart: false,
+        limits: false,
     };
 
-    /// Reads `mode=all`, `mode=disk`, `mode=selftest` or `mode=watch`; the last one given counts. `None` for
+    const NOTHING: Self = Self {
+        self_test: false,
+        disk: false,
+        ..Self::ALL
+    };
+
+    /// Reads `mode=all`, `disk`, `selftest`, `watch`, `restart` or `limits`; the last one given counts. `None` for
     /// another value: running something else than asked for would be a silent success.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
@@ -46,9 +58,16 @@ impl Mode {
                     ..Self::ALL
                 },
                 b"watch" => Self {
-                    self_test: false,
-                    disk: false,
                     watch: true,
+                    ..Self::NOTHING
+                },
+                b"restart" => Self {
+                    restart: true,
+                    ..Self::NOTHING
+                },
+                b"limits" => Self {
+                    limits: true,
+                    ..Self::NOTHING
                 },
                 _ => return None,
             };
@@ -132,7 +151,7 @@ mod tests {
     use super::{DEFAULT_PROTOCOL_NUMBER, Devices, Mode, protocol_number};
 
     #[test]
-    fn the_mode_is_one_of_three_words() {
+    fn the_mode_is_one_of_five_words() {
         assert_eq!(Mode::parse(b""), Some(Mode::ALL));
         assert_eq!(Mode::parse(b"quiet mode=all"), Some(Mode::ALL));
         let disk = Mode::parse(b"mode=disk").expect("known mode");
@@ -141,6 +160,10 @@ mod tests {
         assert!(self_test.self_test && !self_test.disk);
         let watch = Mode::parse(b"mode=watch").expect("known mode");
         assert!(watch.watch && !watch.disk && !watch.self_test);
+        let restart = Mode::parse(b"mode=restart").expect("known mode");
+        assert!(restart.restart && !restart.disk && !restart.self_test && !disk.restart);
+        let limits = Mode::parse(b"mode=limits").expect("known mode");
+        assert!(limits.limits && !limits.restart && !limits.disk && !restart.limits);
         assert_eq!(Mode::parse(b"mode=none"), None);
     }
 

@@ -27,6 +27,20 @@ fn functions(ghcb: RegisteredGhcb) -> impl Iterator<Item = (DeviceFunction, Devi
     PciRoot::new(access).enumerate_bus(BUS)
 }
 
+/// Stops every device that a kernel before this one has set up: a virtio device is reset, and no function does DMA any
+/// more.
+pub fn quiet(ghcb: RegisteredGhcb) {
+    let mut root = PciRoot::new(PortConfiguration::new(ghcb.channel()));
+    for (function, information) in functions(ghcb) {
+        if let Some(kind) = virtio_device_type(&information) {
+            // Dropping the transport resets the device, and waits until that is done.
+            drop(virtio(ghcb, function, kind, Stop::Restart));
+        }
+        let (_, command) = root.get_status_command(function);
+        root.set_command(function, command - Command::BUS_MASTER);
+    }
+}
+
 /// Opens a virtio device.
 fn virtio(
     ghcb: RegisteredGhcb,

@@ -57,7 +57,7 @@ pub fn run(ghcb: RegisteredGhcb, buffers: Buffers) {
 }
 
 /// One pass over a disk; its digest.
-fn pass<D: Disk>(mut disk: D, buffers: Buffers, phase: Phase, total: u64) -> [u8; 32]
+pub fn pass<D: Disk>(mut disk: D, buffers: Buffers, phase: Phase, total: u64) -> [u8; 32]
 where
     D::Error: fmt::Debug,
 {

@@ -3,7 +3,8 @@
 //!
 //! [`machine`] holds what touches the processor, memory and the host, and all `unsafe` code;
 //! [`start`] is the way from the first instruction to a running pool; [`probe`], [`disk_job`] and,
-//! where there is more than a disk and a vCPU, [`many_job`] are what the guest is for.
+//! where there is more than a disk and a vCPU, [`many_job`] are what the guest is for; [`restart_job`]
+//! is for kernels that crash.
 
 #![no_std]
 #![no_main]
@@ -14,4 +15,6 @@ mod disk_job;
 mod machine;
 mod many_job;
 mod probe;
+mod restart_job;
+mod service_report;
 mod start;

@@ -6,6 +6,8 @@
 
 use core::fmt;
 
+use protocol::trace::{TraceKind, TraceRecord};
+
 /// A pass over a disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Phase {
@@ -152,6 +154,41 @@ pub enum Record<'a> {
         /// Bytes of those converted in small pages by the core protocol.
         compared: u64,
     },
+    /// A kernel is about to crash.
+    Crash {
+        /// Its epoch.
+        epoch: u64,
+        /// Bytes granted at this moment.
+        granted: u64,
+        /// Requests that devices are at.
+        in_flight: u64,
+    },
+    /// A kernel has dealt with what the one before it left behind.
+    Restart {
+        /// Its epoch.
+        epoch: u64,
+        /// Bytes orphaned, by ATTACH.
+        orphaned: u64,
+        /// Bytes of older epochs, by LIST_GRANTED.
+        listed: u64,
+        /// Bytes adopted.
+        adopted: u64,
+        /// Bytes given back.
+        released: u64,
+        /// Bytes granted now, by the service.
+        service: u64,
+        /// Bytes held now, by the shim.
+        held: u64,
+    },
+    /// A counter of the service.
+    Service {
+        /// The counter.
+        name: &'a str,
+        /// Its value.
+        value: u64,
+    },
+    /// An event that the service noted.
+    Trace(TraceRecord),
     /// The last line.
     Done {
         /// Every check held.
@@ -226,6 +263,36 @@ impl fmt::Display for Record<'_> {
             Self::Convert { bytes, compared } => {
                 write!(f, "@convert bytes={bytes} compared={compared}")
             }
+            Self::Crash {
+                epoch,
+                granted,
+                in_flight,
+            } => write!(
+                f,
+                "@crash epoch={epoch} granted={granted} in_flight={in_flight}"
+            ),
+            Self::Restart {
+                epoch,
+                orphaned,
+                listed,
+                adopted,
+                released,
+                service,
+                held,
+            } => write!(
+                f,
+                "@restart epoch={epoch} orphaned={orphaned} listed={listed} adopted={adopted} \
+                 released={released} service={service} held={held}"
+            ),
+            Self::Service { name, value } => write!(f, "@service name={name} value={value}"),
+            Self::Trace(record) => {
+                let kind = TraceKind::try_from(record.kind).map_or("unknown", TraceKind::name);
+                write!(
+                    f,
+                    "@trace sequence={} kind={kind} code={} detail={:#x} address={:#x} bytes={:#x}",
+                    record.sequence, record.code, record.detail, record.address, record.bytes
+                )
+            }
             Self::Done { ok } => write!(f, "@done ok={}", u8::from(ok)),
         }
     }
@@ -233,7 +300,7 @@ impl fmt::Display for Record<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Phase, Record};
+    use super::{Phase, Record, TraceKind, TraceRecord};
     use std::string::ToString;
 
     #[test]
@@ -294,6 +361,18 @@ mod tests {
             compared: 4096,
         };
         assert_eq!(convert.to_string(), "@convert bytes=4194304 compared=4096");
+        let trace = TraceRecord {
+            sequence: 7,
+            kind: TraceKind::Grown.number(),
+            code: 0,
+            detail: 2,
+            address: 0x3000_0000,
+            bytes: 0x20_0000,
+        };
+        assert_eq!(
+            Record::Trace(trace).to_string(),
+            "@trace sequence=7 kind=grown code=0 detail=0x2 address=0x30000000 bytes=0x200000"
+        );
         assert_eq!(Record::Cpus { count: 2 }.to_string(), "@cpus count=2");
         assert_eq!(Record::Done { ok: true }.to_string(), "@done ok=1");
     }

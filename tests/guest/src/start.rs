@@ -13,7 +13,7 @@ use snp::secrets::SecretsPage;
 use test_guest::acceptance::accept;
 use test_guest::arena::{Arena, Range};
 use test_guest::boot_facts::BootFacts;
-use test_guest::command_line::CommandLine;
+use test_guest::command_line::{CommandLine, Mode};
 use test_guest::page_table::{Access, MapError, PageTables};
 use test_guest::record::Record;
 use test_guest::schedule::MAX_CPUS;
@@ -29,8 +29,9 @@ use crate::machine::exceptions;
 use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
+use crate::machine::restart::restart;
 use crate::machine::{processor, team, watch};
-use crate::{disk_job, many_job, probe};
+use crate::{disk_job, many_job, probe, restart_job, service_report};
 
 /// The start page tables map this much.
 const START_MAPPED: u64 = 4 << 30;
@@ -53,6 +54,7 @@ struct Plan {
 pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     cpu::install_boot();
     exceptions::install();
+    let start_tables = processor::page_tables();
     let (facts, line) = boot_facts(handover).unwrap_or_else(|| terminate(Stop::Handover));
     let CommandLine {
         mode,
@@ -73,7 +75,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     let early = mode
         .self_test
         .then(|| probe::before_attach(&svsm, &test, private));
-    let ghcb = attach(svsm, protocol, window, &mut arena);
+    let ghcb = attach(svsm, protocol, window, mode, &mut arena);
     let attachment = greet(boot_tsc, &facts);
     (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
     test.granted_bytes = granted_bytes();
@@ -124,6 +126,28 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
             many_job::run(ghcb, cpus, buffers, others, memory);
         }
     }
+    if mode.restart {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
+            fail(stop, format_args!("the buffers were not accepted"));
+        }
+        let mut own = Arena::new(plan.buffers);
+        // SAFETY: The range is usable RAM, accepted, mapped by our tables, and in nobody's hands.
+        let memory = unsafe { memory::leak_bytes(&mut own, Buffers::BYTES) };
+        let Some(buffers) = memory.and_then(Buffers::new) else {
+            fail(Stop::Memory, format_args!("no memory for the buffers"))
+        };
+        if attachment.epoch < restart_job::LAST {
+            restart_job::load(ghcb, buffers, &svsm, protocol);
+            // SAFETY: No other vCPU was started, no further device opened.
+            unsafe { restart(handover, start_tables) }
+        }
+        restart_job::finish(ghcb, buffers, &svsm, protocol);
+    }
+    if mode.limits {
+        disk_job::give_back();
+        disk_job::report_counters();
+    }
+    service_report::report(&svsm, protocol);
     emit(Record::Done { ok: true });
     terminate(Stop::Success)
 }
@@ -260,7 +284,13 @@ fn pool_metadata(window: Range) -> u64 {
 }
 
 /// Attaches the shim and puts the GHCB into the first chunk it is granted.
-fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> RegisteredGhcb {
+fn attach(
+    svsm: Svsm,
+    protocol: u32,
+    window: Range,
+    mode: Mode,
+    arena: &mut Arena,
+) -> RegisteredGhcb {
     // SAFETY: Accepted RAM that our page tables map private for ever.
     let metadata = unsafe { memory::leak_bytes(arena, pool_metadata(window)) };
     let Some(metadata) = metadata else {
@@ -271,19 +301,30 @@ fn attach(svsm: Svsm, protocol: u32, window: Range, arena: &mut Arena) -> Regist
     let config = Config {
         protocol,
         cpus: MAX_CPUS,
+        // The kernel before this one has left room below the hard cap for a first chunk.
+        cap_bytes: mode.restart.then(|| window.end - window.start),
+        initial_bytes: if mode.limits {
+            window.end - window.start
+        } else {
+            Config::default().initial_bytes
+        },
         ..Config::default()
     };
-    let Ok(pool) = Pool::attach(kernel, metadata, config) else {
+    let Ok(mut pool) = Pool::attach(kernel, metadata, config) else {
         terminate(Stop::Attach)
     };
-    let pool = POOL.call_once(|| pool);
     let page = usize::try_from(PAGE_SIZE)
         .ok()
         .and_then(|bytes| pool.alloc_shared(bytes, PAGE_SIZE).ok());
     let Some(page) = page else {
         terminate(Stop::Attach)
     };
-    RegisteredGhcb::register(&page).unwrap_or_else(|| terminate(Stop::Ghcb))
+    let ghcb = RegisteredGhcb::register(&page).unwrap_or_else(|| terminate(Stop::Ghcb));
+    if mode.restart {
+        restart_job::settle(&mut pool, ghcb, &svsm, protocol);
+    }
+    POOL.call_once(|| pool);
+    ghcb
 }
 
 /// The first lines on the console.

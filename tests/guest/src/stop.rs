@@ -46,6 +46,10 @@ pub enum Stop {
     Burst = 17,
     /// A vCPU went on using a page through an old translation.
     Stale = 18,
+    /// A restarted kernel did not find, adopt or release what the one before it held.
+    Restart = 19,
+    /// The service's counters or events could not be read.
+    Trace = 20,
 }
 
 impl Stop {

@@ -34,7 +34,7 @@ const ALLOWED: [(&str, &[&str], bool); 16] = [
     ),
     (
         "runner",
-        &["igvm-builder", "paravisor", "snp-host", "snp"],
+        &["igvm-builder", "paravisor", "protocol", "snp-host", "snp"],
         true,
     ),
     (

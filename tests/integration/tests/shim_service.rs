@@ -6,6 +6,7 @@
 
 #[expect(dead_code, reason = "the tests of the service alone use more of it")]
 mod service_machine;
+mod shim_orphans;
 
 use std::ptr::{NonNull, without_provenance_mut};
 

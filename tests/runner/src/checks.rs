@@ -10,6 +10,7 @@ use crate::follow::End;
 use crate::host_record::Termination;
 use crate::own_conversions;
 use crate::pool_story::PoolStory;
+use crate::restart_checks::restart_checks;
 use crate::run::Outcome;
 use crate::steady_state::SteadyState;
 use crate::transcript::Transcript;
@@ -121,6 +122,9 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
     if outcome.expectation.self_test() {
         list.push(self_test(outcome));
         list.push(own_conversions::check(outcome));
+    }
+    if outcome.expectation == Expectation::Restart {
+        list.extend(restart_checks(outcome));
     }
     if outcome.expectation.disk() {
         list.extend(disk(outcome));

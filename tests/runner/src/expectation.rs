@@ -14,6 +14,8 @@ pub enum Expectation {
     Disk,
     /// Self-test only.
     SelfTest,
+    /// Kernels that crash at peak load and account for every chunk.
+    Restart,
     /// The guest ends itself and reports success; what it did is its own affair.
     Success,
     /// A Linux guest starts, tries all devices and turns the machine off (`runner linux`).
@@ -48,6 +50,8 @@ impl Expectation {
         match mode {
             Some("disk") => Self::Disk,
             Some("selftest") => Self::SelfTest,
+            Some("restart") => Self::Restart,
+            Some("limits") => Self::Success,
             _ => Self::All,
         }
     }
@@ -56,6 +60,12 @@ impl Expectation {
     #[must_use]
     pub fn self_test(&self) -> bool {
         matches!(self, Self::All | Self::SelfTest)
+    }
+
+    /// There has to be a disk to read.
+    #[must_use]
+    pub fn reads_disk(&self) -> bool {
+        self.disk() || *self == Self::Restart
     }
 
     /// The disks have to have been worked on.
@@ -74,6 +84,7 @@ impl FromStr for Expectation {
             ("all", "") => Ok(Self::All),
             ("disk", "") => Ok(Self::Disk),
             ("selftest", "") => Ok(Self::SelfTest),
+            ("restart", "") => Ok(Self::Restart),
             ("success", "") => Ok(Self::Success),
             ("nothing", "") => Ok(Self::Nothing),
             ("violation", what) => Ok(Self::Violation(what.to_owned())),
@@ -85,7 +96,7 @@ impl FromStr for Expectation {
                 })
                 .ok_or_else(|| format!("'{both}' is no SET:REASON, such as 0xa:0x4a")),
             _ => Err(
-                "write all, disk, selftest, success, nothing, terminate=SET:REASON or \
+                "write all, disk, selftest, restart, success, nothing, terminate=SET:REASON or \
                       violation=TEXT"
                     .into(),
             ),
@@ -115,6 +126,7 @@ mod tests {
             ("mode=all x", Expectation::All),
             ("mode=all mode=disk", Expectation::Disk),
             ("mode=selftest", Expectation::SelfTest),
+            ("mode=restart", Expectation::Restart),
         ] {
             let mut block = BootBlock::new_zeroed();
             block.cmdline[..text.len()].copy_from_slice(text.as_bytes());

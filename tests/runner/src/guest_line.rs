@@ -44,6 +44,19 @@ pub enum GuestLine {
         /// Value.
         value: u64,
     },
+    /// A kernel is about to crash.
+    Crash(Crash),
+    /// The next one has dealt with what it left behind.
+    Restart(Restart),
+    /// A counter of the service.
+    Service {
+        /// Name.
+        name: String,
+        /// Value.
+        value: u64,
+    },
+    /// An event that the service noted.
+    Trace(Trace),
     /// One wrong call and its answer.
     SelfTest(SelfTest),
     /// The guest converted pages of its own.
@@ -131,6 +144,53 @@ pub struct Burst {
     pub released: u64,
 }
 
+/// A kernel at the moment of its crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Crash {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Bytes granted, by the service.
+    pub granted: u64,
+    /// Requests that devices are at.
+    pub in_flight: u64,
+}
+
+/// What a kernel made of what the one before it left behind. Bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Restart {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Orphaned, by ATTACH.
+    pub orphaned: u64,
+    /// Of older epochs, by LIST_GRANTED.
+    pub listed: u64,
+    /// Adopted.
+    pub adopted: u64,
+    /// Given back.
+    pub released: u64,
+    /// Granted afterwards, by the service.
+    pub service: u64,
+    /// Held afterwards, by the shim.
+    pub held: u64,
+}
+
+/// An event that the service noted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Trace {
+    /// Its number.
+    pub sequence: u64,
+    /// What kind of event.
+    pub kind: String,
+    /// As the kind says (docs/PROTOCOL.md, P-12.2).
+    pub code: u64,
+    /// As the kind says.
+    pub detail: u64,
+    /// First byte of what it concerns.
+    pub address: u64,
+    /// Bytes of what it concerns.
+    pub bytes: u64,
+}
+
 /// One wrong call and its answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct SelfTest {
@@ -202,6 +262,32 @@ impl GuestLine {
                 name: name()?,
                 count: line.number("count")?,
             },
+            "crash" => Self::Crash(Crash {
+                epoch: line.number("epoch")?,
+                granted: line.number("granted")?,
+                in_flight: line.number("in_flight")?,
+            }),
+            "restart" => Self::Restart(Restart {
+                epoch: line.number("epoch")?,
+                orphaned: line.number("orphaned")?,
+                listed: line.number("listed")?,
+                adopted: line.number("adopted")?,
+                released: line.number("released")?,
+                service: line.number("service")?,
+                held: line.number("held")?,
+            }),
+            "service" => Self::Service {
+                name: name()?,
+                value: line.number("value")?,
+            },
+            "trace" => Self::Trace(Trace {
+                sequence: line.number("sequence")?,
+                kind: line.text("kind")?.to_owned(),
+                code: line.number("code")?,
+                detail: line.number("detail")?,
+                address: line.number("address")?,
+                bytes: line.number("bytes")?,
+            }),
             "shim" => Self::Shim {
                 name: name()?,
                 value: line.number("value")?,

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use crate::Failure;
+use crate::longest_calls::ICOUNT_SHIFT;
 
 /// Oldest version whose nested SVM walks five-level tables with bit 51 set.
 const OLDEST: (u32, u32) = (7, 2);
@@ -141,7 +142,7 @@ impl Machine<'_> {
         list.extend(self.devices.iter().cloned());
         let mut add = |option: &str, value: OsString| list.extend([option.into(), value]);
         if self.deterministic {
-            add("-icount", "shift=2,sleep=off".into());
+            add("-icount", format!("shift={ICOUNT_SHIFT},sleep=off").into());
         }
         list.extend(["-nodefaults".into(), "-no-reboot".into()]);
         list

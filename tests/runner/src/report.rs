@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use crate::checks::Check;
 use crate::devices::{Device, HostFile};
-use crate::guest_line::{Attach, Burst, Busy, PoolSample, SelfTest};
+use crate::guest_line::{Attach, Burst, Busy, Crash, PoolSample, Restart, SelfTest, Trace};
 use crate::host_record::{Conversion, Termination};
+use crate::longest_calls::{LongestCall, longest_calls};
 use crate::own_conversions::OwnConversion;
 use crate::pool_story::PoolStory;
 use crate::run::Outcome;
@@ -52,6 +53,11 @@ pub struct Report<'a> {
     conversions: &'a [Conversion],
     own_conversions: Vec<OwnConversion>,
     self_tests: &'a [SelfTest],
+    crashes: &'a [Crash],
+    restarts: &'a [Restart],
+    service: &'a Counters,
+    trace: &'a [Trace],
+    longest_calls: Vec<LongestCall>,
     termination: Option<Termination>,
     violation: Option<&'a str>,
     broken_lines: &'a [String],
@@ -116,6 +122,13 @@ impl<'a> Report<'a> {
             conversions: &transcript.conversions,
             own_conversions: OwnConversion::of(transcript),
             self_tests: &transcript.self_tests,
+            crashes: &transcript.crashes,
+            restarts: &transcript.restarts,
+            service: &transcript.service,
+            trace: &transcript.trace,
+            longest_calls: transcript.newest().map_or_else(Vec::new, |newest| {
+                longest_calls(&newest.counters, outcome.deterministic)
+            }),
             termination: transcript.termination,
             violation: transcript.violation.as_deref(),
             broken_lines: &transcript.broken,

@@ -70,6 +70,8 @@ pub struct Outcome {
     pub prompt_host: bool,
     /// The machine checks pages that are not shared.
     pub pattern_in_use: bool,
+    /// The machine counts instructions instead of time.
+    pub deterministic: bool,
     /// Version of QEMU.
     pub qemu_version: String,
     /// QEMU's messages.
@@ -201,6 +203,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         disk_digests,
         prompt_host: options.psc_manner == PscManner::Honest,
         pattern_in_use: !options.no_pattern,
+        deterministic: options.deterministic,
         qemu_version: inputs.qemu_version,
         qemu_messages: qemu::messages(&log).into_iter().map(String::from).collect(),
     })
@@ -225,7 +228,7 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         .expect
         .clone()
         .unwrap_or_else(|| Expectation::of(image.boot_block.as_deref()));
-    if has_disks && expectation.disk() && disk.is_none() {
+    if has_disks && expectation.reads_disk() && disk.is_none() {
         return Err(Failure::bad_input(
             "this image is expected to read a disk; pass one with --disk ('runner disk' makes one) or another --expect",
         ));

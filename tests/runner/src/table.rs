@@ -5,6 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write;
 
 use crate::checks::Check;
+use crate::guest_line::Trace;
+use crate::longest_calls::longest_calls;
 use crate::own_conversions::OwnConversion;
 use crate::pool_story::PoolStory;
 use crate::report::{boot_to_attach, bytes_bounced};
@@ -25,6 +27,7 @@ pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
         .and_then(|()| write_devices(&mut text, outcome))
         .and_then(|()| write_pool(&mut text, outcome))
         .and_then(|()| write_own_conversions(&mut text, outcome))
+        .and_then(|()| write_service(&mut text, outcome))
         .and_then(|()| write_counters(&mut text, outcome))
         .and_then(|()| write_checks(&mut text, checks));
     text
@@ -198,6 +201,51 @@ fn write_own_conversions(text: &mut String, outcome: &Outcome) -> std::fmt::Resu
             one.flushes,
             one.instructions
         )?;
+    }
+    Ok(())
+}
+
+/// What the service said of itself, and how long it took.
+fn write_service(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
+    let transcript = &outcome.transcript;
+    if !transcript.service.is_empty() {
+        writeln!(text, "\nthe service, by its own counters")?;
+        for (name, value) in &transcript.service {
+            row(text, name, value)?;
+        }
+    }
+    if !transcript.trace.is_empty() {
+        writeln!(text, "\nits newest events")?;
+        for event in &transcript.trace {
+            let name = format!("{} {}", event.sequence, event.kind);
+            let Trace {
+                code,
+                detail,
+                address,
+                bytes,
+                ..
+            } = event;
+            let value = format!("code {code}, detail {detail:#x}, {address:#x} + {bytes:#x}");
+            row(text, &name, value)?;
+        }
+    }
+    let counters = transcript.newest().map(|newest| &newest.counters);
+    let calls = counters.map(|counters| longest_calls(counters, outcome.deterministic));
+    let calls = calls.filter(|calls| !calls.is_empty()).unwrap_or_default();
+    if let Some(first) = calls.first() {
+        let counted = first.whole_instructions.is_some();
+        let unit = if counted { "instructions" } else { "ticks" };
+        let title = format!("longest SVSM call by kind, {unit}");
+        writeln!(
+            text,
+            "\n{title:<NAME$}   {:>12} {:>13}",
+            "at VMPL0", "as a whole"
+        )?;
+        for call in &calls {
+            let own = call.vmpl0_instructions.unwrap_or(call.vmpl0_ticks);
+            let whole = call.whole_instructions.unwrap_or(call.whole_ticks);
+            writeln!(text, "  {:<NAME$} {own:>12} {whole:>13}", call.call)?;
+        }
     }
     Ok(())
 }

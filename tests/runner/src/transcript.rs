@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use snp_host::record::kind;
 
-use crate::guest_line::{Attach, Burst, Busy, GuestLine, PhaseProgress, PoolSample, SelfTest};
+use crate::guest_line::{
+    Attach, Burst, Busy, Crash, GuestLine, PhaseProgress, PoolSample, Restart, SelfTest, Trace,
+};
 use crate::host_record::{Conversion, HostRecord, Termination};
 use crate::line::LineError;
 use crate::linux::Facts;
@@ -71,6 +73,14 @@ pub struct Transcript {
     pub calls: Counters,
     /// Counters of the shim.
     pub shim: Counters,
+    /// Kernels that crashed.
+    pub crashes: Vec<Crash>,
+    /// What the kernels did about what the ones before left behind.
+    pub restarts: Vec<Restart>,
+    /// Counters of the service.
+    pub service: Counters,
+    /// The newest events of the service.
+    pub trace: Vec<Trace>,
     /// Wrong calls and their answers.
     pub self_tests: Vec<SelfTest>,
     /// Bytes of its own that the guest converted each time, and those in small pages by the core protocol.
@@ -178,6 +188,12 @@ impl Transcript {
             GuestLine::Shim { name, value } => {
                 self.shim.insert(name, value);
             }
+            GuestLine::Crash(crash) => self.crashes.push(crash),
+            GuestLine::Restart(restart) => self.restarts.push(restart),
+            GuestLine::Service { name, value } => {
+                self.service.insert(name, value);
+            }
+            GuestLine::Trace(trace) => self.trace.push(trace),
             GuestLine::SelfTest(test) => self.self_tests.push(test),
             GuestLine::Convert { bytes, compared } => self.converted = Some((bytes, compared)),
             GuestLine::Done { ok } => self.done = Some(ok),

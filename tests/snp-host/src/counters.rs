@@ -2,12 +2,13 @@
 //! What the host counts, and how the counters are named in records.
 //!
 //! `exit.<vmpl>.<cause>`, `vmgexit.<vmpl>.<cause>` and `instruction.<vmpl>.<name>` per VMPL,
-//! `svsm.<form>.<protocol>.<call>` for calls of the SVSM; the others for the machine. A counter that is zero has no line in a snapshot.
+//! `svsm.<form>.<protocol>.<call>` for calls of the SVSM, `longest.<figure>.<protocol>.<call>` for their times; the others for the machine. A counter that is zero has no line in a snapshot.
 
 use core::fmt;
 
 use snp::address::Vmpl;
 
+use crate::call_times::{CallTimes, ServedCall};
 use crate::svsm_calls::{Form, SvsmCalls};
 
 /// Declares an enumeration of causes with their names in records.
@@ -168,6 +169,7 @@ pub struct Counters {
     instructions: [[u64; Instruction::NAMES.len()]; 4],
     events: [u64; Event::NAMES.len()],
     svsm_calls: SvsmCalls,
+    call_times: CallTimes,
 }
 
 fn add(counters: &mut [u64], index: usize, count: u64) {
@@ -199,6 +201,11 @@ impl Counters {
     /// Counts a switch to VMPL 0 by the caller's RAX.
     pub fn svsm_call(&mut self, form: Form, rax: u64) {
         self.svsm_calls.count(form, rax);
+    }
+
+    /// A call of the SVSM was served.
+    pub fn svsm_call_ended(&mut self, call: ServedCall, now: u64) {
+        self.call_times.end(call, now);
     }
 
     /// Counts an event of the machine.
@@ -242,6 +249,7 @@ impl Counters {
             }
         }
         self.svsm_calls.for_each(&mut line)?;
+        self.call_times.for_each(&mut line)?;
         for (name, value) in Event::NAMES
             .iter()
             .zip(self.events)

@@ -13,7 +13,7 @@
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
-//! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`] |
+//! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //!
 //! What it does not model: #HV is raised before a switch of VMPL
@@ -27,6 +27,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod call_times;
 pub mod counters;
 pub mod cpuid_policy;
 pub mod decode;

@@ -68,7 +68,9 @@ fn run_cpu(mut cpu: Cpu) -> ! {
         drop(guard);
         match step {
             Step::Guest => {
+                let before = BareMetal.timestamp();
                 BareMetal.enter(cpu.vcpu_mut());
+                cpu.ran(BareMetal.timestamp().wrapping_sub(before));
                 processors::back(number);
                 if cpu.vcpu().holds_host_state(processor::host_table()) {
                     host_state_found(&cpu);

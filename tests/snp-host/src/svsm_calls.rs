@@ -34,13 +34,16 @@ const CORE_CALLS: [&str; 8] = [
 const CALLS: usize = 17;
 const OTHER: usize = CALLS - 1;
 
-/// Counters by form, protocol and call.
-#[derive(Clone, Debug, Default)]
-pub struct SvsmCalls([[[u64; CALLS]; PROTOCOLS.len()]; FORMS.len()]);
+/// Which call, as the counters have it; shown as the runner reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Kind {
+    protocol: usize,
+    call: usize,
+}
 
-impl SvsmCalls {
-    /// Counts the call that `rax` asks for.
-    pub fn count(&mut self, form: Form, rax: u64) {
+impl Kind {
+    /// The call that `rax` asks for.
+    pub(crate) fn of(rax: u64) -> Self {
         let id = CallId::from_rax(rax);
         let protocol = match id.protocol {
             protocol @ 0..=2 => protocol as usize,
@@ -53,11 +56,48 @@ impl SvsmCalls {
         } else {
             call
         };
+        Self { protocol, call }
+    }
+
+    /// Its place in `values`.
+    pub(crate) fn place<T>(self, values: &mut ByKind<T>) -> Option<&mut T> {
+        values.get_mut(self.protocol)?.get_mut(self.call)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, call } = *self;
+        let core = CORE_CALLS.get(call).filter(|_| protocol == 0);
+        let name = PROTOCOLS.get(protocol).copied().unwrap_or_default();
+        match core {
+            Some(core) => write!(f, "{name}.{core}"),
+            None if call == OTHER => write!(f, "{name}.other"),
+            None => write!(f, "{name}.{call}"),
+        }
+    }
+}
+
+/// Values by protocol and call.
+pub(crate) type ByKind<T> = [[T; CALLS]; PROTOCOLS.len()];
+
+/// Every kind with its place in a [`ByKind`].
+pub(crate) fn each<T>(values: &ByKind<T>) -> impl Iterator<Item = (Kind, &T)> {
+    values.iter().enumerate().flat_map(|(protocol, calls)| {
+        let kind = move |(call, value)| (Kind { protocol, call }, value);
+        calls.iter().enumerate().map(kind)
+    })
+}
+
+/// Counters by form, protocol and call.
+#[derive(Clone, Debug, Default)]
+pub struct SvsmCalls([ByKind<u64>; FORMS.len()]);
+
+impl SvsmCalls {
+    /// Counts the call that `rax` asks for.
+    pub fn count(&mut self, form: Form, rax: u64) {
         let counters = self.0.get_mut(form as usize);
-        if let Some(counter) = counters
-            .and_then(|form| form.get_mut(protocol))
-            .and_then(|protocol| protocol.get_mut(call))
-        {
+        if let Some(counter) = counters.and_then(|counters| Kind::of(rax).place(counters)) {
             *counter += 1;
         }
     }
@@ -70,18 +110,9 @@ impl SvsmCalls {
         &self,
         line: &mut impl FnMut(fmt::Arguments<'_>, u64) -> fmt::Result,
     ) -> fmt::Result {
-        for (form, protocols) in FORMS.iter().zip(&self.0) {
-            for (protocol, calls) in PROTOCOLS.iter().zip(protocols) {
-                for (call, value) in calls.iter().enumerate().filter(|(_, value)| **value != 0) {
-                    let core = CORE_CALLS.get(call).filter(|_| *protocol == PROTOCOLS[0]);
-                    match core {
-                        Some(name) => line(format_args!("svsm.{form}.{protocol}.{name}"), *value)?,
-                        None if call == OTHER => {
-                            line(format_args!("svsm.{form}.{protocol}.other"), *value)?;
-                        }
-                        None => line(format_args!("svsm.{form}.{protocol}.{call}"), *value)?,
-                    }
-                }
+        for (form, calls) in FORMS.iter().zip(&self.0) {
+            for (kind, value) in each(calls).filter(|(_, value)| **value != 0) {
+                line(format_args!("svsm.{form}.{kind}"), *value)?;
             }
         }
         Ok(())

@@ -6,6 +6,7 @@ use snp::msr::SevFeatures;
 use snp::vmsa::{EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::call_times::ServedCall;
 use crate::permission_maps::PermissionMaps;
 use crate::vmcb::{COMMON_SAVE_BYTES, VIRTUAL_INTERRUPT_MASKING, Vmcb, intercept};
 
@@ -256,6 +257,8 @@ pub struct Cpu {
     pub wakes_for_interrupts: bool,
     /// Something was registered on this CPU since it last waited: the next wait ends at once.
     pub has_news: bool,
+    /// The call that VMPL 0 serves on this CPU.
+    pub served: Option<ServedCall>,
 }
 
 impl Cpu {
@@ -271,6 +274,14 @@ impl Cpu {
             is_halted: false,
             wakes_for_interrupts: true,
             has_news: false,
+            served: None,
+        }
+    }
+
+    /// The VMPL that runs ran for so many ticks.
+    pub fn ran(&mut self, ticks: u64) {
+        if let Some(call) = self.served.as_mut().filter(|_| self.current == Vmpl::Vmpl0) {
+            call.ran(ticks);
         }
     }
 

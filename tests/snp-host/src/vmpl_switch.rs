@@ -4,6 +4,7 @@
 use snp::address::Vmpl;
 use snp_model::run_vmpl::Refusal;
 
+use crate::call_times::ServedCall;
 use crate::counters::Event;
 use crate::hardware::Hardware;
 use crate::machine::Machine;
@@ -29,6 +30,7 @@ impl<H: Hardware> Machine<'_, H> {
             return Ok(());
         }
         self.check_runnable(cpu.at(target))?;
+        let rax = cpu.vcpu().vmcb.save.rax;
         self.suspend(cpu);
         if self.nested.drop_aliases(&self.hardware, &self.rmp) {
             self.is_downgraded = true;
@@ -36,6 +38,12 @@ impl<H: Hardware> Machine<'_, H> {
         cpu.current = target;
         self.resume(cpu)?;
         self.counters.event(Event::VmplSwitch);
+        let now = self.hardware.timestamp();
+        if target == Vmpl::Vmpl0 {
+            cpu.served = Some(ServedCall::begin(rax, now));
+        } else if let Some(call) = cpu.served.take() {
+            self.counters.svsm_call_ended(call, now);
+        }
         Ok(())
     }
 }

@@ -36,7 +36,11 @@ fn p_2_1_identify_needs_no_attachment() {
     let (_, service) = service(4);
     let identity = Identity::decode(service.call(Request::Identify).unwrap()).unwrap();
     assert!(identity.speaks_this_version());
-    assert_eq!(identity.features.into_bits(), 0);
+    assert_eq!(
+        identity.features.into_bits(),
+        0b1110,
+        "trace, orphans, detach"
+    );
 }
 
 #[test]

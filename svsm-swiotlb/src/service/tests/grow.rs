@@ -3,13 +3,18 @@
 
 use std::vec::Vec;
 
-use protocol::response::{Granted, Released};
+use protocol::request::DescribeItem;
+use protocol::response::{Granted, Released, WorkLimits};
 use protocol::{Refusal, Request, result};
-use snp::psc::{PscOperation, error};
+use snp::psc::{PscHeader, PscOperation, error};
 use snp::svsm::ResultCode;
 
 use super::code;
-use crate::test_platform::{CHUNK, Guest, Manner, WINDOW_BASE, service};
+use crate::Configuration;
+use crate::platform::{Issue, PscExit};
+use crate::test_platform::{
+    CHUNK, Guest, Manner, TestPlatform, WINDOW_BASE, service, service_with,
+};
 
 #[test]
 fn p_5_7_2_grow_grants_what_the_host_shared() {
@@ -170,4 +175,61 @@ fn p_3_2_windows_that_do_not_exist_are_refused() {
         cap: 0,
     };
     assert_eq!(code(service.call(limits)), ResultCode::INVALID_PARAMETER);
+}
+
+#[test]
+fn p_5_7_with_the_unit_limit_lifted_a_gibibyte_is_one_call_and_three_exits() {
+    let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
+    let (platform, service) = service_with(TestPlatform::new(), 512, configuration);
+    let limits = Request::Describe {
+        window: 0,
+        item: DescribeItem::WorkLimits,
+    };
+    let limits = WorkLimits::decode(service.call(limits).unwrap());
+    assert!(limits.grow_bytes >= 512 * CHUNK && limits.units >= 512);
+    assert_eq!(limits.psc_entries, 253);
+    let epoch = service.guest_attach();
+    let granted = service.guest_grow_contiguous(epoch, 512, 512).unwrap();
+    assert_eq!((granted.rcx, granted.rdx), (WINDOW_BASE, 1 << 30));
+    let ends: Vec<_> = platform
+        .exits
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|exit| exit.0.end_entry)
+        .collect();
+    assert_eq!(ends, [252, 252, 5]);
+    let issues = platform.issues.lock().unwrap().clone();
+    assert_eq!(issues, [Issue::First; 3], "each descriptor is a new one");
+    let second = platform.exits.lock().unwrap()[1].1[0];
+    assert_eq!(second.page().bits(), WINDOW_BASE + 253 * CHUNK);
+
+    let released = service.guest_release(WINDOW_BASE, 1 << 30, epoch, granted.r8);
+    let released = released.unwrap();
+    assert_eq!((released.rcx, released.rdx), (1 << 30, 1 << 30));
+    assert_eq!(platform.exit_count(), 6);
+}
+
+#[test]
+fn p_5_7_a_refusal_in_a_later_batch_leaves_the_run_before_it() {
+    let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
+    let (platform, service) = service_with(TestPlatform::new(), 512, configuration);
+    let epoch = service.guest_attach();
+    platform.script(&[Manner::Honest, Manner::Refuse(7, error::GENERIC)]);
+    let granted = service.guest_grow(epoch, 512, 512).unwrap();
+    assert_eq!(granted.rdx, 260 * CHUNK);
+    assert_eq!(service.statistics().granted_bytes, 260 * CHUNK);
+    // A rule broken in a later batch: nothing is known of the run any more.
+    let broken = PscHeader {
+        cur_entry: 0,
+        end_entry: 0,
+        reserved: 0,
+    };
+    service
+        .guest_release(granted.rcx, granted.rdx, epoch, granted.r8)
+        .unwrap();
+    platform.script(&[Manner::Honest, Manner::Reply(broken, PscExit::default())]);
+    let answer = service.guest_grow(epoch, 512, 512);
+    assert_eq!(code(answer), result::HOST_MISBEHAVED);
+    assert_eq!(service.statistics().quarantined_bytes, 512 * CHUNK);
 }

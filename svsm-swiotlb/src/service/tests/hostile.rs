@@ -26,7 +26,9 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
     for _ in 0..200_000 {
         let epoch = service.statistics().epoch;
         let number = next() % 18;
-        let mut value = || match next() % 16 {
+        // RELEASE has the most to get right: noise alone finds what is held too seldom.
+        let aimed = number == u64::from(Call::Release.number()) && next() % 16 == 0;
+        let mut value = || match next() % 19 {
             0 | 12..=14 => 0,
             1 => epoch << 32,
             2 => epoch,
@@ -40,14 +42,17 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
             10 => (next() % 8) * 8,
             11 => last.rcx,
             15 => last.rdx,
+            16 => epoch << 32 | epoch.saturating_sub(1),
+            17 => 1,
             _ => next(),
         };
-        let call = CallRegisters {
-            rax: 0x4000_0001_0000_0000 | number,
-            rcx: value(),
-            rdx: value(),
-            r8: value(),
+        let [rcx, rdx, r8] = if aimed {
+            [last.rcx, CHUNK, epoch << 32 | last.r8]
+        } else {
+            [value(), value(), value()]
         };
+        let rax = 0x4000_0001_0000_0000 | number;
+        let call = CallRegisters { rax, rcx, rdx, r8 };
         let answer = service.dispatch(&call);
         let code = ResultCode::from_rax(answer.rax);
         assert_ne!(result::name(code), "unknown", "{call:x?} {answer:x?}");
@@ -56,11 +61,15 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
             if number == u64::from(Call::Grow.number()) {
                 last = answer;
             }
+            if number == u64::from(Call::Detach.number()) {
+                // Noise hardly ever attaches, and the others need an epoch to name.
+                service.guest_attach();
+            }
         }
         let statistics = service.statistics();
         assert!(statistics.granted_bytes <= 4 * CHUNK);
     }
-    let offered = [0, 1, 2, 7, 8, 10, 12];
+    let offered = [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12];
     assert_eq!(
         succeeded,
         BTreeSet::from(offered),

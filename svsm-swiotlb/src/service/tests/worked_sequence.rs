@@ -42,5 +42,5 @@ fn p_11_the_worked_sequence_is_what_the_service_does() {
         assert_eq!(service.dispatch(call), *expected, "{name}");
         replayed += 1;
     }
-    assert_eq!(replayed, 15);
+    assert_eq!(replayed, 23);
 }

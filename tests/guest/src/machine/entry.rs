@@ -31,3 +31,8 @@ global_asm!(
 struct Stack([u8; STACK_BYTES]);
 
 static mut STACK: Stack = Stack([0; STACK_BYTES]);
+
+unsafe extern "C" {
+    /// The first instructions.
+    pub fn guest_entry();
+}

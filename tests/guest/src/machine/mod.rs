@@ -25,6 +25,7 @@ pub mod net;
 pub mod nvme_memory;
 pub mod pass_watch;
 pub mod processor;
+pub mod restart;
 pub mod spin_lock;
 pub mod team;
 pub mod watch;

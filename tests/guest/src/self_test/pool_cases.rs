@@ -117,8 +117,45 @@ pub const ATTACHED: &[Case] = &[
     Case::refused("call-highest", UNSUPPORTED_CALL, |f, _| {
         registers(f.protocol, u32::MAX, [0; 3])
     }),
-    Case::refused("call-adopt", UNSUPPORTED_CALL, |f, _| {
-        call(f, Call::Adopt, [0; 3])
+    Case::refused("call-export", UNSUPPORTED_CALL, |f, _| {
+        call(f, Call::ExportState, [0; 3])
+    }),
+    // ADOPT, RELEASE_ORPHANS, DETACH, TRACE.
+    Case::refused("adopt-own-epoch", PARAMETER, |f, _| {
+        call(
+            f,
+            Call::Adopt,
+            [epoch_field(f.epoch) | u64::from(f.epoch), 0, 0],
+        )
+    }),
+    Case::refused("adopt-reserved", PARAMETER, |f, _| {
+        call(f, Call::Adopt, [epoch_field(f.epoch + 1) | 1, 0, 1])
+    }),
+    Case::refused("adopt-stale", STALE_EPOCH, |f, _| {
+        call(f, Call::Adopt, [epoch_field(f.epoch + 1) | 1, 0, 0])
+    }),
+    Case::refused("release-orphans-own-epoch", PARAMETER, |f, _| {
+        let own = epoch_field(f.epoch) | u64::from(f.epoch);
+        call(f, Call::ReleaseOrphans, [own, 0, 0])
+    }),
+    Case::refused("release-orphans-stale", STALE_EPOCH, |f, _| {
+        call(
+            f,
+            Call::ReleaseOrphans,
+            [epoch_field(f.epoch + 1) | 1, 0, 0],
+        )
+    }),
+    Case::refused("detach-reserved", PARAMETER, |f, _| {
+        call(f, Call::Detach, [epoch_field(f.epoch) | 1, 0, 0])
+    }),
+    Case::refused("detach-stale", STALE_EPOCH, |f, _| {
+        call(f, Call::Detach, [epoch_field(f.epoch + 1), 0, 0])
+    }),
+    Case::refused("trace-part-of-a-record", PARAMETER, |f, _| {
+        call(f, Call::Trace, [f.list, 40, 0])
+    }),
+    Case::refused("trace-in-the-window", ADDRESS, |f, _| {
+        call(f, Call::Trace, [f.window.start, 32, 0])
     }),
     Case::refused("call-donate", UNSUPPORTED_CALL, |f, _| {
         call(f, Call::Donate, [0; 3])

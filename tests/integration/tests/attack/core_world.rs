@@ -72,7 +72,7 @@ pub fn boot_block() -> BootBlock {
     let mut block = BootBlock::new_zeroed();
     (block.magic, block.version) = (MAGIC, VERSION);
     block.protocol_number = 0x4000_0001;
-    (block.window_bytes, block.initial_cap) = (WINDOW_BYTES, WINDOW_BYTES);
+    (block.window_bytes, block.hard_cap) = (WINDOW_BYTES, WINDOW_BYTES);
     block.payload_entry = PAYLOAD_BASE;
     block.calling_area = BOOT_CALLING_AREA;
     block.ram_mode = RAM_FIRMWARE;

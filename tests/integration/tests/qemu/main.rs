@@ -179,6 +179,66 @@ mod wrong_guests {
     }
 }
 
+/// A kernel that restarts at peak load, twice: the first time it adopts, the second time it releases.
+mod restarts {
+    use super::*;
+
+    #[test]
+    fn no_chunk_is_lost() {
+        let bench = Bench::packed(&["--cmdline", "mode=restart"]);
+        for outcome in bench.run_on_each_rmp(&[]) {
+            assert_eq!(outcome.code, 0, "{}", outcome.text);
+            let restarts = outcome.report["restarts"].as_array().expect("restarts");
+            assert_eq!(restarts.len(), 3);
+            let figure = |kernel: usize, name: &str| restarts[kernel][name].as_u64().unwrap();
+            assert!(figure(1, "adopted") >= 32 << 20 && figure(1, "released") == 0);
+            assert!(figure(2, "released") >= 32 << 20 && figure(2, "adopted") == 0);
+            // The service tells the same story.
+            let trace = outcome.report["trace"].as_array().expect("events");
+            for kind in [
+                "attached",
+                "grown",
+                "adopted",
+                "orphans-released",
+                "released",
+            ] {
+                assert!(trace.iter().any(|event| event["kind"] == kind), "{kind}");
+            }
+        }
+    }
+}
+
+/// Limits of the image, and a guest that asks for all there is.
+mod limits {
+    use super::*;
+
+    #[test]
+    fn a_hard_cap_of_the_image_holds() {
+        let options = ["--hard-cap", "8MiB", "--cmdline", "mode=limits"];
+        let outcome = Bench::packed(&options).run(&[]);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        let service = &outcome.report["service"];
+        assert_eq!(service["cap"], 8 << 20, "{}", outcome.text);
+        assert_eq!(service["peak-granted"], 8 << 20, "{}", outcome.text);
+    }
+
+    #[test]
+    fn a_gibibyte_takes_three_requests_to_the_host_and_with_the_limit_lifted_one_call() {
+        for (unit_limit, calls) in [("on", 3), ("off", 1)] {
+            let options = ["--window", "1GiB", "--unit-limit", unit_limit];
+            let bench = Bench::packed(&[&options[..], &["--cmdline", "mode=limits"]].concat());
+            // Memory is only asked for: without the pattern the machine does not touch it.
+            let outcome = bench.run(&["--memory", "1280MiB", "--no-pattern"]);
+            assert_eq!(outcome.code, 0, "{}", outcome.text);
+            let service = &outcome.report["service"];
+            assert_eq!(service["peak-granted"], 1 << 30, "{}", outcome.text);
+            // Three to share it, three to give all but the GHCB's chunk back.
+            assert_eq!(service["psc-exits"], 6, "{}", outcome.text);
+            assert_eq!(outcome.report["svsm_calls"]["grow"], calls);
+        }
+    }
+}
+
 /// Runs that count instructions instead of time: the same input gives the same log, time stamps included. Only without
 /// disks, whose host threads finish when they like.
 mod determinism {
@@ -193,6 +253,22 @@ mod determinism {
             let again = bench.log_by_instructions(&["--vcpus", vcpus]);
             assert!(log == again, "first:\n{log}\nsecond:\n{again}");
         }
+    }
+
+    #[test]
+    fn the_longest_calls_are_told_in_instructions() {
+        let bench = Bench::packed(&["--cmdline", "mode=selftest"]);
+        let outcome = bench.run(&["--deterministic"]);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        let calls = outcome.report["longest_calls"].as_array().expect("calls");
+        let grow = calls.iter().find(|call| call["call"] == "pool.grow");
+        let figure = |name: &str| grow.expect("a growth")[name].as_u64().expect("counted");
+        let (own, whole) = (figure("vmpl0_instructions"), figure("whole_instructions"));
+        // A few thousand at VMPL0; a request to the host on top.
+        assert!(
+            (100..1_000_000).contains(&own) && own < whole,
+            "{own}, {whole}"
+        );
     }
 }
 
