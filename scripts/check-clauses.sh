@@ -15,6 +15,9 @@ P-1.1 the integrator's choice of a number; that any number works is tested on QE
 P-2.5 binds later versions
 P-10.3 what a guest's kernel does with its interrupts and calling areas; a clause of guest_shim::Platform::call
 P-5.2.4 what a guest should do with its devices before it deals with orphans
+P-5.4.4 what a guest should do with its devices before it adopts
+P-5.9.12 what a guest must not rely on
+P-13.5 reserves calls
 LIST
 }
 

@@ -19,7 +19,8 @@ pub enum TraceKind {
     Adopted = 5,
     /// Chunks of an older epoch were given back; detail: the older epoch, address: the first of them, bytes: of all.
     OrphansReleased = 6,
-    /// Pages of the guest's own were converted; code: 1 to shared, 0 to private.
+    /// Pages of the guest's own were converted; code: 1 to shared, 0 to private, detail: entries, address: the first of
+    /// them, bytes: of all.
     Converted = 7,
     /// A call was refused; code: its number (at most 0xFFFF), detail: the result code, address and bytes: RCX and RDX as
     /// the caller passed them.

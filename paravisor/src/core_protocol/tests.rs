@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The core protocol on the test machine, call by call.
 
+mod conversions;
 mod races;
 mod vcpus;
 

@@ -236,7 +236,7 @@ fn p_4_5_the_edges_are_accepted() {
 }
 
 #[test]
-fn p_5_4_p_5_5_only_an_older_epoch_has_orphans() {
+fn p_5_4_2_p_5_5_2_only_an_older_epoch_has_orphans() {
     for call in [Call::Adopt, Call::ReleaseOrphans] {
         for (epoch, from) in [(2, 2), (2, 3), (2, 0), (0, 0), (1, 1)] {
             let registers = registers(call, epoch << 32 | from, 0, 0);

@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn p_5_4_5_5_5_6_5_11_golden_results() {
+    fn golden_results_of_the_calls_about_orphans() {
         let adopted = Adopted { bytes: 1, left: 2 };
         assert_eq!(adopted.encode(), registers(1, 2, 0));
         assert_eq!(Adopted::decode(registers(1, 2, 0)), adopted);

@@ -3,6 +3,7 @@
 
 use protocol::convert::{ConvertEntry, Outcome};
 use protocol::result;
+use protocol::trace::{QUARANTINED_PAGE, TraceKind};
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::ResultCode;
 
@@ -12,6 +13,7 @@ use crate::ownership::{self, OwnError};
 use crate::page_state::{PageState, PageStates};
 use crate::platform::{HostPages, PageInstructions};
 use crate::statistics::Counters;
+use crate::trace::Event;
 
 /// PVALIDATE(1) found a page valid that the page-state map calls invalid: no page can be trusted any more (P1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -99,14 +101,39 @@ impl<'s, 'a, P: HostPages + PageInstructions> Conversion<'s, 'a, P> {
         } else {
             self.make_private(batch)
         };
-        let lost = batch
-            .outcomes()
-            .filter(|outcome| *outcome == Outcome::Quarantined);
-        let lost = lost.fold(End::Converted, |_, _| {
-            self.counters.guest_page_fault();
-            End::Lost
-        });
+        let lost = self.note(entries, to_shared, batch);
         Ok(end.max(lost))
+    }
+
+    /// Counts and traces what became of the entries.
+    fn note(&self, entries: &[ConvertEntry], to_shared: bool, batch: &Batch<'_>) -> End {
+        let mut end = End::Converted;
+        let mut converted = Event::of(TraceKind::Converted, 0, 0);
+        converted.code = u16::from(to_shared);
+        for (entry, outcome) in entries.iter().zip(batch.outcomes()) {
+            let (page, bytes) = (entry.page(), entry.size().map_or(0, PageSize::bytes));
+            match outcome {
+                Outcome::Converted => {
+                    if converted.detail == 0 {
+                        converted.address = page.bits();
+                    }
+                    converted.detail = converted.detail.saturating_add(1);
+                    converted.bytes = converted.bytes.saturating_add(bytes);
+                }
+                Outcome::Quarantined => {
+                    self.counters.guest_page_fault();
+                    let mut event = Event::at(TraceKind::Quarantined, 0, page, bytes);
+                    event.code = QUARANTINED_PAGE;
+                    self.counters.trace().note(&event);
+                    end = End::Lost;
+                }
+                _ => {}
+            }
+        }
+        if converted.detail > 0 {
+            self.counters.trace().note(&converted);
+        }
+        end
     }
 
     /// Adds an entry to the batch, with its words taken and, to shared, its permissions revoked.

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The page-state change of a batch.
 
+use protocol::statistics::HostAnomaly;
+use protocol::trace::TraceKind;
 use snp::psc::{PscDescriptor, PscEntry, PscOperation};
 
 use super::batch::Batch;
 use crate::host_reply::{Shortfall, submit};
 use crate::platform::{HostPages, Issue};
 use crate::statistics::Counters;
+use crate::trace::Event;
 
 /// What the host did with the live entries of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,12 +46,28 @@ pub(super) fn ask<P: HostPages>(
         Err(Shortfall::Declined(entry, anomaly)) => {
             let done = usize::from(entry);
             counters.psc_entries(operation, done);
-            counters.host_anomaly(anomaly);
+            note(counters, batch, operation, anomaly);
             Asked::Done(done)
         }
         Err(Shortfall::Broken(anomaly)) => {
-            counters.host_anomaly(anomaly);
+            note(counters, batch, operation, anomaly);
             Asked::Broken
         }
     }
+}
+
+/// Counts and traces what the host did wrong.
+fn note(counters: &Counters, batch: &Batch<'_>, operation: PscOperation, anomaly: HostAnomaly) {
+    counters.host_anomaly(anomaly);
+    let first = batch.live().next().map_or(0, |item| item.page.bits());
+    let bytes = batch
+        .live()
+        .fold(0_u64, |sum, item| sum.saturating_add(item.size.bytes()));
+    counters.trace().note(&Event {
+        kind: TraceKind::HostAnomaly,
+        code: operation as u16,
+        detail: anomaly as u32,
+        address: first,
+        bytes,
+    });
 }

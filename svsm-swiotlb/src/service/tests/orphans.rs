@@ -40,7 +40,7 @@ fn held_by(service: &Tested, epoch: u32) -> u64 {
 }
 
 #[test]
-fn p_5_4_adopted_chunks_are_the_callers_and_keep_their_generations() {
+fn p_5_4_1_adopted_chunks_are_the_callers_and_keep_their_generations() {
     let (platform, service) = service(8);
     let first = service.guest_attach();
     let one = service.guest_grow(first, 2, 2).unwrap();
@@ -69,7 +69,7 @@ fn p_5_4_adopted_chunks_are_the_callers_and_keep_their_generations() {
 }
 
 #[test]
-fn p_5_4_adoption_leaves_other_epochs_alone() {
+fn p_5_4_1_adoption_leaves_other_epochs_alone() {
     let (_, service) = service(8);
     let first = service.guest_attach();
     service.guest_grow(first, 1, 1).unwrap();
@@ -82,7 +82,7 @@ fn p_5_4_adoption_leaves_other_epochs_alone() {
 }
 
 #[test]
-fn p_5_4_one_call_adopts_no_more_than_its_work_units() {
+fn p_5_4_1_one_call_adopts_no_more_than_its_work_units() {
     let chunks = WORK_UNITS as u64 + 10;
     let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
     let (_, service) = service_with(TestPlatform::new(), chunks, configuration);
@@ -100,7 +100,7 @@ fn p_5_4_one_call_adopts_no_more_than_its_work_units() {
 }
 
 #[test]
-fn p_5_4_p_5_5_p_5_6_epochs_are_checked_as_everywhere() {
+fn p_3_5_p_4_9_epochs_are_checked_as_everywhere() {
     let (platform, service) = service(4);
     let calls = |epoch: u32| {
         [
@@ -123,7 +123,7 @@ fn p_5_4_p_5_5_p_5_6_epochs_are_checked_as_everywhere() {
 }
 
 #[test]
-fn p_5_5_orphans_go_back_a_batch_at_a_time_wherever_they_lie() {
+fn p_5_5_1_orphans_go_back_a_batch_at_a_time_wherever_they_lie() {
     let (platform, service) = service(600);
     let first = service.guest_attach();
     let all: std::vec::Vec<_> = (0..300)
@@ -156,7 +156,7 @@ fn p_5_5_orphans_go_back_a_batch_at_a_time_wherever_they_lie() {
 }
 
 #[test]
-fn p_5_5_a_host_that_refuses_leaves_them_free_and_one_that_breaks_rules_quarantined() {
+fn p_5_5_1_a_host_that_refuses_leaves_them_free_and_one_that_breaks_rules_quarantined() {
     let (platform, service) = service(8);
     let first = service.guest_attach();
     service.guest_grow(first, 4, 4).unwrap();
@@ -182,7 +182,7 @@ fn p_5_5_a_host_that_refuses_leaves_them_free_and_one_that_breaks_rules_quaranti
 }
 
 #[test]
-fn p_5_4_p_5_5_what_another_processor_gives_back_answers_busy() {
+fn p_5_4_3_p_5_5_2_what_another_processor_gives_back_answers_busy() {
     // The second processor calls while the first one is at the host with the only orphans.
     let (inside, go_on) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
     let mut platform = TestPlatform::new();
@@ -215,7 +215,7 @@ fn p_5_4_p_5_5_what_another_processor_gives_back_answers_busy() {
 }
 
 #[test]
-fn p_5_6_after_detach_nobody_is_attached_and_the_chunks_are_orphans() {
+fn p_5_6_1_p_5_6_2_after_detach_nobody_is_attached_and_the_chunks_are_orphans() {
     let (platform, service) = service(4);
     let first = service.guest_attach();
     let grant = service.guest_grow(first, 2, 2).unwrap();

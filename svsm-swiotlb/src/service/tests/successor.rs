@@ -70,7 +70,7 @@ impl Storage {
 }
 
 #[test]
-fn p_13_a_successor_accounts_for_every_chunk_and_goes_on() {
+fn p_13_1_p_13_2_a_successor_accounts_for_every_chunk_and_goes_on() {
     let storage = Storage::new();
     let old = storage.first_owner();
     let first = old.guest_attach();
@@ -112,7 +112,7 @@ fn p_13_a_successor_accounts_for_every_chunk_and_goes_on() {
 }
 
 #[test]
-fn p_13_a_detached_service_stays_detached() {
+fn p_13_2_a_detached_service_stays_detached() {
     let storage = Storage::new();
     let old = storage.first_owner();
     let epoch = old.guest_attach();
@@ -123,7 +123,7 @@ fn p_13_a_detached_service_stays_detached() {
 }
 
 #[test]
-fn p3_what_the_predecessor_had_in_its_hands_is_quarantined() {
+fn p3_p_13_2_what_the_predecessor_had_in_its_hands_is_quarantined() {
     let storage = Storage::new();
     let old = storage.first_owner();
     let epoch = old.guest_attach();
@@ -150,7 +150,7 @@ fn p3_what_the_predecessor_had_in_its_hands_is_quarantined() {
 }
 
 #[test]
-fn p_13_a_state_that_contradicts_itself_is_refused() {
+fn p_13_2_a_state_that_contradicts_itself_is_refused() {
     let storage = Storage::new();
     let old = storage.first_owner();
     let epoch = old.guest_attach();
@@ -185,4 +185,32 @@ fn p_13_a_state_that_contradicts_itself_is_refused() {
         assert_eq!(refused(change), StateError::Inconsistent);
     }
     assert!(storage.successor(WINDOW_BASE, &good).is_ok());
+}
+
+#[test]
+fn p_13_3_p_13_4_golden_state() {
+    let storage = Storage::new();
+    let service = storage.first_owner();
+    let first = service.guest_attach();
+    service.guest_grow(first, 1, 1).unwrap();
+    service.guest_grow(first, 1, 1).unwrap();
+    let second = service.guest_attach();
+    service.guest_grow(second, 1, 1).unwrap();
+    let words: Vec<_> = storage.records[..4]
+        .iter()
+        .map(|word| word.load(Ordering::Relaxed))
+        .collect();
+    let held = |generation: u64, epoch: u64| generation << 32 | epoch << 8 | 2;
+    assert_eq!(words, [held(1, 1), held(2, 1), held(3, 2), 0]);
+    assert_eq!(storage.pages[0].load(Ordering::Relaxed), 1);
+
+    let bytes = service.state().as_bytes().to_vec();
+    let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
+    let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    let scalars = [0, 4, 8, 12, 16, 20].map(word);
+    assert_eq!(scalars, [1, 544, 2, 1, 3, 0]);
+    assert_eq!((long(24), long(32)), (WINDOW_BASE, service.trace().next()));
+    // The counters begin with their version and size, and the epoch.
+    assert_eq!((word(40), word(44), long(48)), (1, 504, 2));
+    assert_eq!(bytes.len(), 544);
 }

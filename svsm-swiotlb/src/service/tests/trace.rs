@@ -142,13 +142,31 @@ fn p_12_2_a_page_that_faults_is_noted() {
 }
 
 #[test]
-fn p_5_11_a_reader_goes_on_where_it_stopped_and_hears_of_what_it_missed() {
+fn p_5_11_1_no_attachment_is_needed() {
     let (platform, service) = service(8);
-    // No attachment is needed.
     let (records, written) = trace(platform, &service, 4, 0);
     assert!(records.is_empty());
     assert_eq!((written.next, written.oldest), (0, 0));
+}
 
+#[test]
+fn p_12_4_refused_calls_drive_out_everything_else() {
+    let (platform, service) = service(8);
+    let epoch = service.guest_attach();
+    service.guest_grow(epoch, 1, 1).unwrap();
+    for _ in 0..256 {
+        let call = Request::Detach { epoch: 99 };
+        assert_eq!(code(service.call(call)), result::STALE_EPOCH);
+    }
+    let (records, written) = trace(platform, &service, 128, 0);
+    assert_eq!((written.oldest, service.trace().next()), (2, 258));
+    let refused = TraceKind::Refused.number();
+    assert!(records.iter().all(|record| record.kind == refused));
+}
+
+#[test]
+fn p_5_11_2_a_reader_goes_on_where_it_stopped_and_hears_of_what_it_missed() {
+    let (platform, service) = service(8);
     let epoch = service.guest_attach();
     for _ in 0..3 {
         let grant = service.guest_grow(epoch, 1, 1).unwrap();

@@ -133,7 +133,7 @@ fn p3_every_instruction_may_refuse_or_find_nothing_to_change() {
 }
 
 #[test]
-fn p1_a_page_that_was_taken_away_is_quarantined_and_the_others_are_converted() {
+fn p1_p_5_9_10_a_page_that_was_taken_away_is_quarantined_and_the_others_are_converted() {
     for failure in [Failure::Unchanged, Failure::Fault] {
         let world = World::new();
         let list = smalls(PAGE, 4, true);
@@ -155,7 +155,7 @@ fn p1_a_page_that_was_taken_away_is_quarantined_and_the_others_are_converted() {
 }
 
 #[test]
-fn p1_a_page_that_is_valid_already_stops_the_service() {
+fn p1_p_5_9_11_a_page_that_is_valid_already_stops_the_service() {
     let world = World::new();
     world.convert(&smalls(PAGE, 3, true));
     world
@@ -242,7 +242,7 @@ fn p_5_9_9_what_the_host_declines_to_assign_is_unchanged() {
 }
 
 #[test]
-fn p4_a_reply_that_breaks_the_rules_quarantines_the_batch() {
+fn p4_p_5_9_10_a_reply_that_breaks_the_rules_quarantines_the_batch() {
     let manners: [&[Manner]; 3] = [
         &[broken()],
         &[Manner::Early(1), broken()],

@@ -95,7 +95,7 @@ fn p_7_5_a_list_lies_in_a_page_the_guest_may_use() {
 }
 
 #[test]
-fn c2_a_wrong_entry_is_refused_where_the_cursor_is() {
+fn c2_p_5_9_2_a_wrong_entry_is_refused_where_the_cursor_is() {
     let world = World::new();
     for (page, state) in [
         (0, PageState::Invalid),
@@ -160,7 +160,7 @@ fn c2_a_wrong_entry_is_refused_where_the_cursor_is() {
 }
 
 #[test]
-fn a_page_named_twice_is_converted_once() {
+fn p_5_9_3_a_page_named_twice_is_converted_once() {
     let world = World::new();
     let twice = [small(PAGE, true), small(PAGE, true)];
     assert_eq!(world.convert(&twice), (ResultCode::INCOMPLETE, 1));

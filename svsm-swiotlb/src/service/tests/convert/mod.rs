@@ -6,3 +6,4 @@ mod failures;
 mod lists;
 mod machine;
 mod order;
+mod traced;

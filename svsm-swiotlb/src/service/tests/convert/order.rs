@@ -39,7 +39,7 @@ fn p_5_9_5_without_the_flush_the_call_is_not_offered() {
 }
 
 #[test]
-fn p2_to_shared_revokes_all_flushes_once_rescinds_all_and_asks_once() {
+fn p2_p_5_9_5_to_shared_revokes_all_flushes_once_rescinds_all_and_asks_once() {
     let world = World::new();
     let list = [small(RAM + 0x3000, true), large(RAM + 2 * MIB, true)];
     assert_eq!(world.convert(&list), (SUCCESS, 2));
@@ -62,7 +62,7 @@ fn p2_to_shared_revokes_all_flushes_once_rescinds_all_and_asks_once() {
 }
 
 #[test]
-fn p2_to_private_asks_validates_zeroes_and_grants() {
+fn p2_p_5_9_6_to_private_asks_validates_zeroes_and_grants() {
     let world = World::new();
     let there = [small(RAM + 0x3000, true), large(RAM + 2 * MIB, true)];
     let back = there.map(|entry| entry.with_to_shared(false));
@@ -124,7 +124,7 @@ fn sixty_four_mebibytes_in_small_pages_are_65_calls_each_way() {
 }
 
 #[test]
-fn p_6_4_large_pages_cost_what_is_touched() {
+fn p_5_9_7_p_6_4_large_pages_cost_what_is_touched() {
     for (small_rmp, there) in [(false, 1), (true, 4)] {
         let world = World::new();
         if small_rmp {
@@ -159,7 +159,7 @@ fn p_6_4_a_large_page_that_does_not_fit_any_more_is_left_whole() {
 }
 
 #[test]
-fn p_5_9_4_a_batch_ends_where_the_direction_changes() {
+fn p_5_9_3_p_5_9_4_a_batch_ends_where_the_direction_changes() {
     let world = World::new();
     world.convert(&smalls(RAM, 2, true));
     let list = [
