@@ -37,6 +37,9 @@ const REFERENCES: [&str; 6] = [
 /// Files that make references to private memory through a pointer: what the shim's lock guards.
 const PRIVATE: [&str; 1] = ["lock.rs"];
 
+/// The file that reads the cursor of a list, private memory that the service writes during a call.
+const LIST: &str = "convert.rs";
+
 /// The shim's sources, without its tests.
 fn sources() -> Vec<PathBuf> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
@@ -76,7 +79,7 @@ fn s1_one_file_touches_pool_memory_and_makes_no_reference_to_it() {
         for line in code(&path) {
             let used = |words: &[&str]| words.iter().any(|word| line.contains(word));
             assert!(
-                copies || !used(&ACCESSES),
+                copies || path.ends_with(LIST) || !used(&ACCESSES),
                 "{}: accesses memory through a pointer: {line}",
                 path.display()
             );

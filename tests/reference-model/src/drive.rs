@@ -97,7 +97,8 @@ pub fn decode(bytes: &[u8]) {
     if call.rax >> 32 != PROTOCOL {
         return;
     }
-    let features = protocol_features();
+    // Decoding knows CONVERT whether a service offers it or not.
+    let features = protocol_features() | FEATURE_CONVERT;
     let by_text = asked(&call, 0x4000_0001, features).map_err(|refusal| refusal.code);
     let by_code = protocol::Request::decode(&call);
     match (by_text, by_code) {
@@ -106,6 +107,9 @@ pub fn decode(bytes: &[u8]) {
         (text, code) => panic!("{call:x?} is {text:?} by the text and {code:?} by the code"),
     }
 }
+
+/// Bit 0 of the features (clause P-2.4).
+const FEATURE_CONVERT: u32 = 1;
 
 /// Feature bits of a service as it is.
 fn protocol_features() -> u32 {

@@ -183,8 +183,12 @@ fn each_death_has_one_line_with_its_cause() {
             "triple-fault",
         ),
         (
-            "record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
+            "say '[    0.0] Linux'; sleep 1; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
             "the machine stopped: violation",
+        ),
+        (
+            "say 'vmpl0: hello'; sleep 1; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
+            "the kernel lacks support for SEV-SNP",
         ),
         ("exit 9".into(), "QEMU ended with status 9"),
         ("record 'exit code=0'".into(), "had not turned it off"),
@@ -231,7 +235,7 @@ fn bad_input_gets_one_line_and_starts_nothing() {
     let setup = Setup::new("touch started");
     setup.write("odd", &[1; 513]);
     for (options, part) in [
-        (&["--vcpus", "9"][..], "9 is not in 1..=8"),
+        (&["--vcpus", "17"][..], "17 is not in 1..=16"),
         (&["--devices", "floppy"], "invalid value 'floppy'"),
         (&["--disk", "disk", "--nvme-disk", "odd"], "not a multiple"),
         (&["--disk", "disk", "--fetched", "no"], "check the path"),
