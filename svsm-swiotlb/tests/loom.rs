@@ -13,7 +13,8 @@ use protocol::{CHUNK_BYTES, Epoch, Generation, Holder};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use svsm_swiotlb::page_state::{HoldError, PageState, PageStates, RamRange, RamRanges};
 use svsm_swiotlb::pool::{
-    ChunkRecords, ChunkState, GrowWish, Pool, ReleaseRefusal, ReserveRefusal, TransitRun, Window,
+    ChunkRecords, ChunkState, GrowWish, InTransit, Pool, ReleaseRefusal, ReserveRefusal,
+    TransitRun, Window,
 };
 
 const HOLDER: Holder = Holder {
