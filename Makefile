@@ -117,9 +117,14 @@ ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## B
 ovmf-image: ## Fetch Debian's OVMF (not installed)
 	@scripts/ovmf.sh $(OVMF_DIR)
 
+# Features move addresses, so these are other binaries of the same names; what they are linked from is shared.
 firmware-images: images ## Build the paravisor that lies beside firmware, and its tools
-	@$(BARE_BUILD) -p paravisor --bin paravisor --features beside-firmware --target-dir $(FIRMWARE_DIR)
-	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins --features igvm-builder/beside-firmware,runner/beside-firmware --target-dir $(FIRMWARE_DIR)
+	@mkdir -p $(FIRMWARE_DIR)/release $(FIRMWARE_DIR)/$(NONE)/release
+	@$(BARE_BUILD) -p paravisor --bin paravisor --features beside-firmware
+	@$(CARGO) build --release --quiet -p igvm-builder -p runner --bins --features igvm-builder/beside-firmware,runner/beside-firmware
+	@cp $(BARE)/paravisor $(FIRMWARE_DIR)/$(NONE)/release/
+	@cp $(BUILDER) $(RUNNER) $(FIRMWARE_DIR)/release/
+	@$(MAKE) --no-print-directory images
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
