@@ -194,8 +194,8 @@ impl Vcpu {
     /// Whether a #VMEXIT has written this host's own state here; `host_table` is the root of its page
     /// tables. Such a vCPU must not be entered: the guest would go on in the host's code.
     ///
-    /// It was seen once: a nested fault at the host's page tables, RIP behind the VMRUN of the world
-    /// switch. By argument it cannot happen:
+    /// It was seen twice (docs/DECISIONS.md, D21): a nested fault at the host's page tables, RIP behind the
+    /// VMRUN of the world switch. By argument it cannot happen:
     ///
     /// * Only VMRUN's #VMEXIT writes RIP and CR3, and into the block that was entered last on the same
     ///   processor. Each processor has its own `Cpu`, waiting block, save area and stack, chosen by its
