@@ -10,7 +10,8 @@ use snp::address::PageSize;
 use snp::operands::InstructionCode;
 use snp::svsm::ResultCode;
 
-use super::machine::{Failure, LIST, RAM, World, broken, large, larges, small, smalls};
+use super::machine::{Failure, RAM};
+use super::world::{LIST, World, broken, large, larges, small, smalls};
 use crate::page_state::PageState;
 use crate::test_platform::Manner;
 

@@ -8,7 +8,8 @@ use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::{ListHeader, ResultCode};
 use zerocopy::IntoBytes;
 
-use super::machine::{LIST, RAM, RAM_BYTES, WINDOW, World, large, small, smalls};
+use super::machine::{ConvertMachine, RAM, RAM_BYTES};
+use super::world::{LIST, WINDOW, World, large, small, smalls};
 use crate::page_state::PageState;
 
 const SUCCESS: ResultCode = ResultCode::SUCCESS;
@@ -198,7 +199,7 @@ fn p_6_6_a_busy_page_is_named_and_nothing_changes() {
 #[test]
 fn c2_a_list_that_changes_during_the_call_is_not_read_again() {
     let world = World::new();
-    let gate = |machine: &super::machine::ConvertMachine| {
+    let gate = |machine: &ConvertMachine| {
         let entries = smalls(RAM + 0x80_0000, 511, false);
         machine.put_list(LIST, header(511, 400, 7), &entries);
     };
@@ -227,7 +228,7 @@ fn c2_a_list_that_changes_during_the_call_is_not_read_again() {
 #[test]
 fn p5_the_words_are_held_across_the_exit() {
     let world: &'static World = std::boxed::Box::leak(std::boxed::Box::new(World::new()));
-    let gate = |_: &super::machine::ConvertMachine| {
+    let gate = |_: &ConvertMachine| {
         assert_eq!(world.state(PAGE), PageState::Busy);
         assert_eq!(world.state(LIST), PageState::Busy);
     };

@@ -3,7 +3,9 @@
 //! instruction or the host fails.
 
 mod failures;
+mod instructions;
 mod lists;
 mod machine;
 mod order;
 mod traced;
+mod world;

@@ -8,7 +8,8 @@ use snp::address::PageSize;
 use snp::psc::PscOperation;
 use snp::svsm::{CallRegisters, ResultCode};
 
-use super::machine::{RAM, Step, World, large, larges, small, smalls};
+use super::machine::{RAM, Step};
+use super::world::{World, large, larges, small, smalls};
 use crate::page_state::PageState;
 
 const SUCCESS: ResultCode = ResultCode::SUCCESS;
@@ -95,10 +96,7 @@ fn p_5_9_4_a_list_of_two_batches_is_incomplete_once() {
     assert_eq!(world.state(RAM + 252 * 4096), PageState::Shared);
     assert_eq!(world.state(RAM + 253 * 4096), PageState::Valid);
     assert_eq!(
-        (
-            world.call(),
-            world.machine.header(super::machine::LIST).next
-        ),
+        (world.call(), world.machine.header(super::world::LIST).next),
         (SUCCESS, 506)
     );
     let flushes = |step: &Step| *step == Step::Flush;

@@ -9,7 +9,8 @@ use protocol::trace::{QUARANTINED_PAGE, TraceKind};
 use snp::psc::PscOperation;
 use snp::svsm::ResultCode;
 
-use super::machine::{Failure, RAM, World, broken, large, small, smalls};
+use super::machine::{Failure, RAM};
+use super::world::{World, broken, large, small, smalls};
 
 const MIB: u64 = 1 << 20;
 
