@@ -9,6 +9,7 @@ pub mod driver_buffer;
 pub mod engine;
 pub mod live;
 pub mod machine;
+pub mod meeting;
 pub mod operation;
 pub mod script;
 pub mod service;

@@ -6,11 +6,12 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::thread;
 
 use fuzz::driver_buffer::{DriverBuffer, pattern};
 use fuzz::machine::{CpuNumber, Machine, set_cpu};
+use fuzz::meeting::{Attendance, Meeting};
 use fuzz::service::{Holding, Mood, Order};
 use fuzz::window::{CHUNK, chunk_address};
 use guest_shim::{
@@ -63,55 +64,6 @@ struct Contested {
     _buffer: Mutex<DriverBuffer>,
     ended: AtomicU32,
     tried: AtomicU32,
-}
-
-/// Where threads wait for each other. One that fails lets the others fail too, instead of waiting for ever.
-struct Meeting {
-    /// How many have come, and to which meeting; `None` when somebody has failed.
-    state: Mutex<Option<(usize, usize)>>,
-    change: Condvar,
-}
-
-impl Meeting {
-    fn new() -> Self {
-        Self {
-            state: Mutex::new(Some((0, 0))),
-            change: Condvar::new(),
-        }
-    }
-
-    fn wait(&self) {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let (come, number) = state.expect("another thread has failed");
-        if come + 1 == THREADS {
-            *state = Some((0, number + 1));
-            self.change.notify_all();
-        } else {
-            *state = Some((come + 1, number));
-            while state.is_some_and(|(_, current)| current == number) {
-                state = self
-                    .change
-                    .wait(state)
-                    .unwrap_or_else(PoisonError::into_inner);
-            }
-            let failed = state.is_none();
-            drop(state);
-            assert!(!failed, "another thread has failed");
-        }
-    }
-}
-
-/// Tells the others when its thread fails.
-struct Attendance<'a>(&'a Meeting, &'a AtomicBool);
-
-impl Drop for Attendance<'_> {
-    fn drop(&mut self) {
-        if thread::panicking() {
-            *self.0.state.lock().unwrap_or_else(PoisonError::into_inner) = None;
-            self.0.change.notify_all();
-            self.1.store(false, Ordering::Relaxed);
-        }
-    }
 }
 
 enum Message {
@@ -349,7 +301,7 @@ fn play(watching: bool, hostile: bool, seed: u64) {
         ..Config::default()
     };
     let pool = Pool::attach(&machine, &mut metadata, config).unwrap();
-    let meeting = Meeting::new();
+    let meeting = Meeting::new(THREADS);
     let (running, rounds) = (AtomicBool::new(hostile), AtomicU32::new(0));
     let (senders, receivers): (Vec<_>, Vec<_>) = (0..THREADS).map(|_| channel()).unzip();
     let mut senders = senders;
