@@ -74,7 +74,7 @@ impl ConvertEntry {
     /// An entry as a guest writes it.
     pub const fn request(page: GuestPhysicalAddress, size: PageSize, to_shared: bool) -> Self {
         Self::new()
-            .with_size_code(matches!(size, PageSize::Size2M) as u8)
+            .with_size_code(size.code())
             .with_to_shared(to_shared)
             .with_frame(page.frame())
     }
@@ -86,11 +86,7 @@ impl ConvertEntry {
 
     /// The size, unless its code is reserved.
     pub const fn size(&self) -> Option<PageSize> {
-        match self.size_code() {
-            0 => Some(PageSize::Size4K),
-            1 => Some(PageSize::Size2M),
-            _ => None,
-        }
+        PageSize::from_code(self.size_code())
     }
 
     /// What the service wrote.

@@ -32,6 +32,21 @@ impl PageSize {
     pub const fn pages(self) -> u64 {
         self.bytes() / PAGE_SIZE
     }
+
+    /// The number that stands for it in RCX of PVALIDATE and RMPADJUST (APM volume 3) and in the lists of SVSM calls (SVSM
+    /// specification, section 6): 0 for 4 KiB, 1 for 2 MiB.
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The size that a number stands for; none for those that are reserved.
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Size4K),
+            1 => Some(Self::Size2M),
+            _ => None,
+        }
+    }
 }
 
 /// A guest physical address, without the C-bit.

@@ -219,7 +219,7 @@ impl PvalidateListEntry {
     /// An entry as a guest writes it.
     pub const fn request(page: GuestPhysicalAddress, size: PageSize, validate: bool) -> Self {
         Self::new()
-            .with_size_code(matches!(size, PageSize::Size2M) as u8)
+            .with_size_code(size.code())
             .with_validate(validate)
             .with_frame(page.frame())
     }
@@ -231,11 +231,7 @@ impl PvalidateListEntry {
 
     /// The size, unless its code is reserved.
     pub const fn size(&self) -> Option<PageSize> {
-        match self.size_code() {
-            0 => Some(PageSize::Size4K),
-            1 => Some(PageSize::Size2M),
-            _ => None,
-        }
+        PageSize::from_code(self.size_code())
     }
 }
 

@@ -48,7 +48,7 @@ pub unsafe fn pvalidate(
             carry = out(reg_byte) carry,
             faulted = out(reg) faulted,
             inout("rax") address => code,
-            in("rcx") u64::from(size == PageSize::Size2M),
+            in("rcx") u64::from(size.code()),
             in("rdx") u64::from(validate),
             options(nostack),
         );
@@ -91,7 +91,7 @@ pub unsafe fn rmpadjust(
             ".popsection",
             faulted = out(reg) faulted,
             inout("rax") address => code,
-            in("rcx") u64::from(size == PageSize::Size2M),
+            in("rcx") u64::from(size.code()),
             in("rdx") target.into_bits(),
             options(nostack),
         );
