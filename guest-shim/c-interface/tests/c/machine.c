@@ -65,8 +65,8 @@ static uint64_t grow(struct machine *machine, struct svsm_swiotlb_call_registers
 
     if (least == 0 || least > most || (least | most) % CHUNK != 0 || (registers->rcx & 0xfffffeff) != 0)
         return INVALID_PARAMETER;
-    if (registers->rcx >> 32 != machine->epoch)
-        return machine->epoch == 0 ? NOT_ATTACHED : STALE_EPOCH;
+    if (!machine->attached || registers->rcx >> 32 != machine->epoch)
+        return machine->attached ? STALE_EPOCH : NOT_ATTACHED;
     if (machine->grow_answer != 0)
         return machine->grow_answer;
     room = machine->cap > machine_granted(machine) ? machine->cap - machine_granted(machine) : 0;
@@ -90,10 +90,91 @@ static uint64_t grow(struct machine *machine, struct svsm_swiotlb_call_registers
             REQUIRE(bytes[at] == NOT_GRANTED);
         memset(bytes, LEFT_OVER, CHUNK);
         machine->held[chunk] = machine->generation;
+        machine->holder[chunk] = machine->epoch;
     }
     registers->rcx = WINDOW_BASE + start * CHUNK;
     registers->rdx = run * CHUNK;
     registers->r8 = machine->generation;
+    return SUCCESS;
+}
+
+static void take_back(struct machine *machine, uint64_t chunk)
+{
+    machine->held[chunk] = 0;
+    memset(chunk_memory(machine, chunk), NOT_GRANTED, CHUNK);
+}
+
+/* Bytes that this epoch holds. */
+static uint64_t held_by(const struct machine *machine, uint32_t epoch)
+{
+    uint64_t bytes = 0;
+
+    for (uint64_t chunk = 0; chunk < CHUNKS; chunk++)
+        bytes += machine->held[chunk] != 0 && machine->holder[chunk] == epoch ? CHUNK : 0;
+    return bytes;
+}
+
+/* 5.3: RCX = list, RDX = epoch. Two runs of one chunk in each call, so that every list takes several. */
+static uint64_t list_granted(struct machine *machine, const struct svsm_swiotlb_call_registers *registers)
+{
+    uint8_t *entry = machine->list + 8;
+    uint16_t capacity, written = 0;
+    uint32_t cursor;
+
+    REQUIRE(registers->rcx == machine->list_address && registers->rdx == machine->epoch);
+    memcpy(&capacity, machine->list, sizeof capacity);
+    memcpy(&cursor, machine->list + 4, sizeof cursor);
+    REQUIRE(capacity >= 2 && cursor < CHUNKS);
+    for (; cursor < CHUNKS && written < 2; cursor++) {
+        uint64_t run[2] = {WINDOW_BASE + cursor * CHUNK, CHUNK};
+        uint32_t of[2] = {machine->holder[cursor], machine->held[cursor]};
+
+        if (machine->held[cursor] == 0)
+            continue;
+        memcpy(entry, run, sizeof run);
+        memcpy(entry + sizeof run, of, sizeof of);
+        entry += sizeof run + sizeof of;
+        written++;
+    }
+    memcpy(machine->list + 2, &written, sizeof written);
+    memcpy(machine->list + 4, &cursor, sizeof cursor);
+    return cursor < CHUNKS ? INCOMPLETE : SUCCESS;
+}
+
+/* 5.4 and 5.5: RCX = epoch << 32 | older epoch. One chunk in each call. */
+static uint64_t orphans(struct machine *machine, struct svsm_swiotlb_call_registers *registers, bool adopt)
+{
+    uint32_t older = (uint32_t)registers->rcx;
+    uint64_t chunk = 0, left;
+
+    if (registers->rcx >> 32 != machine->epoch)
+        return STALE_EPOCH;
+    if (registers->rdx != 0 || registers->r8 != 0 || older == 0 || older >= machine->epoch)
+        return INVALID_PARAMETER;
+    registers->rcx = 0;
+    while (chunk < CHUNKS && (machine->held[chunk] == 0 || machine->holder[chunk] != older))
+        chunk++;
+    if (chunk < CHUNKS && !machine->stuck) {
+        if (adopt)
+            machine->holder[chunk] = machine->epoch;
+        else
+            take_back(machine, chunk);
+        registers->rcx = CHUNK;
+    }
+    left = held_by(machine, older);
+    registers->rdx = adopt ? left : registers->rcx;
+    registers->r8 = adopt ? 0 : left;
+    return SUCCESS;
+}
+
+/* 5.6: RCX = epoch << 32. */
+static uint64_t detach(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
+{
+    if (!machine->attached || registers->rcx != (uint64_t)machine->epoch << 32)
+        return machine->attached ? STALE_EPOCH : NOT_ATTACHED;
+    machine->attached = false;
+    registers->rcx = 0;
+    registers->r8 = machine_granted(machine);
     return SUCCESS;
 }
 
@@ -108,12 +189,10 @@ static uint64_t release(struct machine *machine, struct svsm_swiotlb_call_regist
         return machine->release_answer;
     REQUIRE(registers->rcx >= WINDOW_BASE && first < CHUNKS && chunks >= 1 && chunks <= CHUNKS - first);
     for (uint64_t chunk = first; chunk < first + chunks; chunk++)
-        if (machine->held[chunk] != (uint32_t)registers->r8)
+        if (machine->held[chunk] != (uint32_t)registers->r8 || machine->holder[chunk] != machine->epoch)
             return NOT_HELD;
-    for (uint64_t chunk = first; chunk < first + chunks; chunk++) {
-        machine->held[chunk] = 0;
-        memset(chunk_memory(machine, chunk), NOT_GRANTED, CHUNK);
-    }
+    for (uint64_t chunk = first; chunk < first + chunks; chunk++)
+        take_back(machine, chunk);
     registers->rcx = registers->rdx;
     registers->r8 = 0;
     return SUCCESS;
@@ -173,10 +252,19 @@ static uint64_t answer(struct machine *machine, struct svsm_swiotlb_call_registe
         if (machine->attach_answer != 0)
             return machine->attach_answer;
         machine->epoch++;
+        machine->attached = true;
         registers->rcx = machine->attach_epoch_zero ? 0 : machine->epoch;
-        registers->rdx = machine->epoch == 1 ? 1 : 0;
-        registers->r8 = 0;
+        registers->r8 = machine_granted(machine);
+        registers->rdx = (machine->epoch == 1 ? 1 : 0) | (registers->r8 != 0 ? 2 : 0);
         return SUCCESS;
+    case CALL_LIST_GRANTED:
+        return list_granted(machine, registers);
+    case CALL_ADOPT:
+        return orphans(machine, registers, true);
+    case CALL_RELEASE_ORPHANS:
+        return orphans(machine, registers, false);
+    case CALL_DETACH:
+        return detach(machine, registers);
     case CALL_GROW:
         return grow(machine, registers);
     case CALL_RELEASE:

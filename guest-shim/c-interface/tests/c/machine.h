@@ -22,6 +22,10 @@ enum call {
     CALL_IDENTIFY = 0,
     CALL_DESCRIBE = 1,
     CALL_ATTACH = 2,
+    CALL_LIST_GRANTED = 3,
+    CALL_ADOPT = 4,
+    CALL_RELEASE_ORPHANS = 5,
+    CALL_DETACH = 6,
     CALL_GROW = 7,
     CALL_RELEASE = 8,
     CALL_SET_LIMITS = 12
@@ -29,6 +33,7 @@ enum call {
 
 /* Result codes (P-6.1). */
 #define SUCCESS UINT64_C(0)
+#define INCOMPLETE UINT64_C(0x80000000)
 #define UNSUPPORTED_PROTOCOL UINT64_C(0x80000001)
 #define UNSUPPORTED_CALL UINT64_C(0x80000002)
 #define INVALID_PARAMETER UINT64_C(0x80000005)
@@ -58,12 +63,21 @@ struct machine {
     uint64_t release_answer;
     /* ATTACH succeeds with an epoch that cannot be. */
     bool attach_epoch_zero;
+    /* ADOPT and RELEASE_ORPHANS say that something is left, and do nothing. */
+    bool stuck;
+
+    /* The guest's page for lists, and its address. */
+    uint8_t *list;
+    uint64_t list_address;
 
     /* The service's state; one call at a time. */
     mtx_t service;
     uint32_t epoch;
     uint32_t generation;
+    /* Generations of what is granted, and the epochs that hold it. */
     uint32_t held[CHUNKS];
+    uint32_t holder[CHUNKS];
+    bool attached;
     uint64_t cap;
 
     /* What was seen. */

@@ -124,6 +124,9 @@ int main(void)
     run("reservations", test_reservations);
     run("shared-memory", test_shared_memory);
     run("pressure", test_pressure);
+    run("adopted", test_adopted);
+    run("orphans-given-back", test_orphans_given_back);
+    run("detach", test_detach);
     run("map-refusals", test_map_refusals);
     run("misuse", test_misuse);
     run("arguments", test_arguments);

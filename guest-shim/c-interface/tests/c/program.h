@@ -52,6 +52,11 @@ void test_reservations(void);
 void test_shared_memory(void);
 void test_pressure(void);
 
+/* orphan_tests.c */
+void test_adopted(void);
+void test_orphans_given_back(void);
+void test_detach(void);
+
 /* error_tests.c */
 void test_attach(void);
 void test_map_refusals(void);

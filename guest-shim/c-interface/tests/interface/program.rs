@@ -6,12 +6,13 @@ use std::process::Command;
 use crate::archive;
 use crate::commands::{WARNINGS, compiler, package, run, scratch};
 
-const SOURCES: [&str; 6] = [
+const SOURCES: [&str; 7] = [
     "tests/c/program.c",
     "tests/c/machine.c",
     "tests/c/mapping_tests.c",
     "tests/c/thread_tests.c",
     "tests/c/memory_tests.c",
+    "tests/c/orphan_tests.c",
     "tests/c/error_tests.c",
 ];
 
