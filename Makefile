@@ -10,6 +10,8 @@ DISK   ?=
 RAM    ?= accepted
 CPUS   ?= 1
 RESTRICTED_INJECTION ?= on
+HARD_CAP ?=
+UNIT_LIMIT ?= on
 RUNFLAGS ?=
 PEERS  ?=
 SECONDS ?= 60
@@ -42,6 +44,9 @@ OVMF_DISK  := $(IMAGES)/boot.img
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
+# What every image is packed with.
+IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
+	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
 BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
 # Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.
@@ -58,7 +63,7 @@ help: ## List the targets and the variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
 	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -74,7 +79,7 @@ images: setup ## Build the bare-metal binaries and the tools that pack and run t
 igvm: images ## Pack paravisor.igvm; prints its size and SNP launch digest
 	@mkdir -p $(IMAGES)
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(BARE)/test-guest --output $(IGVM) \
-		--window $(WINDOW) --ram $(RAM) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+		--ram $(RAM) $(IMAGE_OPTIONS)
 
 disk: images ## Make the default disk: a file system image of this source tree
 	@mkdir -p $(IMAGES)
@@ -103,12 +108,12 @@ linux-igvm: linux-kernel ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" \
 		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" --cmdline "$(strip $(LINUX_ARGS) $(CMDLINE))" --output $(LINUX_IGVM) \
-		--window $(WINDOW) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+		$(IMAGE_OPTIONS)
 
 ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
 	@mkdir -p $(IMAGES)
 	@$(FIRMWARE_DIR)/release/igvm-builder --paravisor $(FIRMWARE_DIR)/$(NONE)/release/paravisor --payload "$(or $(FIRMWARE),$(OVMF_DIR)/OVMF.fd)" \
-		--output $(OVMF_IGVM) --window $(WINDOW) --restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+		--output $(OVMF_IGVM) $(IMAGE_OPTIONS)
 	@$(FIRMWARE_DIR)/release/runner boot-disk --kernel "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" --initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" \
 		--cmdline "$(strip $(LINUX_ARGS) svsm.devices=$(or $(DEVICES),blk) $(CMDLINE))" --output $(OVMF_DISK)
 	@$(FIRMWARE_DIR)/release/runner linux --igvm $(OVMF_IGVM) --host $(BARE)/snp-host --disk $(OVMF_DISK) --devices $(or $(DEVICES),blk) \

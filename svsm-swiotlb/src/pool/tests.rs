@@ -236,6 +236,7 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
     const CHUNKS: usize = 32;
+    const ROUNDS: usize = if cfg!(miri) { 40 } else { 4000 };
     with_pool(CHUNKS, |pool| {
         pool.accounts().set_cap(24 * CHUNK_BYTES).unwrap();
         let owners: Vec<AtomicUsize> = (0..CHUNKS).map(|_| AtomicUsize::new(0)).collect();
@@ -252,7 +253,7 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
                     };
                     let own = worker as usize;
                     let mut grants = 0;
-                    for round in 0..4000 {
+                    for round in 0..ROUNDS {
                         let Ok(run) = pool.reserve(wish(1 + round % 5, 1 + round % 9)) else {
                             continue;
                         };

@@ -9,6 +9,8 @@ use snp::svsm::{CallRegisters, ResultCode};
 use super::LIST;
 use crate::test_platform::{CHUNK, Guest, WINDOW_BASE, service};
 
+const CALLS: usize = if cfg!(miri) { 500 } else { 200_000 };
+
 #[test]
 fn c1_no_register_values_panic_and_every_code_is_documented() {
     // A plain generator with a fixed seed: dull values, edges and noise in every register of every call.
@@ -23,7 +25,7 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
     };
     let mut succeeded = BTreeSet::new();
     let mut last = CallRegisters::default();
-    for _ in 0..200_000 {
+    for _ in 0..CALLS {
         let epoch = service.statistics().epoch;
         let number = next() % 18;
         // RELEASE has the most to get right: noise alone finds what is held too seldom.
@@ -70,9 +72,8 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
         assert!(statistics.granted_bytes <= 4 * CHUNK);
     }
     let offered = [0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12];
-    assert_eq!(
-        succeeded,
-        BTreeSet::from(offered),
-        "the noise reaches the calls"
+    assert!(
+        cfg!(miri) || succeeded == BTreeSet::from(offered),
+        "the noise reaches the calls: {succeeded:?}"
     );
 }

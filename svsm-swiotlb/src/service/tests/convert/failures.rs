@@ -111,6 +111,7 @@ fn enumerate(to_shared: bool, failure: Failure, small_rmp: bool, stride: usize) 
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more worlds than Miri gets through")]
 fn p3_every_platform_call_may_fault() {
     // Header, entries, cursor; to shared 3 revokes and a rescind of each entry, back 3 steps.
     assert_eq!(enumerate(true, Failure::Fault, false, 1), 3 + 5 * 4 + 1);
@@ -121,6 +122,7 @@ fn p3_every_platform_call_may_fault() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more worlds than Miri gets through")]
 fn p3_every_instruction_may_refuse_or_find_nothing_to_change() {
     for failure in [
         Failure::Unchanged,
@@ -192,6 +194,7 @@ fn p_5_9_9_what_the_host_declines_to_share_comes_back_zeroed() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_5_9_9_what_does_not_fit_the_work_of_a_call_stays_unvalidated() {
     let world = World::new();
     let list = larges(RAM, 16, true);

@@ -107,6 +107,7 @@ fn p_5_9_4_a_list_of_two_batches_is_incomplete_once() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn sixty_four_mebibytes_in_small_pages_are_65_calls_each_way() {
     let world = World::new();
     for to_shared in [true, false] {
@@ -122,6 +123,7 @@ fn sixty_four_mebibytes_in_small_pages_are_65_calls_each_way() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_5_9_7_p_6_4_large_pages_cost_what_is_touched() {
     for (small_rmp, there) in [(false, 1), (true, 4)] {
         let world = World::new();
@@ -143,6 +145,7 @@ fn p_5_9_7_p_6_4_large_pages_cost_what_is_touched() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_6_4_a_large_page_that_does_not_fit_any_more_is_left_whole() {
     let world = World::new();
     world.machine.small_rmp();
@@ -203,6 +206,7 @@ fn p2_a_large_page_is_split_where_the_rmp_is_finer() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p2_a_host_that_splits_between_revoke_and_rescind_costs_units_or_the_page() {
     let world = World::new();
     world.machine.smash_at_flush();
