@@ -236,7 +236,7 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
     const CHUNKS: usize = 32;
-    const ROUNDS: usize = if cfg!(miri) { 40 } else { 4000 };
+    const ROUNDS: usize = if cfg!(miri) { 10 } else { 4000 };
     with_pool(CHUNKS, |pool| {
         pool.accounts().set_cap(24 * CHUNK_BYTES).unwrap();
         let owners: Vec<AtomicUsize> = (0..CHUNKS).map(|_| AtomicUsize::new(0)).collect();

@@ -15,8 +15,8 @@ pub const MARKER: u16 = 0x05a0;
 pub const MARK_STEADY_BEGIN: u32 = 1;
 /// Marker after the second full read.
 pub const MARK_STEADY_END: u32 = 2;
-/// Marker before the first conversion of the guest's own pages; the next ones follow each conversion (the order is in
-/// machine/conversion.rs and tests/runner/src/own_conversions.rs).
+/// Marker before the first conversion of the guest's own pages. Each way there and back has three: before, between and after
+/// (the order is in machine/conversion.rs and tests/runner/src/own_conversions.rs).
 pub const MARK_CONVERT_FIRST: u32 = 16;
 /// Marker after the chunks were given back.
 pub const MARK_GIVEN_BACK: u32 = 3;

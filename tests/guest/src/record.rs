@@ -151,8 +151,6 @@ pub enum Record<'a> {
     Convert {
         /// Bytes converted there and back each time.
         bytes: u64,
-        /// Bytes of those converted in small pages by the core protocol.
-        compared: u64,
     },
     /// A kernel is about to crash.
     Crash {
@@ -260,8 +258,8 @@ impl fmt::Display for Record<'_> {
                 "@selftest name={name} expected={expected:#x} got={got:#x} ok={}",
                 u8::from(ok)
             ),
-            Self::Convert { bytes, compared } => {
-                write!(f, "@convert bytes={bytes} compared={compared}")
+            Self::Convert { bytes } => {
+                write!(f, "@convert bytes={bytes}")
             }
             Self::Crash {
                 epoch,
@@ -356,11 +354,8 @@ mod tests {
             burst.to_string(),
             "@burst cpu=1 rounds=2 maps=3 refused=4 grows=5 releases=6 released=7"
         );
-        let convert = Record::Convert {
-            bytes: 4 << 20,
-            compared: 4096,
-        };
-        assert_eq!(convert.to_string(), "@convert bytes=4194304 compared=4096");
+        let convert = Record::Convert { bytes: 4 << 20 };
+        assert_eq!(convert.to_string(), "@convert bytes=4194304");
         let trace = TraceRecord {
             sequence: 7,
             kind: TraceKind::Grown.number(),

@@ -61,10 +61,8 @@ pub enum GuestLine {
     SelfTest(SelfTest),
     /// The guest converted pages of its own.
     Convert {
-        /// Bytes, each time but one.
+        /// Bytes, each time.
         bytes: u64,
-        /// Bytes in small pages by the core protocol.
-        compared: u64,
     },
     /// The guest is done.
     Done {
@@ -300,7 +298,6 @@ impl GuestLine {
             }),
             "convert" => Self::Convert {
                 bytes: line.number("bytes")?,
-                compared: line.number("compared")?,
             },
             "done" => Self::Done {
                 ok: line.flag("ok")?,

@@ -8,8 +8,14 @@ use crate::checks::Check;
 use crate::run::Outcome;
 use crate::transcript::{Counters, Transcript};
 
-/// Marker before the first conversion.
+/// Marker before the first conversion; each way there and back has [`MARKS`].
 const FIRST_MARK: u64 = 16;
+/// Before, between and after.
+const MARKS: u64 = 3;
+/// Page sizes, and whether the RMP was made to hold small entries before.
+const KINDS: [(u64, bool); 3] = [(LARGE, false), (LARGE, true), (SMALL, false)];
+/// The last one.
+const LAST_MARK: u64 = FIRST_MARK + 2 * KINDS.len() as u64 * MARKS - 1;
 /// Bytes of a small page.
 const SMALL: u64 = 4096;
 /// Bytes of a large page.
@@ -22,7 +28,7 @@ const BATCH: u64 = 253;
 const PARTS: u64 = LARGE / SMALL;
 
 /// One conversion of all pages.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct OwnConversion {
     /// By CONVERT; else by PVALIDATE calls and the guest's own page-state changes.
     pub by_convert: bool,
@@ -30,6 +36,8 @@ pub struct OwnConversion {
     pub bytes: u64,
     /// Bytes of a page.
     pub page_bytes: u64,
+    /// The guest saw to it that the RMP holds the pages in entries of 4 KiB; else it holds them as it likes.
+    pub split: bool,
     /// To shared; else to private.
     pub shared: bool,
     /// SVSM calls.
@@ -46,44 +54,43 @@ impl OwnConversion {
     /// All of them, in the order of the markers; those whose markers are missing are left out.
     #[must_use]
     pub fn of(transcript: &Transcript) -> Vec<Self> {
-        let (most, compared) = transcript.converted.unwrap_or_default();
+        let bytes = transcript.converted.unwrap_or_default();
         let mut list = Vec::new();
         let mut mark = FIRST_MARK;
-        for page_bytes in [LARGE, SMALL] {
+        for (page_bytes, split) in KINDS {
             for by_convert in [true, false] {
-                for shared in [true, false] {
-                    if let Some(counters) = transcript.growth(mark, mark + 1) {
-                        let bytes = match (page_bytes, by_convert) {
-                            (SMALL, false) => compared,
-                            _ => most,
+                for (at, shared) in [(mark, true), (mark + 1, false)] {
+                    if let Some(counters) = transcript.growth(at, at + 1) {
+                        let one = Self {
+                            by_convert,
+                            bytes,
+                            page_bytes,
+                            split,
+                            shared,
+                            ..Self::counted(&counters)
                         };
-                        let kind = (by_convert, page_bytes, shared);
-                        list.push(Self::read(&counters, bytes, kind));
+                        list.push(one);
                     }
-                    mark += 1;
                 }
+                mark += MARKS;
             }
         }
         list
     }
 
-    fn read(counters: &Counters, bytes: u64, kind: (bool, u64, bool)) -> Self {
-        let (by_convert, page_bytes, shared) = kind;
+    fn counted(counters: &Counters) -> Self {
         let sum = |counts: fn(&str) -> bool| {
             let matching = counters.iter().filter(|(name, _)| counts(name));
             matching.map(|(_, value)| value).sum()
         };
         Self {
-            by_convert,
-            bytes,
-            page_bytes,
-            shared,
             calls: sum(|name| name.starts_with("vmgexit.2.") && name.ends_with("run-vmpl")),
             psc_exits: sum(|name| name.starts_with("vmgexit.") && name.ends_with("psc")),
             flushes: sum(|name| name == "instruction.0.invlpgb"),
             instructions: sum(|name| {
                 name == "instruction.0.pvalidate" || name == "instruction.0.rmpadjust"
             }),
+            ..Self::default()
         }
     }
 
@@ -91,17 +98,17 @@ impl OwnConversion {
     #[must_use]
     pub fn covers(transcript: &Transcript, tsc: u64) -> bool {
         let mark = |number| transcript.marks.get(&number).copied();
-        let (first, last) = (mark(FIRST_MARK), mark(FIRST_MARK + 8));
+        let (first, last) = (mark(FIRST_MARK), mark(LAST_MARK));
         first.is_some_and(|first| first <= tsc) && last.is_some_and(|last| tsc <= last)
     }
 
     /// The words of the table.
     #[must_use]
     pub fn name(&self) -> String {
-        let size = if self.page_bytes == LARGE {
-            "2 MiB"
-        } else {
-            "4 KiB"
+        let size = match (self.page_bytes, self.split) {
+            (LARGE, false) => "2 MiB",
+            (LARGE, true) => "2 MiB (RMP 4 KiB)",
+            _ => "4 KiB",
         };
         let way = if self.shared { "shared" } else { "private" };
         let by = if self.by_convert {
@@ -118,7 +125,7 @@ impl OwnConversion {
 pub fn check(outcome: &Outcome) -> Check {
     let transcript = &outcome.transcript;
     let found = OwnConversion::of(transcript);
-    let (bytes, _) = transcript.converted.unwrap_or_default();
+    let bytes = transcript.converted.unwrap_or_default();
     let within = |one: &&OwnConversion| {
         let most = match (one.page_bytes, one.shared) {
             (SMALL, _) => (bytes / SMALL).div_ceil(BATCH),
@@ -130,20 +137,25 @@ pub fn check(outcome: &Outcome) -> Check {
         let exits = if outcome.prompt_host { most } else { u64::MAX };
         one.calls != 0 && one.calls <= most && one.psc_exits <= exits && one.flushes <= flushes
     };
-    let mut by_convert = found.iter().filter(|one| one.by_convert);
-    let wrong = by_convert.clone().find(|one| !within(one));
+    let wrong = found.iter().find(|one| one.by_convert && !within(one));
+    let small = |by_convert| {
+        let mut small = found.iter().filter(|one| one.page_bytes == SMALL);
+        small.find(|one| one.by_convert == by_convert)
+    };
     Check {
         name: "CONVERT takes a call, an exit and a flush for 253 pages",
-        ok: bytes != 0 && found.len() == 8 && wrong.is_none(),
-        detail: match (wrong, by_convert.next_back()) {
-            (Some(one), _) => format!("{one:?}"),
-            (None, Some(one)) => format!(
-                "{} MiB in 4 KiB pages: {} calls, {} exits",
+        ok: bytes != 0 && found.len() == 4 * KINDS.len() && wrong.is_none(),
+        detail: match (wrong, small(true), small(false)) {
+            (Some(one), ..) => format!("{one:?}"),
+            (None, Some(one), Some(other)) => format!(
+                "{} MiB in 4 KiB pages: {} calls, {} exits; by PVALIDATE {} and {}",
                 bytes >> 20,
                 one.calls,
-                one.psc_exits
+                one.psc_exits,
+                other.calls,
+                other.psc_exits
             ),
-            (None, None) => "nothing was converted".into(),
+            (None, ..) => "nothing was converted".into(),
         },
     }
 }
@@ -156,7 +168,7 @@ mod tests {
     #[test]
     fn figures_are_what_grows_between_two_markers() {
         let mut transcript = Transcript::default();
-        for (id, calls, exits) in [(16, 3, 5), (17, 4, 7)] {
+        for (id, calls, exits) in [(16, 3, 5), (17, 4, 7), (19, 0, 0), (26, 9, 9), (27, 11, 9)] {
             for record in [
                 format!("mark id={id} tsc={id}"),
                 format!("snapshot id={id} tsc={id}"),
@@ -172,16 +184,18 @@ mod tests {
             }
         }
         let found = OwnConversion::of(&transcript);
-        let [one] = &found[..] else {
+        let [one, split] = &found[..] else {
             panic!("{found:?}")
         };
-        assert!(one.by_convert && one.shared && one.page_bytes == 2 << 20);
+        assert_eq!(split.name(), "2 MiB (RMP 4 KiB) to private by PVALIDATE");
+        assert_eq!((split.calls, split.psc_exits), (2, 0));
+        assert!(one.by_convert && one.shared && one.page_bytes == 2 << 20 && !one.split);
         assert_eq!((one.calls, one.psc_exits, one.flushes), (1, 4, 1));
         assert!(
             !OwnConversion::covers(&transcript, 16),
             "the last is missing"
         );
-        transcript.host_says("mark id=24 tsc=90");
+        transcript.host_says("mark id=33 tsc=90");
         assert!(OwnConversion::covers(&transcript, 16));
         assert!(!OwnConversion::covers(&transcript, 15));
         assert!(!OwnConversion::covers(&transcript, 91));

@@ -15,7 +15,7 @@ use crate::steady_state::SteadyState;
 use crate::transcript::Counters;
 
 /// Width of the first column.
-const NAME: usize = 36;
+const NAME: usize = 42;
 
 /// The table of `outcome`.
 #[must_use]

@@ -83,8 +83,8 @@ pub struct Transcript {
     pub trace: Vec<Trace>,
     /// Wrong calls and their answers.
     pub self_tests: Vec<SelfTest>,
-    /// Bytes of its own that the guest converted each time, and those in small pages by the core protocol.
-    pub converted: Option<(u64, u64)>,
+    /// Bytes of its own that the guest converted each time.
+    pub converted: Option<u64>,
     /// The phase at work.
     pub progress: Option<PhaseProgress>,
     /// The guest's own verdict.
@@ -195,7 +195,7 @@ impl Transcript {
             }
             GuestLine::Trace(trace) => self.trace.push(trace),
             GuestLine::SelfTest(test) => self.self_tests.push(test),
-            GuestLine::Convert { bytes, compared } => self.converted = Some((bytes, compared)),
+            GuestLine::Convert { bytes } => self.converted = Some(bytes),
             GuestLine::Done { ok } => self.done = Some(ok),
         }
     }

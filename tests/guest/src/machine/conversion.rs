@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a conversion of the guest's own pages costs: by CONVERT, and by the core protocol's PVALIDATE and the guest's own
-//! page-state changes, as Linux does it; in large pages and in small ones, there and back.
+//! page-state changes, as Linux does it; in large pages, in large pages that the RMP holds in small entries, and in small
+//! ones, there and back.
 //!
 //! The host counts between markers; nothing here is a figure.
 
@@ -25,8 +26,6 @@ use crate::disk_job::mark;
 const MANY: u64 = 64 << 20;
 /// Elsewhere.
 const FEW: u64 = 2 << 20;
-/// At most so much of it in small pages by the core protocol: that takes longest, and its costs are proportional.
-const COMPARED: u64 = 8 << 20;
 /// Free memory that is plenty.
 const PLENTY: u64 = 512 << 20;
 /// Entries of a list: two full batches.
@@ -49,25 +48,30 @@ pub fn take_memory(arena: &mut Arena, free: Range) -> Option<Range> {
 /// # Errors
 /// What went wrong.
 pub fn run(svsm: &Svsm, ghcb: RegisteredGhcb, area: Range) -> Result<(), &'static str> {
-    let compared = Range::new(area.start, area.end.min(area.start + COMPARED));
     let mut marker = port::MARK_CONVERT_FIRST;
-    mark(ghcb, marker);
-    // Large pages first: small ones split the host's entries.
-    for size in [PageSize::Size2M, PageSize::Size4K] {
+    let mut mark_next = || {
+        mark(ghcb, marker);
+        marker += 1;
+    };
+    // As the host has backed them, first: small pages split the host's entries.
+    for (size, split_before) in [
+        (PageSize::Size2M, false),
+        (PageSize::Size2M, true),
+        (PageSize::Size4K, false),
+    ] {
         for by_service in [true, false] {
-            let area = match (size, by_service) {
-                (PageSize::Size4K, false) => compared,
-                _ => area,
-            };
+            if split_before {
+                split(area)?;
+            }
             fill(area);
+            mark_next();
             for to_shared in [true, false] {
                 if by_service {
-                    convert(area, size, to_shared)?;
+                    convert(pages(area, size), size, to_shared)?;
                 } else {
                     as_linux(svsm, ghcb, area, size, to_shared)?;
                 }
-                marker += 1;
-                mark(ghcb, marker);
+                mark_next();
             }
             if !is_zero(area) {
                 return Err("a page that became private is not zero");
@@ -76,8 +80,16 @@ pub fn run(svsm: &Svsm, ghcb: RegisteredGhcb, area: Range) -> Result<(), &'stati
     }
     emit(Record::Convert {
         bytes: area.bytes(),
-        compared: compared.bytes(),
     });
+    Ok(())
+}
+
+/// A small page of each large one goes and comes back: the host's entries are small ones from then on.
+fn split(area: Range) -> Result<(), &'static str> {
+    for to_shared in [true, false] {
+        let first = pages(area, PageSize::Size2M);
+        convert(first, PageSize::Size4K, to_shared)?;
+    }
     Ok(())
 }
 
@@ -105,11 +117,15 @@ fn is_zero(area: Range) -> bool {
 }
 
 /// By CONVERT, with lists of [`CONVERT_ENTRIES`].
-fn convert(area: Range, size: PageSize, to_shared: bool) -> Result<(), &'static str> {
+fn convert(
+    pages: impl Iterator<Item = u64>,
+    size: PageSize,
+    to_shared: bool,
+) -> Result<(), &'static str> {
     let raw = &raw mut LIST;
     // SAFETY: Only this function names it, and only the boot vCPU runs yet.
     let list = unsafe { &mut *raw };
-    let mut pages = pages(area, size).peekable();
+    let mut pages = pages.peekable();
     while pages.peek().is_some() {
         list.clear();
         for page in pages.by_ref().take(CONVERT_ENTRIES) {
