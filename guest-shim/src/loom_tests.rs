@@ -7,6 +7,7 @@ use core::ptr::NonNull;
 use std::sync::Arc;
 use std::vec::Vec;
 
+use loom::sync::atomic::{AtomicU32, Ordering};
 use loom::thread;
 use snp::svsm::CallRegisters;
 
@@ -135,6 +136,33 @@ fn s2_two_unmaps_of_one_mapping_end_as_one() {
         let theirs = other.join().unwrap();
         assert!(mine != theirs, "{mine} {theirs}");
         assert_eq!(record.state().generation(), 1);
+    });
+}
+
+/// What a claim protects is the driver's buffer: two steps without an order of their own.
+#[test]
+fn s2_two_syncs_of_one_mapping_copy_in_turn() {
+    loom::model(|| {
+        let record = Arc::new(Record::unused());
+        record.publish(Origin::of(0x1000, 0), TO, 99);
+        let buffer = Arc::new(AtomicU32::new(0));
+        let sync = |record: &Record, buffer: &AtomicU32| {
+            let seen = record.state();
+            if !seen.is_live(TO, 100) || !record.claim(seen) {
+                return 0;
+            }
+            let copies = buffer.load(Ordering::Relaxed);
+            buffer.store(copies + 1, Ordering::Relaxed);
+            record.unclaim(seen);
+            1
+        };
+        let other = thread::spawn({
+            let (record, buffer) = (Arc::clone(&record), Arc::clone(&buffer));
+            move || sync(&record, &buffer)
+        });
+        let copied = sync(&record, &buffer) + other.join().unwrap();
+        assert!(copied >= 1);
+        assert_eq!(buffer.load(Ordering::Relaxed), copied, "a copy is lost");
     });
 }
 

@@ -290,6 +290,7 @@ fn p_9_2_a_host_that_returns_early_is_asked_again_and_one_that_stalls_is_not() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_5_9_8_an_error_moves_the_cursor_past_its_batch_and_the_next_goes_on() {
     let world = World::new();
     let list = smalls(PAGE, 300, true);

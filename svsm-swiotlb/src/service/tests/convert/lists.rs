@@ -162,6 +162,7 @@ fn c2_p_5_9_2_a_wrong_entry_is_refused_where_the_cursor_is() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_5_9_3_a_page_named_twice_is_converted_once() {
     let world = World::new();
     let twice = [small(PAGE, true), small(PAGE, true)];

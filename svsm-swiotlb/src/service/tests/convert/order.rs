@@ -178,6 +178,7 @@ fn p_5_9_3_p_5_9_4_a_batch_ends_where_the_direction_changes() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p2_a_large_page_is_split_where_the_rmp_is_finer() {
     let world = World::new();
     world.machine.small_rmp();
