@@ -155,7 +155,7 @@ test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests 
 MIRI := CARGO_TARGET_DIR=$(TARGET_DIR)/miri $(CARGO) +nightly miri test
 miri: ## Protocol, service, shim and models under Miri (needs the nightly toolchain with the miri component)
 	@$(CARGO) +nightly miri --version >/dev/null 2>&1 || { echo 'miri: not there; rustup component add --toolchain nightly miri rust-src' >&2; exit 2; }
-	@MIRIFLAGS='-Zmiri-ignore-leaks' $(MIRI) -p snp -p protocol -p svsm-swiotlb --lib -- --skip c1_
+	@MIRIFLAGS='-Zmiri-ignore-leaks' $(MIRI) -p snp -p protocol -p svsm-swiotlb --lib
 	@MIRIFLAGS='-Zmiri-disable-isolation' $(MIRI) -p snp-model --lib --features machine
 	@MIRIFLAGS='-Zmiri-disable-isolation' $(MIRI) -p reference-model
 	@MIRIFLAGS='-Zmiri-permissive-provenance -Zmiri-ignore-leaks' $(MIRI) -p guest-shim --lib -- allocator:: misuse shared_memory

@@ -9,7 +9,7 @@ use snp::svsm::{CallRegisters, ResultCode};
 use super::LIST;
 use crate::test_platform::{CHUNK, Guest, WINDOW_BASE, service};
 
-const CALLS: usize = if cfg!(miri) { 500 } else { 200_000 };
+const CALLS: usize = if cfg!(miri) { 200 } else { 200_000 };
 
 #[test]
 fn c1_no_register_values_panic_and_every_code_is_documented() {

@@ -28,6 +28,7 @@ fn events(world: &World) -> Vec<(u16, u16, u32, u64, u64)> {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more pages than Miri gets through")]
 fn p_12_2_a_batch_is_one_event() {
     let world = World::new();
     let there = [small(RAM + 0x3000, true), large(RAM + 2 * MIB, true)];
