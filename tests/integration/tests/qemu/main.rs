@@ -55,15 +55,19 @@ mod machines {
             list.map(|one| ["calls", "psc_exits", "flushes"].map(|name| number(&one, name)))
                 .collect::<Vec<_>>()
         });
-        // Large pages by CONVERT and by the core protocol, then small ones, each there and back. 512 pages are a list of
-        // 506, which is two batches, and one of 6; by the core protocol 8 lists of 64.
+        // A large page by CONVERT and by the core protocol, the same once its RMP entries are small, then small ones, each
+        // there and back. 512 pages are a list of 506, which is two batches, and one of 6; by the core protocol 8 of 64.
         let small_pages = [[3, 3, 3], [3, 3, 0], [8, 8, 8], [8, 8, 0]];
         let [large, small] = figures;
         assert_eq!(large[..4], [[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 0]]);
-        assert_eq!(large[4..], small_pages);
-        // Each of the core protocol's large entries fails, and is done again in two lists of 256.
-        assert_eq!(small[..4], [[1, 1, 1], [1, 1, 0], [3, 1, 9], [3, 1, 0]]);
-        assert_eq!(small[4..], small_pages);
+        // Each of the core protocol's large entries fails, and is done again in two lists of 256; on its way back the host
+        // gives the page a large entry again.
+        assert_eq!(large[4..8], [[1, 1, 1], [1, 1, 0], [3, 1, 9], [1, 1, 0]]);
+        assert_eq!(large[8..], small_pages);
+        for split in [&small[..4], &small[4..8]] {
+            assert_eq!(split, [[1, 1, 1], [1, 1, 0], [3, 1, 9], [3, 1, 0]]);
+        }
+        assert_eq!(small[8..], small_pages);
     }
 
     #[test]
