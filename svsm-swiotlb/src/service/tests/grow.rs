@@ -178,6 +178,7 @@ fn p_3_2_windows_that_do_not_exist_are_refused() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more chunks than Miri gets through")]
 fn p_5_7_with_the_unit_limit_lifted_a_gibibyte_is_one_call_and_three_exits() {
     let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
     let (platform, service) = service_with(TestPlatform::new(), 512, configuration);

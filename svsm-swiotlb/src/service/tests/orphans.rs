@@ -82,6 +82,7 @@ fn p_5_4_1_adoption_leaves_other_epochs_alone() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more chunks than Miri gets through")]
 fn p_5_4_1_one_call_adopts_no_more_than_its_work_units() {
     let chunks = WORK_UNITS as u64 + 10;
     let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
