@@ -59,7 +59,7 @@ fn p_12_3_a_slow_writer_neither_tears_a_later_record_nor_is_torn() {
 
 #[test]
 fn p_12_3_a_reader_beside_writers_sees_whole_records_only() {
-    const STEPS: u64 = if cfg!(miri) { 200 } else { 40_000 };
+    const STEPS: u64 = if cfg!(miri) { 20 } else { 40_000 };
     let trace: &'static Trace = Box::leak(Box::new(Trace::starting_at(0)));
     let stop: &'static AtomicBool = Box::leak(Box::new(AtomicBool::new(false)));
     let writers: [_; 3] = core::array::from_fn(|writer| {

@@ -124,6 +124,7 @@ fn p_3_5_p_4_9_epochs_are_checked_as_everywhere() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "more chunks than Miri gets through")]
 fn p_5_5_1_orphans_go_back_a_batch_at_a_time_wherever_they_lie() {
     let (platform, service) = service(600);
     let first = service.guest_attach();
