@@ -31,9 +31,8 @@ impl Pattern {
     /// The page full of it.
     pub fn page(self) -> Box<[u8; 4096]> {
         let mut page = Box::new([0; 4096]);
-        for word in page.chunks_exact_mut(8) {
-            word.copy_from_slice(&self.0.to_le_bytes());
-        }
+        // At once: word by word it is most of what a test under Miri would do.
+        page.copy_from_slice([self.0.to_le_bytes(); 512].as_flattened());
         page
     }
 }
