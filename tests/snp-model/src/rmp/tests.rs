@@ -319,6 +319,8 @@ fn apply(rmp: &mut Rmp<'_>, (operation, index, size): Step) {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(if cfg!(miri) { 4 } else { 256 }))]
+
     /// Whatever is executed, a page the host owns is never validated and never a VMSA, and large
     /// entries come in whole blocks.
     #[test]
