@@ -6,10 +6,10 @@ use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use reference_model::drive;
+use reference_model::{Tried, drive};
 
 /// What a fuzz target runs.
-type Target = fn(&[u8]);
+type Target = fn(&[u8]) -> Tried;
 
 /// The fuzz targets of tests/fuzz/libfuzzer, which are also the folders of their cases.
 const TARGETS: [(&str, Target); 4] = [
