@@ -93,6 +93,12 @@ impl LightHost {
         self.state().surprises.len()
     }
 
+    /// All that decides what it does next: hosts that agree in this do the same.
+    pub fn temper(&self) -> String {
+        let state = self.state();
+        format!("{:?} {} {:?}", state.manner, state.small, state.surprises)
+    }
+
     /// From now on other threads get on during each exit, also where there are few processors.
     pub fn take_turns(&self) {
         self.state().takes_turns = true;

@@ -2,6 +2,7 @@
 //! The model's state (chapter 3), and a step of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use protocol::convert::Outcome;
 use protocol::result::refusal_index;
@@ -77,7 +78,7 @@ pub struct Model {
     /// The chunks.
     pub chunks: Vec<Chunk>,
     /// Pages of guest RAM, by address; those that are not named are Invalid.
-    pub pages: BTreeMap<u64, PageState>,
+    pub pages: Arc<BTreeMap<u64, PageState>>,
     /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
     /// `acknowledged_bytes` are kept here, the others follow from the rest.
     pub counters: Statistics,
@@ -106,7 +107,7 @@ impl Model {
             generation: 0,
             cap: shape.hard_cap,
             chunks: vec![Chunk::Free; shape.chunks],
-            pages: BTreeMap::new(),
+            pages: Arc::default(),
             counters: Statistics::default(),
             trace: VecDeque::new(),
             next_event: 0,
@@ -220,8 +221,9 @@ impl Model {
 
     /// All 4 KiB pages of a page are in this state now.
     pub(crate) fn put(&mut self, (page, size): (u64, PageSize), state: PageState) {
+        let pages = Arc::make_mut(&mut self.pages);
         for part in 0..size.pages() {
-            self.pages.insert(page + part * 4096, state);
+            pages.insert(page + part * 4096, state);
         }
     }
 

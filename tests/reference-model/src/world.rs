@@ -2,8 +2,8 @@
 //! A service and a model side by side.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::CHUNK_BYTES;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize, Vmpl};
@@ -161,7 +161,7 @@ pub fn with_configuration<P: HostPages + GuestMemory + PageInstructions + Watche
     pages: &[(u64, PageState)],
     test: impl FnOnce(&World<'_, P>) -> R,
 ) -> R {
-    let pages = pages.iter().copied().collect();
+    let pages = Arc::new(pages.iter().copied().collect());
     with_pages(platform, configuration, shape, pages, test)
 }
 
@@ -173,7 +173,7 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
     platform: P,
     configuration: Configuration,
     shape: Shape,
-    pages: BTreeMap<u64, PageState>,
+    pages: Arc<BTreeMap<u64, PageState>>,
     test: impl FnOnce(&World<'_, P>) -> R,
 ) -> R {
     let platform = Recorder::new(platform);
@@ -181,10 +181,13 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
         base: GuestPhysicalAddress::new(shape.ram),
         bytes: shape.ram_pages * PAGE_SIZE,
     }];
-    let states = (0..shape.ram_pages).map(|page| pages.get(&(shape.ram + page * PAGE_SIZE)));
-    let words: Vec<AtomicU8> = states
-        .map(|state| AtomicU8::new(state.map_or(0, |state| state.to_byte())))
-        .collect();
+    let words: Vec<AtomicU8> = (0..shape.ram_pages).map(|_| AtomicU8::new(0)).collect();
+    for (page, state) in pages.iter() {
+        let number = (page - shape.ram) / PAGE_SIZE;
+        let word = usize::try_from(number).ok().and_then(|n| words.get(n));
+        let word = word.expect("a page of RAM");
+        word.store(state.to_byte(), Ordering::Relaxed);
+    }
     let records: Vec<AtomicU64> = (0..shape.chunks).map(|_| AtomicU64::new(0)).collect();
     let states = PageStates::new(RamRanges::new(&ram).expect("a range"), &words).expect("words");
     let window = GuestPhysicalAddress::new(shape.window);
@@ -252,7 +255,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// # Errors
     /// The first difference.
     pub fn agrees(&self) -> Result<(), Violation> {
-        self.invariants()?;
+        self.invariants_of_chunks()?;
         let model = self.model();
         let (statistics, expected) = (self.service.statistics(), model.statistics());
         require!(
@@ -276,6 +279,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
                 state == Some(expected),
                 "P5: page {address:#x} is {state:?} instead of {expected:?}"
             );
+            self.invariants_of_page(address)?;
         }
         self.agrees_on_events(&model)
     }
@@ -311,12 +315,27 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// # Errors
     /// The invariant that does not hold.
     pub fn invariants(&self) -> Result<(), Violation> {
+        self.invariants_of_chunks()?;
+        let Shape { ram, ram_pages, .. } = self.model().shape;
+        (0..ram_pages).try_for_each(|page| self.invariants_of_page(ram + page * PAGE_SIZE))
+    }
+
+    fn invariants_of_page(&self, address: u64) -> Result<(), Violation> {
+        let state = self.page(address).unwrap_or(PageState::Busy);
+        require!(
+            state != PageState::Busy,
+            "P5: page {address:#x} was left taken"
+        );
+        let contradiction = self.platform.inner().contradiction(address, state);
+        contradiction.map_or(Ok(()), Err)
+    }
+
+    fn invariants_of_chunks(&self) -> Result<(), Violation> {
         let Shape {
             window,
             chunks,
             hard_cap,
-            ram,
-            ram_pages,
+            ..
         } = self.model().shape;
         let bytes = chunks as u64 * CHUNK_BYTES;
         if let Some(leak) = self.platform.inner().leak(window, bytes) {
@@ -342,17 +361,6 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
             peak >= granted && peak <= hard_cap as u64 * CHUNK_BYTES,
             "P-3.12: peak {peak} of {granted}"
         );
-        for page in 0..ram_pages {
-            let address = ram + page * PAGE_SIZE;
-            let state = self.page(address).unwrap_or(PageState::Busy);
-            require!(
-                state != PageState::Busy,
-                "P5: page {address:#x} was left taken"
-            );
-            if let Some(contradiction) = self.platform.inner().contradiction(address, state) {
-                return Err(contradiction);
-            }
-        }
         Ok(())
     }
 
@@ -379,12 +387,9 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
             .filter_map(|number| trace.record(number))
             .collect();
         model.cap = usize::try_from(model.counters.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
-        for page in 0..model.shape.ram_pages {
-            let address = model.shape.ram + page * PAGE_SIZE;
-            if let Some(state) = self.page(address) {
-                model.pages.insert(address, state);
-            }
-        }
+        let all = (0..model.shape.ram_pages).map(|page| model.shape.ram + page * PAGE_SIZE);
+        let states = all.filter_map(|page| Some((page, self.page(page)?)));
+        model.pages = Arc::new(states.collect());
         Ok(())
     }
 
