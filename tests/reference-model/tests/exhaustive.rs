@@ -44,7 +44,7 @@ fn pages() -> Arc<BTreeMap<u64, PageState>> {
 }
 
 fn all_pages() -> BTreeMap<u64, PageState> {
-    let all = (SHAPE.ram..).step_by(4096).take(SHAPE.ram_pages as usize);
+    let all = (0..SHAPE.ram_pages).map(|number| SHAPE.ram + number * 4096);
     all.map(|page| match page {
         CALLING_AREA => (page, PageState::CallingArea),
         page => (page, PageState::Valid),

@@ -85,22 +85,22 @@ impl Model {
         events: &mut &[Event],
     ) -> Result<Option<Fault>, Violation> {
         let fault = if work.to_shared {
-            self.to_shared(work, events)?
+            self.share(work, events)?
         } else {
-            self.to_private(work, events)?
+            self.make_private(work, events)?
         };
         let lost = self.note_outcomes(work);
         Ok(fault.max(lost))
     }
 
-    fn to_shared(
+    fn share(
         &mut self,
         work: &mut Work,
         events: &mut &[Event],
     ) -> Result<Option<Fault>, Violation> {
         flush(events)?;
         for number in work.open() {
-            if self.rescinded(work, number, events)? != Step::Done {
+            if rescinded(work, number, events)? != Step::Done {
                 self.lose(work, number);
             }
         }
@@ -134,7 +134,7 @@ impl Model {
         Ok(Some(Fault::Declined))
     }
 
-    fn to_private(
+    fn make_private(
         &mut self,
         work: &mut Work,
         events: &mut &[Event],
@@ -155,32 +155,6 @@ impl Model {
             }
         }
         Ok(fault)
-    }
-
-    /// P-5.9.7, P-5.9.10: in parts where it was revoked in parts, or where the host split it meanwhile.
-    fn rescinded(
-        &mut self,
-        work: &mut Work,
-        number: usize,
-        events: &mut &[Event],
-    ) -> Result<Step, Violation> {
-        let page = work.items[number].page;
-        if !work.items[number].split {
-            let step = rescind(page, events)?;
-            let more = page.1.pages() - 1;
-            let splits = step == Step::Smaller && page.1 == PageSize::Size2M;
-            if !splits || !work.units_suffice(more) {
-                return Ok(step);
-            }
-            work.spend(more);
-        }
-        for part in parts(page) {
-            let step = rescind(part, events)?;
-            if step != Step::Done {
-                return Ok(step);
-            }
-        }
-        Ok(Step::Done)
     }
 
     /// P-5.9.6: the guest's, zero; or lost.
@@ -278,4 +252,25 @@ impl Model {
         }
         fault
     }
+}
+
+/// P-5.9.7, P-5.9.10: in parts where it was revoked in parts, or where the host split it meanwhile.
+fn rescinded(work: &mut Work, number: usize, events: &mut &[Event]) -> Result<Step, Violation> {
+    let page = work.items[number].page;
+    if !work.items[number].split {
+        let step = rescind(page, events)?;
+        let more = page.1.pages() - 1;
+        let splits = step == Step::Smaller && page.1 == PageSize::Size2M;
+        if !splits || !work.units_suffice(more) {
+            return Ok(step);
+        }
+        work.spend(more);
+    }
+    for part in parts(page) {
+        let step = rescind(part, events)?;
+        if step != Step::Done {
+            return Ok(step);
+        }
+    }
+    Ok(Step::Done)
 }

@@ -93,16 +93,15 @@ impl Model {
         }
         let fault = self.perform_conversion(&mut work, events)?;
         let reached = next + u16::try_from(work.items.len()).expect("a batch");
-        let told = self.told(list, first, end, reached, &words, &work, events)?;
-        if let Some(Fault::Tampered) = fault {
-            self.stopped = true;
-        } else if !told {
-            return self.faulted(list); // P-7.6: the batch stands
-        }
-        if !told {
-            // P-5.9.11 comes before the answer of P-7.6.
+        let report = report(list, first, reached, &words, &work);
+        if !reported(list, &report, events)? {
             self.lose_structure(list);
+            if fault != Some(Fault::Tampered) {
+                return refused(ResultCode::INVALID_ADDRESS); // P-7.6: the batch stands
+            }
         }
+        // P-5.9.11, whatever became of the list.
+        self.stopped = fault == Some(Fault::Tampered);
         match fault {
             Some(Fault::Declined) => refused(result::HOST_REFUSED),
             Some(Fault::Lost) => refused(result::PAGE_LOST),
@@ -190,48 +189,46 @@ impl Model {
         }
         None
     }
+}
 
-    /// P-5.9.1, P-5.9.8: the cursor and the entries that were not converted are written, nothing else. False after a
-    /// fault.
-    fn told(
-        &self,
-        list: u64,
-        first: u64,
-        end: u64,
-        reached: u16,
-        words: &[u64],
-        work: &Work,
-        events: &mut &[Event],
-    ) -> Result<bool, Violation> {
-        let mut expected: BTreeMap<u64, u8> =
-            (list + CURSOR..).zip(reached.to_le_bytes()).collect();
-        for ((item, word), at) in work
-            .items
-            .iter()
-            .zip(words)
-            .zip((first..).step_by(ENTRY as usize))
-        {
-            let number = match item.outcome {
-                Outcome::Converted => continue,
-                Outcome::Unchanged => 1,
-                Outcome::Zeroed => 2,
-                Outcome::Unvalidated => 3,
-                Outcome::Quarantined => 4,
-            };
-            expected.extend((at..).zip((word | number << 8).to_le_bytes()));
+/// P-5.9.1, P-5.9.8: the bytes of the list that change: the cursor, and the entries from `first` on that were not converted.
+fn report(list: u64, first: u64, reached: u16, words: &[u64], work: &Work) -> BTreeMap<u64, u8> {
+    let cursor = (list + CURSOR..).zip(reached.to_le_bytes());
+    let mut report: BTreeMap<u64, u8> = cursor.collect();
+    let mut at = first;
+    for (item, word) in work.items.iter().zip(words) {
+        let number = match item.outcome {
+            Outcome::Converted => 0,
+            Outcome::Unchanged => 1,
+            Outcome::Zeroed => 2,
+            Outcome::Unvalidated => 3,
+            Outcome::Quarantined => 4,
+        };
+        if number > 0 {
+            report.extend((at..).zip((word | number << 8).to_le_bytes()));
         }
-        let written = writes(list, list - list % PAGE + end, events)?;
-        let right = |(at, byte)| expected.get(at) == Some(byte);
-        require!(
-            written.bytes.iter().all(right),
-            "P-5.9.1, P-5.9.8: {:x?} written instead of {expected:x?}",
-            written.bytes
-        );
-        require!(
-            written.faulted || written.bytes.len() == expected.len(),
-            "P-5.9.8: {:x?} written of {expected:x?}",
-            written.bytes
-        );
-        Ok(!written.faulted)
+        at += ENTRY;
     }
+    report
+}
+
+/// These bytes are written and nothing else; false if a fault ended that.
+fn reported(
+    list: u64,
+    report: &BTreeMap<u64, u8>,
+    events: &mut &[Event],
+) -> Result<bool, Violation> {
+    let written = writes(list, list - list % PAGE + PAGE, events)?;
+    let right = |(at, byte)| report.get(at) == Some(byte);
+    require!(
+        written.bytes.iter().all(right),
+        "P-5.9.1, P-5.9.8: {:x?} written instead of {report:x?}",
+        written.bytes
+    );
+    require!(
+        written.faulted || written.bytes.len() == report.len(),
+        "P-5.9.8: {:x?} written of {report:x?}",
+        written.bytes
+    );
+    Ok(!written.faulted)
 }
