@@ -158,7 +158,7 @@ const SURPRISES: [Surprise; 5] = [
 /// Of many instructions or calls that are alike, every so many: never a divisor of 512.
 const fn stride(of: u64) -> usize {
     match of {
-        _ if cfg!(miri) => 7,
+        _ if cfg!(miri) => 13,
         0..=200 => 1,
         _ => 61,
     }
@@ -186,7 +186,7 @@ fn day(
 }
 
 fn every_manner() -> impl Iterator<Item = HostManner> {
-    let few = if cfg!(miri) { 2 } else { MANNERS.len() };
+    let few = if cfg!(miri) { 1 } else { MANNERS.len() };
     MANNERS.into_iter().take(few)
 }
 
@@ -196,7 +196,7 @@ fn p2_p3_p4_every_platform_call_of_a_conversion_fails_and_every_instruction_surp
     let mut outcomes = BTreeSet::new();
     for (name, lists) in days() {
         for split in [false, true] {
-            if cfg!(miri) && (split || name.contains("large")) {
+            if cfg!(miri) && (split || name != "both ways in one list") {
                 continue;
             }
             for manner in every_manner() {
@@ -253,8 +253,9 @@ fn p2_p3_two_instructions_of_a_conversion_surprise() {
     ];
     let mut points = 0;
     let furthest = if cfg!(miri) { 1 } else { 10 };
-    for first in SURPRISES {
-        for second in SURPRISES {
+    let kinds = if cfg!(miri) { 2 } else { SURPRISES.len() };
+    for first in SURPRISES.into_iter().take(kinds) {
+        for second in SURPRISES.into_iter().take(kinds) {
             for manner in [HostManner::Honest, HostManner::FailAfter(1)] {
                 for (after, between) in
                     (0..furthest).flat_map(|a| (0..furthest).map(move |b| (a, b)))

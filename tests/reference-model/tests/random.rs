@@ -23,8 +23,10 @@ const TARGETS: [(&str, Target); 3] = [
     ("machine", drive::machine),
 ];
 
+/// Bytes of a case, at most.
+const LONG: usize = if cfg!(miri) { 80 } else { 400 };
 /// Random cases of each property; those on the machine take longer.
-const CASES: u32 = if cfg!(miri) { 4 } else { 2000 };
+const CASES: u32 = if cfg!(miri) { 2 } else { 2000 };
 const MACHINE_CASES: u32 = if cfg!(miri) { 2 } else { 300 };
 
 /// Every case of a target; what they tried.
@@ -35,14 +37,15 @@ fn replay(target: &str, run: Target) -> Tried {
     let mut tried = Tried::default();
     let mut cases = 0;
     for file in fs::read_dir(&folder).expect("the folder is there") {
-        let case = run(&fs::read(file.unwrap().path()).unwrap());
+        let bytes = fs::read(file.unwrap().path()).unwrap();
+        // A call takes a fraction of a second there.
+        if cfg!(miri) && (cases == 2 || bytes.len() > 120) {
+            continue;
+        }
+        let case = run(&bytes);
         tried.answers.extend(case.answers);
         tried.outcomes.extend(case.outcomes);
         cases += 1;
-        // One takes seconds there.
-        if cfg!(miri) && cases == 2 {
-            break;
-        }
     }
     assert!(cases > 0, "{target} has no cases");
     println!("{target}: {cases} cases");
@@ -116,7 +119,7 @@ proptest! {
     }
 
     #[test]
-    fn w2_p3_random_calls_agree_with_the_model(bytes in vec(any::<u8>(), 0..400)) {
+    fn w2_p3_random_calls_agree_with_the_model(bytes in vec(any::<u8>(), 0..LONG)) {
         drive::calls(&bytes);
     }
 
@@ -126,7 +129,7 @@ proptest! {
     }
 
     #[test]
-    fn p4_random_replies_agree_with_the_model(bytes in vec(any::<u8>(), 0..600)) {
+    fn p4_random_replies_agree_with_the_model(bytes in vec(any::<u8>(), 0..LONG * 3 / 2)) {
         drive::hostile_host(&bytes);
     }
 }
@@ -136,7 +139,7 @@ proptest! {
 
     #[test]
     fn w1_p5_a_machine_whose_host_takes_pages_away_agrees_with_the_model(
-        bytes in vec(any::<u8>(), 0..300),
+        bytes in vec(any::<u8>(), 0..LONG),
     ) {
         drive::machine(&bytes);
     }
