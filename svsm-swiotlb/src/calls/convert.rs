@@ -40,15 +40,19 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
             let mut batch = Batch::new();
             let conversion = Conversion::new(self.platform, &self.pages, &self.counters);
             let end = conversion.run(list.page_base(), fetched, &mut batch)?;
-            if end == End::Tampered {
-                self.stop();
-            }
-            self.report(page, first, fetched, &batch)?;
             let next = u16::try_from(batch.len())
                 .ok()
                 .and_then(|done| next.checked_add(done))
                 .unwrap_or(entries);
-            page.write(NEXT_OFFSET, &next)?;
+            let told = self
+                .report(page, first, fetched, &batch)
+                .and_then(|()| page.write(NEXT_OFFSET, &next));
+            if end == End::Tampered {
+                // Whatever became of the list: no answer may hide that the service has stopped.
+                self.stop();
+            } else {
+                told?;
+            }
             match end.code() {
                 Some(code) => Err(code),
                 None if next < entries => Err(ResultCode::INCOMPLETE),

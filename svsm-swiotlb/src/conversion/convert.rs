@@ -177,9 +177,6 @@ impl<'s, 'a, P: HostPages + PageInstructions> Conversion<'s, 'a, P> {
         match self.give_pages(item) {
             Ok(()) => item.settle(PageState::Valid, outcome),
             Err(OwnError::Tampered) => return Err(Tampered),
-            Err(OwnError::Unchanged(_)) => {
-                item.settle(PageState::Invalid, Outcome::Unvalidated);
-            }
             Err(_) => item.lose(),
         }
         Ok(())

@@ -42,14 +42,10 @@ impl<'a, P: HostPages + PageInstructions> Conversion<'_, 'a, P> {
                 .try_for_each(|small| ownership::revoke(self.platform, small, PageSize::Size4K))
                 .map_err(|_| OwnError::Lost);
         }
-        if let Err(OwnError::Unchanged(_)) = revoked {
-            held.keep();
-            return Err(Turned::Refused(ResultCode::INVALID_ADDRESS));
-        }
         let mut item = Item::new(page, size, held);
         item.split = split;
         if revoked.is_err() {
-            // The host took the page away, at the guest's request perhaps.
+            // The host took the page away, at the guest's request perhaps; or the page is not what its word says.
             item.lose();
         }
         batch.push(item);

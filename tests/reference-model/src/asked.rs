@@ -90,6 +90,8 @@ pub enum Asked {
         buffer: u64,
         /// The buffer ends in its page.
         bytes: u64,
+        /// Any.
+        from: u64,
     },
     /// 5.10
     Statistics {
@@ -109,8 +111,7 @@ pub enum Asked {
     },
 }
 
-/// Calls that IDENTIFY's feature bits announce (clauses P-2.4 and P-4.1), as (call, bit). Of these, the model specifies
-/// those of bits 2 and 3; of CONVERT and TRACE it knows the arguments, the page and whose state they leave alone.
+/// Calls that IDENTIFY's feature bits announce (clauses P-2.4 and P-4.1), as (call, bit).
 const FEATURES: [(u64, u32); 8] = [
     (4, 2),
     (5, 2),
@@ -209,6 +210,7 @@ fn arguments(number: u64, rcx: u64, rdx: u64, r8: u64) -> Option<Asked> {
             Asked::Trace {
                 buffer: rcx,
                 bytes: rdx,
+                from: r8,
             },
         ),
         10 => when(

@@ -64,3 +64,27 @@ pub const fn statistics(buffer: u64, bytes: u64) -> CallRegisters {
 pub fn set_limits(epoch: u32, cap: u64) -> CallRegisters {
     raw(12, u64::from(epoch) << 32, cap * CHUNK, 0)
 }
+
+/// CONVERT of the list at an address.
+pub fn convert(epoch: u32, list: u64) -> CallRegisters {
+    raw(9, list, epoch.into(), 0)
+}
+
+/// TRACE from a number on.
+pub const fn trace(buffer: u64, bytes: u64, from: u64) -> CallRegisters {
+    raw(11, buffer, bytes, from)
+}
+
+/// A list of CONVERT, whose cursor is at the first entry.
+pub fn convert_list(entries: &[u64]) -> Vec<u8> {
+    let number = u16::try_from(entries.len()).unwrap_or(u16::MAX);
+    let mut list = Vec::from(number.to_le_bytes());
+    list.resize(8, 0);
+    list.extend(entries.iter().flat_map(|entry| entry.to_le_bytes()));
+    list
+}
+
+/// An entry of that list (clause P-5.9.1).
+pub const fn convert_entry(page: u64, large: bool, to_shared: bool) -> u64 {
+    page | large as u64 | (to_shared as u64) << 2
+}

@@ -2,6 +2,7 @@
 //! What the replies to one batch mean (chapter 9), from the transcript.
 
 use protocol::statistics::HostAnomaly;
+use snp::address::PageSize;
 use snp::psc::{PscEntry, PscHeader};
 use svsm_swiotlb::platform::{Issue, PscExit};
 
@@ -22,7 +23,36 @@ pub enum Verdict {
     Broken(HostAnomaly),
 }
 
-/// A batch as the host saw it.
+/// A page-state change as the host saw it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Address and size of each entry.
+    pub pages: Vec<(u64, PageSize)>,
+    /// What was asked for: 1 private, 2 shared.
+    pub operation: u8,
+    /// How it ended.
+    pub verdict: Verdict,
+    /// VMGEXITs.
+    pub exits: u64,
+}
+
+impl Change {
+    /// Entries that the host reports done, and what it did wrong.
+    pub fn done(&self) -> (usize, Option<HostAnomaly>) {
+        match self.verdict {
+            Verdict::Complete => (self.pages.len(), None),
+            Verdict::Declined(done, anomaly) => (done, Some(anomaly)),
+            Verdict::Broken(anomaly) => (0, Some(anomaly)),
+        }
+    }
+
+    /// Bytes of all entries.
+    pub fn bytes(&self) -> u64 {
+        self.pages.iter().map(|(_, size)| size.bytes()).sum()
+    }
+}
+
+/// A change of whole chunks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
     /// Addresses of the chunks, one entry each.
@@ -44,8 +74,35 @@ enum Reply {
 /// The next batch at the front of the events, which it takes off.
 ///
 /// # Errors
-/// Where the service asked for something that is no batch of chunks, went on with an ended one, or gave up early.
+/// Those of [`next_change`], and where the pages are no chunks.
 pub fn next_batch(events: &mut &[Event]) -> Result<Batch, Violation> {
+    let Change {
+        pages,
+        operation,
+        verdict,
+        exits,
+    } = next_change(events)?;
+    let mut chunks = Vec::new();
+    for (page, size) in pages {
+        require!(
+            page.is_multiple_of(CHUNK) && size == PageSize::Size2M,
+            "P-5.7.2: {size:?} at {page:#x} is no chunk"
+        );
+        chunks.push(page);
+    }
+    Ok(Batch {
+        chunks,
+        operation,
+        verdict,
+        exits,
+    })
+}
+
+/// The next page-state change at the front of the events, which it takes off.
+///
+/// # Errors
+/// Where the service submitted what no host would accept, went on with an ended descriptor, or gave one up early.
+pub fn next_change(events: &mut &[Event]) -> Result<Change, Violation> {
     let (first_header, first_entries) = match events.first() {
         Some(Event::Psc {
             issue: Issue::First,
@@ -55,7 +112,7 @@ pub fn next_batch(events: &mut &[Event]) -> Result<Batch, Violation> {
         }) => (*submitted, entries.clone()),
         other => return Err(format!("P-5.7.5: a new descriptor, not {other:?}")),
     };
-    let (chunks, operation) = whole_chunks(&first_entries)?;
+    let (pages, operation) = pages(&first_entries)?;
     require!(
         first_header.cur_entry == 0 && first_header.reserved == 0,
         "P-9.1: a fresh header, not {first_header:?}"
@@ -100,8 +157,8 @@ pub fn next_batch(events: &mut &[Event]) -> Result<Batch, Violation> {
             }
         }
     };
-    Ok(Batch {
-        chunks,
+    Ok(Change {
+        pages,
         operation,
         verdict,
         exits,
@@ -140,20 +197,21 @@ fn judge(submitted: PscHeader, reply: PscHeader, exit: PscExit) -> Reply {
     }
 }
 
-/// One entry per chunk, all with one operation.
-fn whole_chunks(entries: &[PscEntry]) -> Result<(Vec<u64>, u8), Violation> {
+/// The pages, all with one operation.
+fn pages(entries: &[PscEntry]) -> Result<(Vec<(u64, PageSize)>, u8), Violation> {
     let Some(operation) = entries.first().map(PscEntry::operation) else {
         return Err("P-9.1: a descriptor without entries".into());
     };
     for entry in entries {
-        let right = entry.page().bits().is_multiple_of(CHUNK)
-            && entry.large()
+        let right = entry.page().bits().is_multiple_of(entry.size().bytes())
             && entry.operation() == operation
             && entry.current_page() == 0
             && entry.reserved() == 0;
-        require!(right, "P-5.7.2: {entry:?} is no chunk");
+        require!(right, "P-9.1: {entry:?}");
     }
     require!(matches!(operation, 1 | 2), "P-5.7.5: operation {operation}");
-    let chunks = entries.iter().map(|entry| entry.page().bits());
-    Ok((chunks.collect(), operation))
+    let pages = entries
+        .iter()
+        .map(|entry| (entry.page().bits(), entry.size()));
+    Ok((pages.collect(), operation))
 }

@@ -17,7 +17,7 @@
 //! * [`transcript`]: the platform calls of a call, recorded; faults and other processors' doings in between
 //! * [`asked`]: chapters 4 and 5, the arguments by themselves
 //! * [`host`]: chapter 9, what a host's replies mean
-//! * [`state`], `calls`: chapters 3 and 5
+//! * [`state`], `calls`, `events`: chapters 3, 5 and 12
 //! * [`world`]: a service and a model side by side, and the invariants of both
 //! * [`guest`]: registers of calls
 //! * [`light_host`]: a platform without hardware rules, for millions of calls
@@ -28,6 +28,7 @@
 pub mod asked;
 mod calls;
 pub mod drive;
+mod events;
 pub mod guest;
 pub mod host;
 pub mod light_host;
@@ -35,8 +36,8 @@ pub mod state;
 pub mod transcript;
 pub mod world;
 
-pub use state::{Chunk, Model, Shape};
-pub use transcript::{Event, Recorder};
+pub use state::{Chunk, Model, Shape, Tried};
+pub use transcript::{Event, Executed, Recorder};
 pub use world::{World, with_world};
 
 /// What the service did against the specification, with the clause.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! A platform without the rules of the hardware: a host that replies, and pages of guest memory. Fast enough for millions
-//! of calls; the rules are `snp_model::machine`'s business.
+//! A platform without the rules of the hardware: a host that replies, pages of guest memory, and instructions that succeed
+//! or surprise. Fast enough for millions of calls; the rules are `snp_model::machine`'s business.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,6 +20,34 @@ struct State {
     buffers: HashMap<ThreadId, Vec<PscEntry>>,
     memory: HashMap<u64, u8>,
     takes_turns: bool,
+    /// The host holds every page in an entry of 4 KiB.
+    small: bool,
+    /// Instructions that end otherwise: how many go by before each of them.
+    surprises: VecDeque<(u64, Surprise)>,
+}
+
+/// How an instruction ends that has no reason to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Surprise {
+    /// In an exception.
+    Fault,
+    /// PVALIDATE with nothing to change; others in an exception.
+    Unchanged,
+    /// With a size mismatch; zeroing in an exception.
+    SizeMismatch,
+    /// With this code, that stands for nothing here; zeroing in an exception.
+    Code(u32),
+}
+
+impl Surprise {
+    fn from_byte(byte: u8) -> Self {
+        match byte % 8 {
+            0 | 1 => Self::Fault,
+            2..=4 => Self::Unchanged,
+            5 | 6 => Self::SizeMismatch,
+            _ => Self::Code(1 + u32::from(byte / 8) % 4),
+        }
+    }
 }
 
 /// The platform.
@@ -43,6 +71,34 @@ impl LightHost {
         self.state().bytes.extend(bytes);
     }
 
+    /// The host holds every page in an entry of 4 KiB from now on, as after it split all of them.
+    pub fn split_all(&self) {
+        self.state().small = true;
+    }
+
+    /// After so many more instructions, one ends in a surprise. Counted from the previous surprise, if one is due.
+    pub fn surprise(&self, after: u64, how: Surprise) {
+        self.state().surprises.push_back((after, how));
+    }
+
+    /// Surprises from pairs of bytes: after how many instructions, and which.
+    pub fn feed_surprises(&self, bytes: &[u8]) {
+        for pair in bytes.chunks_exact(2) {
+            self.surprise(pair[0].into(), Surprise::from_byte(pair[1]));
+        }
+    }
+
+    /// Surprises that are still due.
+    pub fn surprises_left(&self) -> usize {
+        self.state().surprises.len()
+    }
+
+    /// All that decides what it does next: hosts that agree in this do the same.
+    pub fn temper(&self) -> String {
+        let state = self.state();
+        format!("{:?} {} {:?}", state.manner, state.small, state.surprises)
+    }
+
     /// From now on other threads get on during each exit, also where there are few processors.
     pub fn take_turns(&self) {
         self.state().takes_turns = true;
@@ -52,6 +108,13 @@ impl LightHost {
     pub fn store(&self, address: u64, bytes: &[u8]) {
         let bytes = (address..).zip(bytes.iter().copied());
         self.state().memory.extend(bytes);
+    }
+
+    /// The guest reads its memory.
+    pub fn load(&self, address: u64, bytes: usize) -> Vec<u8> {
+        let memory = &self.state().memory;
+        let byte = |at| memory.get(&at).copied().unwrap_or(0);
+        (address..).take(bytes).map(byte).collect()
     }
 }
 
@@ -119,10 +182,7 @@ impl HostPages for LightHost {
 
 impl GuestMemory for LightHost {
     fn read(&self, from: GuestPhysicalAddress, bytes: &mut [u8]) -> Result<(), Fault> {
-        let state = self.state();
-        for (address, byte) in (from.bits()..).zip(bytes) {
-            *byte = state.memory.get(&address).copied().unwrap_or(0);
-        }
+        bytes.copy_from_slice(&self.load(from.bits(), bytes.len()));
         Ok(())
     }
 
@@ -132,28 +192,63 @@ impl GuestMemory for LightHost {
     }
 }
 
-/// There are no rules here under which an instruction could go wrong, so none succeeds.
+impl State {
+    /// An instruction on a page of this size: how it ends, if not as it should.
+    fn executes(&mut self, size: PageSize) -> Option<Surprise> {
+        match self.surprises.front_mut() {
+            Some((0, how)) => {
+                let how = *how;
+                self.surprises.pop_front();
+                return Some(how);
+            }
+            Some((after, _)) => *after -= 1,
+            None => {}
+        }
+        let mismatch = self.small && size == PageSize::Size2M;
+        mismatch.then_some(Surprise::SizeMismatch)
+    }
+}
+
+/// There are no rules here under which an instruction could go wrong: all succeed, but for surprises.
 impl PageInstructions for LightHost {
     fn pvalidate(
         &self,
         _: GuestPhysicalAddress,
-        _: PageSize,
+        size: PageSize,
         _: bool,
     ) -> Result<PvalidateResult, Fault> {
-        Err(Fault)
+        let surprise = self.state().executes(size);
+        let code = match surprise {
+            None | Some(Surprise::Unchanged) => InstructionCode::SUCCESS,
+            Some(Surprise::Fault) => return Err(Fault),
+            Some(Surprise::SizeMismatch) => InstructionCode::FAIL_SIZEMISMATCH,
+            Some(Surprise::Code(code)) => InstructionCode(code),
+        };
+        let unchanged = surprise == Some(Surprise::Unchanged);
+        Ok(PvalidateResult { code, unchanged })
     }
 
     fn rmpadjust(
         &self,
         _: GuestPhysicalAddress,
-        _: PageSize,
+        size: PageSize,
         _: RmpAdjustTarget,
     ) -> Result<InstructionCode, Fault> {
-        Err(Fault)
+        match self.state().executes(size) {
+            None => Ok(InstructionCode::SUCCESS),
+            Some(Surprise::SizeMismatch) => Ok(InstructionCode::FAIL_SIZEMISMATCH),
+            Some(Surprise::Code(code)) => Ok(InstructionCode(code)),
+            Some(Surprise::Fault | Surprise::Unchanged) => Err(Fault),
+        }
     }
 
-    fn zero(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
-        Err(Fault)
+    fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        let mut state = self.state();
+        // Memory has no entries whose size could be wrong.
+        let surprise = state.executes(PageSize::Size4K);
+        let range = page.bits()..page.bits() + size.bytes();
+        state.memory.retain(|address, _| !range.contains(address));
+        surprise.map_or(Ok(()), |_| Err(Fault))
     }
 
     fn flush(&self) {}

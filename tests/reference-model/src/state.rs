@@ -1,11 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The model's state (chapter 3), and a step of it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
+use protocol::convert::Outcome;
 use protocol::result::refusal_index;
 use protocol::statistics::{STATISTICS_BYTES, Statistics};
-use protocol::{Refusal, ResultRegisters};
+use protocol::trace::TraceRecord;
+use protocol::{Refusal, ResultRegisters, result};
+use snp::address::PageSize;
 use snp::svsm::{CallRegisters, ResultCode};
 use svsm_swiotlb::page_state::PageState;
 
@@ -43,6 +47,15 @@ pub enum Chunk {
     Quarantined,
 }
 
+/// A measure of what was tried, of which nothing depends.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    /// Calls of this protocol and their answers.
+    pub answers: BTreeSet<(u64, u32)>,
+    /// What became of entries of CONVERT, to shared or not.
+    pub outcomes: BTreeSet<(bool, Outcome)>,
+}
+
 /// The service as the text describes it.
 #[derive(Clone, Debug)]
 pub struct Model {
@@ -64,13 +77,19 @@ pub struct Model {
     pub cap: usize,
     /// The chunks.
     pub chunks: Vec<Chunk>,
-    /// Pages of guest RAM that are not Invalid, by address.
-    pub pages: BTreeMap<u64, PageState>,
+    /// Pages of guest RAM, by address; those that are not named are Invalid.
+    pub pages: Arc<BTreeMap<u64, PageState>>,
     /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
     /// `acknowledged_bytes` are kept here, the others follow from the rest.
     pub counters: Statistics,
-    /// False after a call that is not specified here in full: states have to be taken over from the service.
-    pub follows: bool,
+    /// The newest records (chapter 12).
+    pub trace: VecDeque<TraceRecord>,
+    /// Number of the next event.
+    pub next_event: u64,
+    /// The service found a page valid that was not (clause P-5.9.11).
+    pub stopped: bool,
+    /// What happened so far.
+    pub tried: Tried,
     /// Generations of grants so far, to see that each is new.
     pub used_generations: BTreeSet<u32>,
 }
@@ -88,27 +107,40 @@ impl Model {
             generation: 0,
             cap: shape.hard_cap,
             chunks: vec![Chunk::Free; shape.chunks],
-            pages: BTreeMap::new(),
+            pages: Arc::default(),
             counters: Statistics::default(),
-            follows: true,
+            trace: VecDeque::new(),
+            next_event: 0,
+            stopped: false,
+            tried: Tried::default(),
             used_generations: BTreeSet::new(),
         }
     }
 
-    /// The answer to a call whose platform calls were `events`; the state afterwards. `seen` is what was answered; it
-    /// matters only where no answer is specified.
+    /// The answer to a call whose platform calls were `events`; the state afterwards.
     ///
     /// # Errors
     /// The clause that a platform call breaks.
     pub fn step(
         &mut self,
         call: &CallRegisters,
-        seen: &CallRegisters,
         events: &[Event],
     ) -> Result<CallRegisters, Violation> {
-        let mut rest = events;
-        let answer = self.answer(call, seen, &mut rest)?;
+        // Instructions are named before they are executed; what came of them says it again.
+        let executed = |event: &&Event| !matches!(event, Event::Instruction(..));
+        let instructions = !events.iter().all(|event| executed(&event));
+        let executed: Vec<Event> = if instructions {
+            events.iter().filter(executed).cloned().collect()
+        } else {
+            Vec::new()
+        };
+        let mut rest = if instructions { &executed } else { events };
+        let answer = self.answer(call, &mut rest)?;
         require!(rest.is_empty(), "P-4.10: too much was done: {rest:?}");
+        let code = answer
+            .as_ref()
+            .map_or_else(|refusal| refusal.code, |_| ResultCode::SUCCESS);
+        self.tried.answers.insert((call.rax & 0xFFFF_FFFF, code.0));
         Ok(match answer {
             Ok(results) => CallRegisters {
                 rax: 0,
@@ -118,6 +150,7 @@ impl Model {
             },
             Err(refusal) => {
                 self.count_refusal(refusal.code);
+                self.note_refusal(call, refusal.code);
                 // Clauses P-4.7 and P-6.3.
                 CallRegisters {
                     rax: u64::from(refusal.code.0),
@@ -131,16 +164,18 @@ impl Model {
     fn answer(
         &mut self,
         call: &CallRegisters,
-        seen: &CallRegisters,
         events: &mut &[Event],
     ) -> Result<Result<ResultRegisters, Refusal>, Violation> {
+        if self.stopped {
+            return Ok(Err(result::HOST_MISBEHAVED.into())); // P-5.9.11
+        }
         if call.rax >> 32 == u64::from(self.protocol) {
             let number = usize::try_from(call.rax & 0xFFFF_FFFF).unwrap_or(usize::MAX);
             let counter = self.counters.calls.get_mut(number);
             *counter.unwrap_or(&mut self.counters.unknown_calls) += 1;
         }
         match asked(call, self.protocol, self.features) {
-            Ok(asked) => self.perform(asked, seen, events),
+            Ok(asked) => self.perform(asked, events),
             Err(refusal) => Ok(Err(refusal)),
         }
     }
@@ -182,6 +217,14 @@ impl Model {
         let number = page.checked_sub(self.shape.ram)? / 4096;
         let state = self.pages.get(&page).copied();
         (number < self.shape.ram_pages).then(|| state.unwrap_or(PageState::Invalid))
+    }
+
+    /// All 4 KiB pages of a page are in this state now.
+    pub(crate) fn put(&mut self, (page, size): (u64, PageSize), state: PageState) {
+        let pages = Arc::make_mut(&mut self.pages);
+        for part in 0..size.pages() {
+            pages.insert(page + part * 4096, state);
+        }
     }
 
     /// What STATISTICS shows (chapter 8).

@@ -33,6 +33,46 @@ pub enum Event {
     Write(u64, Vec<u8>, bool),
     /// An instruction on a page, which only CONVERT may execute: its name and the page.
     Instruction(&'static str, u64),
+    /// The instruction that was just named, in full, and what came of it.
+    Executed(Executed),
+}
+
+/// An instruction and its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Executed {
+    /// PVALIDATE; no result after a fault.
+    Pvalidate {
+        /// Where.
+        page: u64,
+        /// Of the page.
+        size: PageSize,
+        /// Rather than rescind.
+        validate: bool,
+        /// What it reported.
+        result: Option<PvalidateResult>,
+    },
+    /// RMPADJUST; no result after a fault.
+    Rmpadjust {
+        /// Where.
+        page: u64,
+        /// Of the page.
+        size: PageSize,
+        /// Whose permissions, and which.
+        target: RmpAdjustTarget,
+        /// What it reported.
+        result: Option<InstructionCode>,
+    },
+    /// Zeroing.
+    Zero {
+        /// Where.
+        page: u64,
+        /// Of the page.
+        size: PageSize,
+        /// Without a fault.
+        done: bool,
+    },
+    /// The flush of translations.
+    Flush,
 }
 
 /// Where another processor acts: before the nth platform call of the processor that owns the recorder's attention.
@@ -154,6 +194,14 @@ impl<P> Recorder<P> {
         fails
     }
 
+    /// A platform call, unless it is the one that shall fail.
+    fn unless_failing<T>(&self, call: impl FnOnce(&P) -> Result<T, Fault>) -> Result<T, Fault> {
+        if self.enter() {
+            return Err(Fault);
+        }
+        call(&self.inner)
+    }
+
     fn note(&self, event: Event) {
         let here = thread::current().id();
         self.record().events.entry(here).or_default().push(event);
@@ -215,10 +263,14 @@ impl<P: PageInstructions> PageInstructions for Recorder<P> {
         validate: bool,
     ) -> Result<PvalidateResult, Fault> {
         self.note(Event::Instruction("PVALIDATE", page.bits()));
-        if self.enter() {
-            return Err(Fault);
-        }
-        self.inner.pvalidate(page, size, validate)
+        let result = self.unless_failing(|inner| inner.pvalidate(page, size, validate));
+        self.note(Event::Executed(Executed::Pvalidate {
+            page: page.bits(),
+            size,
+            validate,
+            result: result.ok(),
+        }));
+        result
     }
 
     fn rmpadjust(
@@ -228,23 +280,32 @@ impl<P: PageInstructions> PageInstructions for Recorder<P> {
         target: RmpAdjustTarget,
     ) -> Result<InstructionCode, Fault> {
         self.note(Event::Instruction("RMPADJUST", page.bits()));
-        if self.enter() {
-            return Err(Fault);
-        }
-        self.inner.rmpadjust(page, size, target)
+        let result = self.unless_failing(|inner| inner.rmpadjust(page, size, target));
+        self.note(Event::Executed(Executed::Rmpadjust {
+            page: page.bits(),
+            size,
+            target,
+            result: result.ok(),
+        }));
+        result
     }
 
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         self.note(Event::Instruction("zeroing", page.bits()));
-        if self.enter() {
-            return Err(Fault);
-        }
-        self.inner.zero(page, size)
+        let result = self.unless_failing(|inner| inner.zero(page, size));
+        self.note(Event::Executed(Executed::Zero {
+            page: page.bits(),
+            size,
+            done: result.is_ok(),
+        }));
+        result
     }
 
     fn flush(&self) {
         self.note(Event::Instruction("flush", 0));
+        // It has no way to fail.
         self.enter();
         self.inner.flush();
+        self.note(Event::Executed(Executed::Flush));
     }
 }

@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! A service and a model side by side.
 
-use std::sync::atomic::{AtomicU8, AtomicU64};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use protocol::CHUNK_BYTES;
-use snp::address::{GuestPhysicalAddress, PAGE_SIZE, Vmpl};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize, Vmpl};
+use snp::psc::PscOperation;
 use snp::svsm::CallRegisters;
 use snp_model::layout::Range;
 use snp_model::machine::Machine;
@@ -27,6 +29,12 @@ pub trait Watched {
 
     /// The guest writes to its memory, if it can.
     fn poke(&self, address: u64, bytes: &[u8]);
+
+    /// Why a page cannot be in the state that its word says, if so.
+    fn contradiction(&self, address: u64, state: PageState) -> Option<Violation> {
+        let _ = (address, state);
+        None
+    }
 }
 
 impl Watched for LightHost {
@@ -53,22 +61,44 @@ impl Watched for Machine {
         let address = GuestPhysicalAddress::new(address);
         let _ = self.guest_write(Vmpl::Vmpl0, true, address, bytes);
     }
+
+    fn contradiction(&self, address: u64, state: PageState) -> Option<Violation> {
+        let bare = matches!(state, PageState::Shared | PageState::Invalid);
+        let entry = self.entry(GuestPhysicalAddress::new(address))?;
+        (bare && entry.validated).then(|| format!("P1: {address:#x} is {state:?} and validated"))
+    }
 }
 
-/// A machine for such a world: pages that the guest may use are launched and full of [`SECRET`].
+/// A machine for such a world: pages that the guest may use are launched and full of [`SECRET`]. Where they are all of a
+/// large page, the reverse map holds that in one entry.
 ///
 /// # Panics
 /// When the shape is impossible.
 pub fn machine(shape: &Shape, pages: &[(u64, PageState)]) -> Machine {
     let machine = Machine::new(&machine_ranges(shape));
-    for (page, state) in pages {
-        if !matches!(
-            state,
-            PageState::Shared | PageState::Quarantined | PageState::Invalid
-        ) {
-            machine.launch(GuestPhysicalAddress::new(*page), PAGE_SIZE);
-            machine.poke(*page, &SECRET.repeat(512));
+    let private: BTreeSet<u64> = pages
+        .iter()
+        .filter(|(_, state)| {
+            !matches!(
+                state,
+                PageState::Shared | PageState::Quarantined | PageState::Invalid
+            )
+        })
+        .map(|(page, _)| *page)
+        .collect();
+    let large = PageSize::Size2M.bytes();
+    for page in &private {
+        let at = GuestPhysicalAddress::new(*page);
+        let block = page - page % large;
+        let whole = private.range(block..block + large).count() == 512;
+        if whole && *page == block {
+            machine.host_changes(at, PageSize::Size2M, PscOperation::Private);
+            let validated = machine.pvalidate(at, PageSize::Size2M, true);
+            validated.expect("a large page of the machine");
+        } else if !whole {
+            machine.launch(at, PAGE_SIZE);
         }
+        machine.poke(*page, &SECRET.repeat(512));
     }
     machine
 }
@@ -98,7 +128,16 @@ pub struct World<'a, P> {
     model: Mutex<Model>,
 }
 
+/// A platform whose flush reaches every processor: CONVERT is offered (clause P-5.9.5).
+pub const CONVERT: Configuration = Configuration {
+    flush_reaches_all: true,
+    ..Configuration::with_encryption_bit(51)
+};
+/// The same without CONVERT.
+pub const NO_CONVERT: Configuration = Configuration::with_encryption_bit(51);
+
 /// Runs `test` with a fresh service over `platform`; the named pages of RAM start in these states, the others Invalid.
+/// CONVERT is offered.
 ///
 /// # Panics
 /// When the shape is impossible.
@@ -108,33 +147,60 @@ pub fn with_world<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
     pages: &[(u64, PageState)],
     test: impl FnOnce(&World<'_, P>) -> R,
 ) -> R {
+    with_configuration(platform, CONVERT, shape, pages, test)
+}
+
+/// [`with_world`] with a configuration of one's own.
+///
+/// # Panics
+/// When the shape is impossible.
+pub fn with_configuration<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
+    platform: P,
+    configuration: Configuration,
+    shape: Shape,
+    pages: &[(u64, PageState)],
+    test: impl FnOnce(&World<'_, P>) -> R,
+) -> R {
+    let pages = Arc::new(pages.iter().copied().collect());
+    with_pages(platform, configuration, shape, pages, test)
+}
+
+/// [`with_configuration`], with the pages as a model has them.
+///
+/// # Panics
+/// When the shape is impossible.
+pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
+    platform: P,
+    configuration: Configuration,
+    shape: Shape,
+    pages: Arc<BTreeMap<u64, PageState>>,
+    test: impl FnOnce(&World<'_, P>) -> R,
+) -> R {
     let platform = Recorder::new(platform);
     let ram = [RamRange {
         base: GuestPhysicalAddress::new(shape.ram),
         bytes: shape.ram_pages * PAGE_SIZE,
     }];
     let words: Vec<AtomicU8> = (0..shape.ram_pages).map(|_| AtomicU8::new(0)).collect();
+    for (page, state) in pages.iter() {
+        let number = (page - shape.ram) / PAGE_SIZE;
+        let word = usize::try_from(number).ok().and_then(|n| words.get(n));
+        let word = word.expect("a page of RAM");
+        word.store(state.to_byte(), Ordering::Relaxed);
+    }
     let records: Vec<AtomicU64> = (0..shape.chunks).map(|_| AtomicU64::new(0)).collect();
     let states = PageStates::new(RamRanges::new(&ram).expect("a range"), &words).expect("words");
     let window = GuestPhysicalAddress::new(shape.window);
     let window = Window::new(window, shape.chunks as u64 * CHUNK_BYTES).expect("a window");
     let hard_cap = shape.hard_cap as u64 * CHUNK_BYTES;
     let pool = Pool::new(window, ChunkRecords::new(&records), hard_cap).expect("records");
-    let configuration = Configuration::with_encryption_bit(51);
     let service = Service::new(&platform, configuration, pool, states).expect("apart");
     let mut model = Model::new(
         shape,
         service.protocol_number(),
         service.identity().encode(),
     );
-    for (page, state) in pages {
-        let address = GuestPhysicalAddress::new(*page);
-        let set = service
-            .page_states()
-            .set_at_boot(address, PAGE_SIZE, *state);
-        set.expect("a page of RAM");
-        model.pages.insert(*page, *state);
-    }
+    model.pages = pages;
     test(&World {
         service,
         platform: &platform,
@@ -163,14 +229,11 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
         self.platform.take();
         let answer = self.service.dispatch(call);
         let events = self.platform.take();
-        let expected = self.model().step(call, &answer, &events)?;
+        let expected = self.model().step(call, &events)?;
         require!(
             answer == expected,
             "{call:x?} was answered {answer:x?} instead of {expected:x?} after {events:?}"
         );
-        if !self.model().follows {
-            self.resynchronise()?;
-        }
         self.agrees()?;
         Ok(answer)
     }
@@ -192,7 +255,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// # Errors
     /// The first difference.
     pub fn agrees(&self) -> Result<(), Violation> {
-        self.invariants()?;
+        self.invariants_of_chunks()?;
         let model = self.model();
         let (statistics, expected) = (self.service.statistics(), model.statistics());
         require!(
@@ -206,13 +269,42 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
                 "W2, P3: chunk {number} is {chunk:?} instead of {expected:?}"
             );
         }
+        let mut named = model.pages.range(model.shape.ram..).peekable();
         for page in 0..model.shape.ram_pages {
             let address = model.shape.ram + page * PAGE_SIZE;
+            let expected = named.next_if(|(at, _)| **at == address);
+            let expected = expected.map_or(PageState::Invalid, |(_, state)| *state);
             let state = self.page(address);
             require!(
-                state == model.page(address),
-                "P5: page {address:#x} is {state:?} instead of {:?}",
-                model.page(address)
+                state == Some(expected),
+                "P5: page {address:#x} is {state:?} instead of {expected:?}"
+            );
+            self.invariants_of_page(address)?;
+        }
+        self.agrees_on_events(&model)
+    }
+
+    /// The newest records are the model's, and there are no others.
+    fn agrees_on_events(&self, model: &Model) -> Result<(), Violation> {
+        let trace = self.service.trace();
+        require!(
+            self.service.has_stopped() == model.stopped,
+            "P-5.9.11: stopped is not {}",
+            model.stopped
+        );
+        let oldest = model.oldest_event();
+        require!(
+            (trace.oldest(), trace.next()) == (oldest, model.next_event),
+            "P-12.3: records {} to {} instead of {oldest} to {}",
+            trace.oldest(),
+            trace.next(),
+            model.next_event
+        );
+        for expected in &model.trace {
+            let record = trace.record(expected.sequence);
+            require!(
+                record == Some(*expected),
+                "P-12.2: {record:x?} instead of {expected:x?}"
             );
         }
         Ok(())
@@ -223,12 +315,27 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// # Errors
     /// The invariant that does not hold.
     pub fn invariants(&self) -> Result<(), Violation> {
+        self.invariants_of_chunks()?;
+        let Shape { ram, ram_pages, .. } = self.model().shape;
+        (0..ram_pages).try_for_each(|page| self.invariants_of_page(ram + page * PAGE_SIZE))
+    }
+
+    fn invariants_of_page(&self, address: u64) -> Result<(), Violation> {
+        let state = self.page(address).unwrap_or(PageState::Busy);
+        require!(
+            state != PageState::Busy,
+            "P5: page {address:#x} was left taken"
+        );
+        let contradiction = self.platform.inner().contradiction(address, state);
+        contradiction.map_or(Ok(()), Err)
+    }
+
+    fn invariants_of_chunks(&self) -> Result<(), Violation> {
         let Shape {
             window,
             chunks,
             hard_cap,
-            ram,
-            ram_pages,
+            ..
         } = self.model().shape;
         let bytes = chunks as u64 * CHUNK_BYTES;
         if let Some(leak) = self.platform.inner().leak(window, bytes) {
@@ -254,9 +361,6 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
             peak >= granted && peak <= hard_cap as u64 * CHUNK_BYTES,
             "P-3.12: peak {peak} of {granted}"
         );
-        let busy =
-            (0..ram_pages).find(|page| self.page(ram + page * PAGE_SIZE) == Some(PageState::Busy));
-        require!(busy.is_none(), "P5: page {busy:?} was left taken");
         Ok(())
     }
 
@@ -276,14 +380,16 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
         if model.attached {
             model.epoch = u32::try_from(model.counters.epoch).unwrap_or(u32::MAX);
         }
-        model.follows = true;
+        model.stopped = self.service.has_stopped();
+        let trace = self.service.trace();
+        model.next_event = trace.next();
+        model.trace = (trace.oldest()..trace.next())
+            .filter_map(|number| trace.record(number))
+            .collect();
         model.cap = usize::try_from(model.counters.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
-        for page in 0..model.shape.ram_pages {
-            let address = model.shape.ram + page * PAGE_SIZE;
-            if let Some(state) = self.page(address) {
-                model.pages.insert(address, state);
-            }
-        }
+        let all = (0..model.shape.ram_pages).map(|page| model.shape.ram + page * PAGE_SIZE);
+        let states = all.filter_map(|page| Some((page, self.page(page)?)));
+        model.pages = Arc::new(states.collect());
         Ok(())
     }
 

@@ -5,4 +5,6 @@
 use libfuzzer_sys::fuzz_target;
 use reference_model::drive;
 
-fuzz_target!(|bytes: &[u8]| drive::calls(bytes));
+fuzz_target!(|bytes: &[u8]| {
+    drive::calls(bytes);
+});

@@ -4,13 +4,14 @@
 use std::ops::Range;
 
 use protocol::{Refusal, result};
+use snp::address::PageSize;
 use snp::svsm::ResultCode;
 
 use super::{Answer, refused, results};
 use crate::asked::CHUNK;
-use crate::host::{Batch, Verdict, next_batch};
+use crate::host::{Batch, Change, Verdict, next_batch};
 use crate::state::{Chunk, Model, bytes};
-use crate::{Event, Violation, require};
+use crate::{Event, Violation, events::kind, require};
 
 /// Chunks of a batch (clause P-6.4).
 const BATCH: usize = 253;
@@ -59,7 +60,9 @@ impl Model {
             Verdict::Complete => run.len(),
             Verdict::Declined(done, _) => done,
             Verdict::Broken(_) => {
+                let (base, bytes) = (batch.chunks[0], bytes(run.len()));
                 self.set(run, Chunk::Quarantined); // P-5.7.7
+                self.note_quarantined_chunks(base, bytes);
                 return refused(result::HOST_MISBEHAVED);
             }
         };
@@ -73,7 +76,9 @@ impl Model {
             run.start..run.start + done,
             Chunk::Held { epoch, generation },
         );
-        Ok(Ok(results(batch.chunks[0], bytes(done), generation.into())))
+        let base = batch.chunks[0];
+        self.note(kind::GRANTED, 0, generation, base, bytes(done));
+        Ok(Ok(results(base, bytes(done), generation.into())))
     }
 
     /// P-5.7.6: what was shared goes back.
@@ -90,6 +95,10 @@ impl Model {
             );
             if matches!(back.verdict, Verdict::Broken(_)) {
                 self.set(run.clone(), Chunk::Quarantined);
+                self.note_quarantined_chunks(
+                    self.shape.window + bytes(run.start),
+                    bytes(run.len()),
+                );
                 return refused(result::HOST_MISBEHAVED);
             }
         }
@@ -121,6 +130,7 @@ impl Model {
             "P-5.8.2: {batch:?} for {range:?}"
         );
         let acknowledged = self.settle_release(&run.collect::<Vec<_>>(), &batch);
+        self.note(kind::RELEASED, 0, generation, base, bytes(range.len()));
         Ok(Ok(results(bytes(range.len()), acknowledged, 0)))
     }
 
@@ -134,29 +144,43 @@ impl Model {
         self.counters.released_bytes += bytes(chunks.len());
         self.counters.acknowledged_bytes += bytes(acknowledged);
         self.set(chunks.iter().copied(), state);
+        if state == Chunk::Quarantined {
+            self.note_quarantined_chunks(batch.chunks[0], bytes(chunks.len()));
+        }
         bytes(acknowledged)
     }
 
     /// The next batch in the transcript, counted.
     pub(super) fn next_change(&mut self, events: &mut &[Event]) -> Result<Batch, Violation> {
         let batch = next_batch(events)?;
+        self.count_change(&Change {
+            pages: batch
+                .chunks
+                .iter()
+                .map(|chunk| (*chunk, PageSize::Size2M))
+                .collect(),
+            operation: batch.operation,
+            verdict: batch.verdict,
+            exits: batch.exits,
+        });
+        Ok(batch)
+    }
+
+    /// A page-state change in the counters and, if the host did something wrong, in the trace.
+    pub(super) fn count_change(&mut self, change: &Change) {
         let counters = &mut self.counters;
-        counters.psc_exits += batch.exits;
-        counters.psc_reissues += batch.exits - 1;
-        let (done, anomaly) = match batch.verdict {
-            Verdict::Complete => (batch.chunks.len(), None),
-            Verdict::Declined(done, anomaly) => (done, Some(anomaly)),
-            Verdict::Broken(anomaly) => (0, Some(anomaly)),
-        };
-        let entries = match batch.operation {
+        counters.psc_exits += change.exits;
+        counters.psc_reissues += change.exits - 1;
+        let (done, anomaly) = change.done();
+        let entries = match change.operation {
             SHARED => &mut counters.psc_entries_shared,
             _ => &mut counters.psc_entries_private,
         };
         *entries += u64::try_from(done).unwrap_or(u64::MAX);
         if let Some(anomaly) = anomaly {
-            counters.host_anomalies[anomaly.index()] += 1;
+            let (first, _) = change.pages[0];
+            self.note_anomaly(anomaly, change.operation, first, change.bytes());
         }
-        Ok(batch)
     }
 
     /// The chunks of a batch, in its order.

@@ -1,28 +1,32 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! LIST_GRANTED and STATISTICS: what is written into a guest's page (chapters 7 and 8).
+//! LIST_GRANTED, STATISTICS and TRACE: what is written into a guest's page (chapters 7, 8 and 12).
 
 use std::collections::BTreeMap;
 
 use protocol::list::{GrantedRun, ListHeader};
-use snp::svsm::{CallRegisters, ResultCode};
+use protocol::trace::TraceRecord;
+use snp::address::PageSize;
+use snp::svsm::ResultCode;
 use svsm_swiotlb::page_state::PageState;
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::{Answer, refused, results};
 use crate::asked::CHUNK;
-use crate::state::{Chunk, Model, bytes};
+use crate::state::{Chunk, Model};
 use crate::{Event, Violation, require};
 
 const PAGE: u64 = 4096;
 const HEADER: u64 = 8;
 const ENTRY: u64 = 24;
+/// Bytes of a record (clause P-12.1).
+const RECORD: u64 = 32;
 /// Chunk records that one call looks at (clause P-6.5).
 const WORK_UNITS: usize = 4096;
 
 /// What the writes of a call leave behind.
-struct Written {
-    bytes: BTreeMap<u64, u8>,
-    faulted: bool,
+pub(super) struct Written {
+    pub bytes: BTreeMap<u64, u8>,
+    pub faulted: bool,
 }
 
 impl Written {
@@ -41,14 +45,7 @@ impl Model {
         if let Some(code) = self.no_structure(list) {
             return refused(code);
         }
-        // P-7.6: the header is fetched once.
-        let header = match events.split_first() {
-            Some((Event::Read(at, 8, bytes), rest)) if *at == list => {
-                *events = rest;
-                bytes.clone()
-            }
-            other => return Err(format!("P-7.6: the header first, not {other:?}")),
-        };
+        let header = read(list, HEADER, events)?;
         let header = header.and_then(|bytes| ListHeader::read_from_bytes(&bytes).ok());
         let Some(header) = header else {
             return self.faulted(list);
@@ -167,32 +164,45 @@ impl Model {
         Ok(Ok(results(length, 0, 0)))
     }
 
-    /// A call of which only this is specified here: it names a page that the guest may use, and its instructions stay
-    /// outside the window. Its answer is taken as it is; whoever compares states has to look at the service's first.
-    pub(super) fn unspecified(
+    /// P-5.11.2: records in their order, from `from` or the oldest on; a number not yet given writes nothing.
+    pub(super) fn write_trace(
         &mut self,
-        address: u64,
-        seen: &CallRegisters,
+        buffer: u64,
+        room: u64,
+        from: u64,
         events: &mut &[Event],
     ) -> Answer {
-        if let Some(code) = self.no_structure(address) {
+        if let Some(code) = self.no_structure(buffer) {
             return refused(code);
         }
-        let window = self.shape.window..self.shape.window + bytes(self.shape.chunks);
-        for event in std::mem::take(events) {
-            if let Event::Instruction(name, page) = event {
-                require!(!window.contains(page), "W1: {name} of {page:#x}");
-            }
+        let oldest = self.oldest_event();
+        let first = from.clamp(oldest, self.next_event);
+        // There are no gaps (P-12.3), unless processors raced before this was judged.
+        let records = self.trace.iter().filter(|record| record.sequence >= first);
+        let fits = usize::try_from(room / RECORD).unwrap_or(usize::MAX);
+        let records: Vec<TraceRecord> = records.take(fits).copied().collect();
+        let last = match records.last() {
+            Some(last) if records.len() == fits => last.sequence + 1,
+            _ => self.next_event,
+        };
+        let length = RECORD * records.len() as u64;
+        let bytes = records.as_bytes().iter().copied();
+        let expected: BTreeMap<u64, u8> = (buffer..).zip(bytes).collect();
+        let written = writes(buffer, buffer + length, events)?;
+        let right = |(at, byte)| expected.get(at) == Some(byte);
+        require!(
+            written.bytes.iter().all(right)
+                && (written.faulted || written.bytes.len() == expected.len()),
+            "P-12.1: the records written are not {records:?}"
+        );
+        if written.faulted {
+            return self.faulted(buffer);
         }
-        self.follows = false;
-        Ok(match ResultCode::from_rax(seen.rax) {
-            ResultCode::SUCCESS => Ok(results(seen.rcx, seen.rdx, seen.r8)),
-            code => Err(code.into()),
-        })
+        Ok(Ok(results(length, last, oldest)))
     }
 
     /// P-7.5
-    fn no_structure(&self, address: u64) -> Option<ResultCode> {
+    pub(super) fn no_structure(&self, address: u64) -> Option<ResultCode> {
         match self.page(address) {
             Some(PageState::Valid | PageState::CallingArea) => None,
             Some(PageState::Busy) => Some(ResultCode::BUSY),
@@ -201,16 +211,40 @@ impl Model {
     }
 
     /// P-7.6
-    fn faulted(&mut self, address: u64) -> Answer {
-        self.counters.guest_page_faults += 1;
-        self.pages
-            .insert(address - address % PAGE, PageState::Quarantined);
+    pub(super) fn faulted(&mut self, address: u64) -> Answer {
+        self.lose_structure(address);
         refused(ResultCode::INVALID_ADDRESS)
+    }
+
+    /// A page that faulted is counted, quarantined, and an event.
+    pub(super) fn lose_structure(&mut self, address: u64) {
+        let page = address - address % PAGE;
+        self.counters.guest_page_faults += 1;
+        self.put((page, PageSize::Size4K), PageState::Quarantined);
+        self.note_quarantined_page(page, PAGE);
+    }
+}
+
+/// P-7.6: bytes that are fetched once, next; none after a fault.
+pub(super) fn read(
+    at: u64,
+    length: u64,
+    events: &mut &[Event],
+) -> Result<Option<Vec<u8>>, Violation> {
+    match events.split_first() {
+        Some((Event::Read(from, bytes, seen), rest)) if *from == at && *bytes as u64 == length => {
+            *events = rest;
+            Ok(seen.clone())
+        }
+        other => Err(format!(
+            "P-7.6: {length} bytes fetched at {at:#x}, not {:x?}",
+            other.map(|(event, _)| event)
+        )),
     }
 }
 
 /// Takes the writes off the events; all of them lie in `[start, end)`, and a fault ends them.
-fn writes(start: u64, end: u64, events: &mut &[Event]) -> Result<Written, Violation> {
+pub(super) fn writes(start: u64, end: u64, events: &mut &[Event]) -> Result<Written, Violation> {
     let mut written = Written {
         bytes: BTreeMap::new(),
         faulted: false,

@@ -6,7 +6,7 @@ use snp::svsm::ResultCode;
 
 use super::{Answer, results};
 use crate::state::{Chunk, Model, bytes};
-use crate::{Event, require};
+use crate::{Event, events::kind, require};
 
 /// Last epoch (clause P-3.5).
 const LAST_EPOCH: u32 = 0xFF_FFFF;
@@ -29,6 +29,7 @@ impl Model {
         self.attached = true;
         // P-5.2.2: whatever is granted now is an orphan.
         let orphans = bytes(self.granted());
+        self.note(kind::ATTACHED, 0, self.epoch, 0, orphans);
         let flags = u64::from(fresh) | u64::from(orphans != 0) << 1;
         Ok(results(self.epoch.into(), flags, orphans))
     }
@@ -36,7 +37,9 @@ impl Model {
     /// P-5.6.1
     pub(super) fn detach(&mut self) -> ResultRegisters {
         self.attached = false;
-        results(0, 0, bytes(self.granted()))
+        let granted = bytes(self.granted());
+        self.note(kind::DETACHED, 0, self.epoch, 0, granted);
+        results(0, 0, granted)
     }
 
     /// P-5.4.1
@@ -50,6 +53,9 @@ impl Model {
                 *of = epoch;
                 adopted += 1;
             }
+        }
+        if adopted > 0 {
+            self.note(kind::ADOPTED, 0, older, 0, bytes(adopted));
         }
         let left = self.held_by(older);
         results(bytes(adopted), bytes(left), 0)
@@ -76,7 +82,9 @@ impl Model {
             );
         }
         let acknowledged = self.settle_release(&chunks, &batch);
+        let released = bytes(chunks.len());
+        self.note(kind::ORPHANS_RELEASED, 0, older, batch.chunks[0], released);
         let left = self.held_by(older);
-        Ok(Ok(results(bytes(chunks.len()), acknowledged, bytes(left))))
+        Ok(Ok(results(released, acknowledged, bytes(left))))
     }
 }

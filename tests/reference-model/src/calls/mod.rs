@@ -4,11 +4,14 @@
 //! The outer result is the judgement of the platform calls, the inner one the answer.
 
 mod change;
+mod conversion;
+mod convert;
 mod guest_page;
+mod instructions;
 mod lifetime;
 
 use protocol::{Refusal, ResultRegisters, result};
-use snp::svsm::{CallRegisters, ResultCode};
+use snp::svsm::ResultCode;
 
 use crate::asked::Asked;
 use crate::state::{Model, bytes};
@@ -26,12 +29,7 @@ fn refused(code: ResultCode) -> Answer {
 }
 
 impl Model {
-    pub(crate) fn perform(
-        &mut self,
-        asked: Asked,
-        seen: &CallRegisters,
-        events: &mut &[Event],
-    ) -> Answer {
+    pub(crate) fn perform(&mut self, asked: Asked, events: &mut &[Event]) -> Answer {
         if let Asked::Describe { window, .. }
         | Asked::Grow { window, .. }
         | Asked::SetLimits { window, .. } = asked
@@ -66,8 +64,12 @@ impl Model {
             Asked::ListGranted { list, .. } => self.list_granted(list, events),
             Asked::Adopt { epoch, older } => Ok(Ok(self.adopt(epoch, older))),
             Asked::ReleaseOrphans { older, .. } => self.release_orphans(older, events),
-            Asked::Convert { list, .. } => self.unspecified(list, seen, events),
-            Asked::Trace { buffer, .. } => self.unspecified(buffer, seen, events),
+            Asked::Convert { list, .. } => self.convert(list, events),
+            Asked::Trace {
+                buffer,
+                bytes,
+                from,
+            } => self.write_trace(buffer, bytes, from, events),
             Asked::Detach { .. } => Ok(Ok(self.detach())),
             Asked::Grow {
                 contiguous,

@@ -158,6 +158,37 @@ fn p1_p_5_9_10_a_page_that_was_taken_away_is_quarantined_and_the_others_are_conv
 }
 
 #[test]
+fn p3_p_5_9_10_a_code_that_should_not_be_there_quarantines_the_entry() {
+    // The map calls the page valid or shared and the instruction says something else: one of them is wrong.
+    let world = World::new();
+    let code = Failure::Code(InstructionCode::FAIL_INUSE);
+    world.machine.fail_rmpadjust(PAGE, code);
+    assert_eq!(world.convert(&smalls(PAGE, 2, true)), (PAGE_LOST, 2));
+    let (converted, lost) = (Outcome::Converted, Outcome::Quarantined);
+    assert_eq!(world.outcomes(2), [lost, converted]);
+
+    let world = World::new();
+    world.convert(&smalls(PAGE, 2, true));
+    world.machine.fail_pvalidate(PAGE, true, code);
+    assert_eq!(world.convert(&smalls(PAGE, 2, false)), (PAGE_LOST, 2));
+    assert_eq!(world.outcomes(2), [lost, converted]);
+    assert_eq!(world.state(PAGE), PageState::Quarantined);
+}
+
+#[test]
+fn p1_p_5_9_11_a_list_that_faults_does_not_hide_that_the_service_stopped() {
+    let world = World::new();
+    world.convert(&[small(PAGE, true)]);
+    world.put(&[small(PAGE, false)]);
+    world.machine.fail_pvalidate(PAGE, true, Failure::Unchanged);
+    // Header, entries, and then the report.
+    world.machine.fail_call(3, Failure::Fault);
+    assert_eq!(world.call(), HOST_MISBEHAVED);
+    assert!(world.service.has_stopped());
+    assert_eq!(world.state(LIST), PageState::Quarantined);
+}
+
+#[test]
 fn p1_p_5_9_11_a_page_that_is_valid_already_stops_the_service() {
     let world = World::new();
     world.convert(&smalls(PAGE, 3, true));
