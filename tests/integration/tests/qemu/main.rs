@@ -6,6 +6,7 @@
 //! report. What the runner calls a success is in tests/runner; these tests choose the machines.
 
 mod bench;
+mod hostile;
 mod linux;
 mod ovmf;
 mod self_check;
