@@ -27,6 +27,9 @@ use super::pass_watch::emit;
 const ROUNDS: u64 = 32;
 /// Pages that a call works on.
 const WORK_PAGES: u64 = 3;
+/// The same, as the length of a list.
+const LIST_ENTRIES: usize = 3;
+const _: () = assert!(LIST_ENTRIES as u64 == WORK_PAGES);
 /// Memory for all of it.
 const BYTES: u64 = ROUNDS * SERIES.len() as u64 * (WORK_PAGES + 1) * PAGE_SIZE;
 const _: () = assert!(BYTES <= Buffers::BYTES);
@@ -163,7 +166,7 @@ impl Caller<'_> {
                 }
             }
         };
-        let mut bytes = [0; size_of::<ListHeader>() + 8 * WORK_PAGES as usize];
+        let mut bytes = [0; size_of::<ListHeader>() + 8 * LIST_ENTRIES];
         let (head, body) = bytes.split_at_mut(size_of::<ListHeader>());
         head.copy_from_slice(header.as_bytes());
         for (slot, page) in body.chunks_exact_mut(8).zip(each(pages)) {

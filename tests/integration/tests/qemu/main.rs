@@ -7,6 +7,7 @@
 
 mod bench;
 mod hostile;
+mod hostile_pages;
 mod linux;
 mod ovmf;
 mod self_check;
