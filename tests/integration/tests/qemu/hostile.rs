@@ -92,33 +92,97 @@ mod maps {
         entries.join(",")
     }
 
-    /// In pages. The machine has RAM up to 0x6000, the image lies at 0x400 to 0x900, the payload from 0x1000 on, the
-    /// window takes 0x1000.
-    macro_rules! maps {
-        ($($name:ident: $map:expr => $reason:ident;)*) => {
-            $(#[test] fn $name() { refused($map, Reason::$reason); })*
-        };
+    // In pages. The machine has RAM up to 0x6000, the image lies at 0x400 to 0x900, the payload from 0x1000 on, the window
+    // takes 0x1000.
+
+    #[test]
+    fn an_empty_map() {
+        refused("0+0", Reason::MapEmpty);
     }
 
-    maps! {
-        an_empty_map: "0+0" => MapEmpty;
-        a_map_without_ram: "0+0x4000:1" => MapEmpty;
-        a_map_without_an_end: &many(170, 1) => MapUnterminated;
-        an_unsorted_map: "0x100+0x3f00,0+0x10" => MapUnsorted;
-        an_overlap_of_ram: "0+0x4000,0x3fff+0x10" => MapOverlap;
-        an_overlap_with_what_is_reserved: "0+0x4000,0x3fff+0x10:1" => MapOverlap;
-        an_entry_that_wraps: "1+0xfffffffffffff" => MapWrap;
-        an_entry_beyond_the_address_space: "0+0x4000,0x7fffffffe+0x7fffffffffff" => MapWrap;
-        an_unknown_type: "0+0x4000:9" => MapType;
-        a_map_that_is_too_long: &many(33, 0) => MapTooLong;
-        a_payload_outside_of_ram: "0+0x900,0x2000+0x2000" => LaunchOutsideRam;
-        an_image_outside_of_ram: "0x500+0x3b00" => ImageOutsideRam;
-        no_room_for_the_window: "0x300+0xd00,0x1000+0x800" => WindowNoRoom;
-        a_window_over_launch_pages: "0+0x2000" => WindowOverLaunch;
-        a_window_over_devices: "0+0x3000,0xfe000+0x2000" => WindowOverHole;
-        a_window_over_the_vmsa: "0+0x4000,0xffffff000+0x1200" => WindowOverVmsa;
-        no_room_for_the_storage: "0+0x4000,0xfffffff00+0x1100" => StorageNoRoom;
-        more_ram_than_there_is: "0+0x8000" => PscRefused;
+    #[test]
+    fn a_map_without_ram() {
+        refused("0+0x4000:1", Reason::MapEmpty);
+    }
+
+    #[test]
+    fn a_map_without_an_end() {
+        refused(&many(170, 1), Reason::MapUnterminated);
+    }
+
+    #[test]
+    fn an_unsorted_map() {
+        refused("0x100+0x3f00,0+0x10", Reason::MapUnsorted);
+    }
+
+    #[test]
+    fn an_overlap_of_ram() {
+        refused("0+0x4000,0x3fff+0x10", Reason::MapOverlap);
+    }
+
+    #[test]
+    fn an_overlap_with_what_is_reserved() {
+        refused("0+0x4000,0x3fff+0x10:1", Reason::MapOverlap);
+    }
+
+    #[test]
+    fn an_entry_that_wraps() {
+        refused("1+0xfffffffffffff", Reason::MapWrap);
+    }
+
+    #[test]
+    fn an_entry_beyond_the_address_space() {
+        refused("0+0x4000,0x7fffffffe+0x7fffffffffff", Reason::MapWrap);
+    }
+
+    #[test]
+    fn an_unknown_type() {
+        refused("0+0x4000:9", Reason::MapType);
+    }
+
+    #[test]
+    fn a_map_that_is_too_long() {
+        refused(&many(33, 0), Reason::MapTooLong);
+    }
+
+    #[test]
+    fn a_payload_outside_of_ram() {
+        refused("0+0x900,0x2000+0x2000", Reason::LaunchOutsideRam);
+    }
+
+    #[test]
+    fn an_image_outside_of_ram() {
+        refused("0x500+0x3b00", Reason::ImageOutsideRam);
+    }
+
+    #[test]
+    fn no_room_for_the_window() {
+        refused("0x300+0xd00,0x1000+0x800", Reason::WindowNoRoom);
+    }
+
+    #[test]
+    fn a_window_over_launch_pages() {
+        refused("0+0x2000", Reason::WindowOverLaunch);
+    }
+
+    #[test]
+    fn a_window_over_devices() {
+        refused("0+0x3000,0xfe000+0x2000", Reason::WindowOverHole);
+    }
+
+    #[test]
+    fn a_window_over_the_vmsa() {
+        refused("0+0x4000,0xffffff000+0x1200", Reason::WindowOverVmsa);
+    }
+
+    #[test]
+    fn no_room_for_the_storage() {
+        refused("0+0x4000,0xfffffff00+0x1100", Reason::StorageNoRoom);
+    }
+
+    #[test]
+    fn more_ram_than_there_is() {
+        refused("0+0x8000", Reason::PscRefused);
     }
 }
 
