@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Attacks on pages, replies and vectors, and what the machine's rules have against them.
 
+use std::vec::Vec;
+
 use snp::address::{PAGE_SIZE, PageSize, Vmpl};
 use snp::ghcb_msr::{Request, response};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
@@ -13,7 +15,9 @@ use crate::counters::Event;
 use crate::false_reply::FalseReplyWord;
 use crate::injection::InjectionWord;
 use crate::launch::{PageToLaunch, kind};
+use crate::page_attack::Left;
 use crate::record::ExitCode;
+use crate::svsm_calls::Form;
 use crate::switches::Switches;
 use crate::vmcb::{event, exit_code};
 
@@ -30,6 +34,8 @@ const READ_ONLY: u8 = 5;
 
 const AT_EXIT: u8 = 0;
 const AT_VALIDATION: u8 = 2;
+const SWEEP: u8 = 3;
+const SWEEP_VALIDATIONS: u8 = 4;
 
 fn page_attack(action: u8, moment: u8, target: u8, count: u32) -> u32 {
     PageAttackWord::new()
@@ -80,6 +86,25 @@ impl Bench {
         self.exit(exit_code::CPUID, 0, 0).unwrap();
         self.cpu.vcpu_mut().vmcb.save.rip = CODE;
         self.cpu.vcpu_mut().vmcb.save.rsp = STACK + 0x1000;
+    }
+
+    /// VMPL 2, which cannot fetch here, calls; it has named this page.
+    fn call(&mut self, named: Option<u64>) {
+        if let Some(page) = named {
+            let number = u32::try_from(page / PAGE_SIZE).unwrap();
+            self.machine.name_page(7 << 24 | number);
+        }
+        let left = Left {
+            vmpl: Vmpl::Vmpl2,
+            served: false,
+        };
+        self.machine
+            .switch_vmpl(&mut self.cpu, 0, Form::Msr)
+            .unwrap();
+        self.machine
+            .attack_behind_exit(&mut self.cpu, left)
+            .unwrap();
+        self.cpu.vcpu_mut().vmcb.save.rip = CODE;
     }
 
     /// PVALIDATE(1): EAX, or why the machine stops.
@@ -249,6 +274,49 @@ fn a_frame_that_is_switched_loses_its_validation_each_time() {
     assert_eq!(bench.touch(PAGE, false), Ok(false));
     assert!(!bench.is_validated(PAGE));
     assert_eq!(bench.events(Event::ReverseMapRefused), 3);
+}
+
+/// The same in calls: VMPL 2 names the page, VMPL 0 exits twice and returns.
+#[test]
+fn a_named_page_is_attacked_one_moment_later_in_each_call() {
+    let mut bench = on_page(UNVALIDATE, SWEEP, 0);
+    bench.add_vmpl_2();
+    let mut moments = Vec::new();
+    for round in 0..5 {
+        assert_eq!(bench.pvalidate(PAGE).map(|_| ()), Ok(()));
+        bench.run_vmpl(Vmpl::Vmpl2);
+        bench.call(Some(PAGE));
+        let mut taken = (!bench.is_validated(PAGE)).then_some(0);
+        for moment in [1, 2] {
+            bench.exit_of_vmpl_0();
+            taken = taken.or((!bench.is_validated(PAGE)).then_some(moment));
+        }
+        bench.run_vmpl(Vmpl::Vmpl2);
+        taken = taken.or((!bench.is_validated(PAGE)).then_some(3));
+        moments.push(taken);
+        assert_eq!(bench.events(Event::AttackMissed), u64::from(round == 4));
+        // A call for which no page is named is left alone.
+        bench.call(None);
+    }
+    assert_eq!(moments, [Some(0), Some(1), Some(2), Some(3), None]);
+    assert_eq!(bench.events(Event::AttackStruck), 4);
+}
+
+#[test]
+fn each_validation_of_a_call_is_attacked_in_turn() {
+    let mut bench = on_page(REMAP, SWEEP_VALIDATIONS, 0);
+    bench.add_vmpl_2();
+    let other = PAGE + PAGE_SIZE;
+    for moved in [PAGE, other] {
+        bench.run_vmpl(Vmpl::Vmpl2);
+        bench.call(Some(PAGE));
+        for page in [PAGE, other] {
+            let before = bench.behind(page);
+            bench.pvalidate(page).unwrap();
+            assert_eq!(bench.behind(page) != before, page == moved);
+        }
+    }
+    assert_eq!(bench.events(Event::AttackStruck), 2);
 }
 
 #[test]

@@ -38,6 +38,7 @@ fn a_test_that_is_not_there_is_missed() {
     ));
     for gone in [
         "an_empty_maps",
+        "replies::an_empty_map",
         "maps::one_that_answers_a_switch_wrongly",
         "none::x",
     ] {
