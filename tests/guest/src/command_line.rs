@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest|watch|restart|limits` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch|restart|limits|attacked|attacked-work` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -20,6 +20,17 @@ pub struct Mode {
     pub restart: bool,
     /// Have the whole window granted at attach and give it back: the longest calls there are.
     pub limits: bool,
+    /// Make calls whose pages the host attacks.
+    pub attacked: Option<Attacked>,
+}
+
+/// Which page of a call the host is to attack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Attacked {
+    /// The one with the list: `mode=attacked`.
+    List,
+    /// One that the call works on: `mode=attacked-work`.
+    Work,
 }
 
 impl Mode {
@@ -30,6 +41,7 @@ impl Mode {
         watch: false,
         restart: false,
         limits: false,
+        attacked: None,
     };
 
     const NOTHING: Self = Self {
@@ -38,8 +50,7 @@ impl Mode {
         ..Self::ALL
     };
 
-    /// Reads `mode=all`, `disk`, `selftest`, `watch`, `restart` or `limits`; the last one given counts. `None` for
-    /// another value: running something else than asked for would be a silent success.
+    /// Reads the value of `mode=`; the last one given counts. `None` for one that is not known: running something else than asked for would be a silent success.
     #[must_use]
     pub fn parse(line: &[u8]) -> Option<Self> {
         let mut mode = Self::ALL;
@@ -67,6 +78,14 @@ impl Mode {
                 },
                 b"limits" => Self {
                     limits: true,
+                    ..Self::NOTHING
+                },
+                b"attacked" => Self {
+                    attacked: Some(Attacked::List),
+                    ..Self::NOTHING
+                },
+                b"attacked-work" => Self {
+                    attacked: Some(Attacked::Work),
                     ..Self::NOTHING
                 },
                 _ => return None,
@@ -148,10 +167,10 @@ fn protocol_number(line: &[u8]) -> Option<u32> {
 
 #[cfg(test)]
 mod tests {
-    use super::{DEFAULT_PROTOCOL_NUMBER, Devices, Mode, protocol_number};
+    use super::{Attacked, DEFAULT_PROTOCOL_NUMBER, Devices, Mode, protocol_number};
 
     #[test]
-    fn the_mode_is_one_of_five_words() {
+    fn the_mode_is_a_known_word() {
         assert_eq!(Mode::parse(b""), Some(Mode::ALL));
         assert_eq!(Mode::parse(b"quiet mode=all"), Some(Mode::ALL));
         let disk = Mode::parse(b"mode=disk").expect("known mode");
@@ -164,6 +183,14 @@ mod tests {
         assert!(restart.restart && !restart.disk && !restart.self_test && !disk.restart);
         let limits = Mode::parse(b"mode=limits").expect("known mode");
         assert!(limits.limits && !limits.restart && !limits.disk && !restart.limits);
+        for (line, attacked) in [
+            (&b"mode=attacked"[..], Attacked::List),
+            (b"mode=attacked-work", Attacked::Work),
+        ] {
+            let mode = Mode::parse(line).expect("known mode");
+            assert_eq!((mode.attacked, mode.disk), (Some(attacked), false));
+        }
+        assert_eq!(limits.attacked, None);
         assert_eq!(Mode::parse(b"mode=none"), None);
     }
 

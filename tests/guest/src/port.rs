@@ -11,6 +11,10 @@ pub const PCI_DATA: u16 = 0xcfc;
 /// number. Nothing answers there on a real machine.
 pub const MARKER: u16 = 0x05a0;
 
+/// A 32-bit write here names a page (its number in bits 23:0, that of a series of calls above) that a hostile test host may
+/// attack in the next call. Nothing answers there on a real machine.
+pub const ATTACK: u16 = 0x05a4;
+
 /// Marker before the second full read: the steady state begins.
 pub const MARK_STEADY_BEGIN: u32 = 1;
 /// Marker after the second full read.

@@ -21,6 +21,7 @@ use test_guest::self_test::{Facts, lost_cases};
 use test_guest::stop::Stop;
 
 use crate::devices::Others;
+use crate::machine::attacked::Caller;
 use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
 use crate::machine::conversion;
 use crate::machine::cpu;
@@ -142,6 +143,25 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
             unsafe { restart(handover, start_tables) }
         }
         restart_job::finish(ghcb, buffers, &svsm, protocol);
+    }
+    if let Some(attacked) = mode.attacked {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
+            fail(stop, format_args!("the pages to attack were not accepted"));
+        }
+        let caller = Caller {
+            svsm: &svsm,
+            ghcb,
+            protocol,
+            epoch: attachment.epoch,
+        };
+        match caller.run(&mut Arena::new(plan.buffers), attacked) {
+            Ok(true) => {}
+            Ok(false) => fail(
+                Stop::SelfTest,
+                format_args!("a call under attack broke a promise"),
+            ),
+            Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
+        }
     }
     if mode.limits {
         disk_job::give_back();

@@ -9,6 +9,7 @@ use paravisor::layout::{IMAGE_BASE, LARGE_PAGE_BYTES};
 use paravisor::placement::place;
 use paravisor::range_list::PhysRange;
 use snp_host::memory_plan::{GuestMemory, MemoryPlan};
+use svsm_swiotlb::storage::storage_bytes;
 
 use crate::Failure;
 
@@ -93,6 +94,13 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
             reason.text()
         ))
     })
+}
+
+/// Bytes of the service's storage, which ends where the window begins.
+#[must_use]
+pub fn storage(plan: &MemoryPlan, block: &BootBlock) -> u64 {
+    let tracked = plan.layout().ranges().iter().map(|range| range.bytes).sum();
+    storage_bytes(tracked, block.window_bytes).next_multiple_of(LARGE_PAGE_BYTES)
 }
 
 /// What Linux says programs can still use, in bytes.

@@ -8,9 +8,10 @@ use snp_host::switches::Switches;
 use paravisor::layout::PAGE_BYTES;
 
 use crate::Failure;
+use crate::attack_options::Armed;
 use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
 
-/// The launch image of `plan` for a guest with `memory` and `cpus` vCPUs.
+/// The launch image of `plan` for a guest with `memory` and `cpus` vCPUs, on a host with `armed` attacks.
 ///
 /// # Errors
 /// Bad input when an address is odd or the image is too large for the machine.
@@ -19,6 +20,7 @@ pub fn launch_blob(
     memory: GuestMemory,
     cpus: u32,
     switches: Switches,
+    armed: &[Armed],
 ) -> Result<Vec<u8>, Failure> {
     let too_large = || {
         Failure::bad_input(format!(
@@ -38,7 +40,18 @@ pub fn launch_blob(
     });
     let pages = plan.pages.iter().map(|page| Ok(to_launch(page)));
     // Required memory first: a launch page inside such a range has the last word.
-    let records: Vec<_> = required.chain(pages).collect::<Result<_, Failure>>()?;
+    let armed = armed.iter().map(|one| {
+        Ok(PageToLaunch {
+            gpa: one.gpa,
+            kind: one.kind,
+            bytes: &[],
+            pages: one.word,
+        })
+    });
+    let records: Vec<_> = required
+        .chain(pages)
+        .chain(armed)
+        .collect::<Result<_, Failure>>()?;
     let mut blob = Vec::new();
     launch::write(switches, memory, cpus, &records, |piece| {
         blob.extend_from_slice(piece);
@@ -82,7 +95,7 @@ mod tests {
     use snp_host::switches::Switches;
     use zerocopy::IntoBytes;
 
-    use super::{GuestMemory, launch_blob};
+    use super::{Armed, GuestMemory, launch_blob};
     use crate::launch_plan::{LaunchPage, LaunchPlan, PageKind};
 
     const MEMORY: GuestMemory = GuestMemory::new(64 << 20);
@@ -113,7 +126,12 @@ mod tests {
             vmsa_gpa: 0xffff_ffff_f000,
         };
         let switches = Switches::new().with_trace(true);
-        let mut blob = launch_blob(&plan, MEMORY, 2, switches).expect("a small plan");
+        let armed = Armed {
+            kind: kind::ATTACK_ON_PAGE,
+            gpa: 0x40_5000,
+            word: 0x1001,
+        };
+        let mut blob = launch_blob(&plan, MEMORY, 2, switches, &[armed]).expect("a small plan");
         blob.resize(blob.len().next_multiple_of(8), 0);
         // The host finds the image at a page boundary; a vector of bytes may lie anywhere.
         let mut aligned = vec![0_u64; blob.len() / 8];
@@ -139,6 +157,7 @@ mod tests {
             (0x40_3000, kind::CPUID, Some(3)),
             (0x40_4000, kind::SECRETS, Some(0)),
             (0xffff_ffff_f000, kind::VMSA, Some(9)),
+            (0x40_5000, kind::ATTACK_ON_PAGE, None),
         ];
         assert_eq!(found, want);
     }
@@ -150,7 +169,7 @@ mod tests {
             ..LaunchPlan::default()
         };
         let refused = |plan: &LaunchPlan| {
-            let error = launch_blob(plan, MEMORY, 1, Switches::new());
+            let error = launch_blob(plan, MEMORY, 1, Switches::new(), &[]);
             error.expect_err("it does not fit").to_string()
         };
         let odd = plan(vec![page(0x40_0800, PageKind::Normal, 1)]);

@@ -56,12 +56,35 @@ pub struct LaunchPlan {
 /// What the VMM fills into parameters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parameters {
-    /// Guest RAM, sorted.
-    pub ram: Vec<Range<u64>>,
+    /// The memory map.
+    pub memory_map: Vec<MapEntry>,
     /// Number of vCPUs.
     pub cpus: u32,
     /// RAM outside the launch starts hypervisor-owned (`memory_is_shared`).
     pub memory_is_shared: bool,
+}
+
+/// An entry of the memory map, in pages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Number of its first page.
+    pub first: u64,
+    /// How many there are.
+    pub pages: u64,
+    /// `MemoryMapEntryType`.
+    pub kind: u16,
+}
+
+impl MapEntry {
+    /// A range of RAM.
+    #[must_use]
+    pub const fn ram(range: &Range<u64>) -> Self {
+        Self {
+            first: range.start / PAGE_SIZE_4K,
+            pages: (range.end - range.start) / PAGE_SIZE_4K,
+            kind: MemoryMapEntryType::MEMORY.0,
+        }
+    }
 }
 
 impl LaunchPlan {
@@ -132,7 +155,7 @@ impl LaunchPlan {
                 let environment = u32::from(parameters.memory_is_shared);
                 fill(areas, *at, &environment.to_le_bytes())
             }
-            IgvmDirectiveHeader::MemoryMap(at) => fill(areas, *at, &memory_map(&parameters.ram)),
+            IgvmDirectiveHeader::MemoryMap(at) => fill_map(areas, *at, &parameters.memory_map),
             IgvmDirectiveHeader::Madt(at) => fill(areas, *at, &madt(parameters.cpus)),
             IgvmDirectiveHeader::ParameterInsert(insert) => {
                 let area = areas
@@ -208,18 +231,25 @@ fn fill(
     Ok(())
 }
 
-/// `IGVM_VHS_MEMORY_MAP_ENTRY` per RAM range, then the entry of zero pages that ends the list.
-fn memory_map(ram: &[Range<u64>]) -> Vec<u8> {
-    let entry = |range: &Range<u64>| IGVM_VHS_MEMORY_MAP_ENTRY {
-        starting_gpa_page_number: range.start / PAGE_SIZE_4K,
-        number_of_pages: (range.end - range.start) / PAGE_SIZE_4K,
-        entry_type: MemoryMapEntryType::MEMORY,
+/// `IGVM_VHS_MEMORY_MAP_ENTRY` per entry, then the entry of zero pages that ends the list. A map that fills its area has
+/// none: an honest one is far from it.
+fn fill_map(
+    areas: &mut BTreeMap<u32, Vec<u8>>,
+    at: IGVM_VHS_PARAMETER,
+    map: &[MapEntry],
+) -> Result<(), Failure> {
+    let entry = |entry: &MapEntry| IGVM_VHS_MEMORY_MAP_ENTRY {
+        starting_gpa_page_number: entry.first,
+        number_of_pages: entry.pages,
+        entry_type: MemoryMapEntryType(entry.kind),
         flags: 0,
         reserved: 0,
     };
-    let terminator = entry(&(0..0));
-    let entries = ram.iter().map(entry).chain([terminator]);
-    entries
-        .flat_map(|entry| entry.as_bytes().to_vec())
-        .collect()
+    let bytes = |entry: IGVM_VHS_MEMORY_MAP_ENTRY| entry.as_bytes().to_vec();
+    let mut value: Vec<u8> = map.iter().map(entry).flat_map(bytes).collect();
+    let area = areas.get(&at.parameter_area_index).map_or(0, Vec::len);
+    let room = area.saturating_sub(at.byte_offset as usize);
+    let terminator = size_of::<IGVM_VHS_MEMORY_MAP_ENTRY>();
+    value.resize((value.len() + terminator).min(room.max(value.len())), 0);
+    fill(areas, at, &value)
 }

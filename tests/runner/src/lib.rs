@@ -7,6 +7,7 @@
 //! `table`, `report` and `chart` show it. `linux` is the same for a Linux guest, `initrd` its user
 //! space. `disk`, `disk_image`, `boot_disk`, `devices` and `serve` care for what the guest can reach.
 
+mod attack_options;
 mod boot_disk;
 mod chart;
 mod checks;
@@ -45,6 +46,9 @@ mod tail;
 mod transcript;
 mod verdict;
 
+pub use attack_options::{
+    Armed, AttackMoment, AttackOptions, AttackedPage, Injected, MsrReply, PageAction,
+};
 pub use boot_disk::{BootDiskOptions, make_boot_disk};
 pub use checks::{Check, checks, death};
 pub use devices::{Device, DeviceFiles, HostFile};
@@ -56,7 +60,7 @@ pub use guest_line::{Attach, PhaseProgress, PoolSample, SelfTest};
 pub use host_record::{Conversion, Termination};
 pub use igvm_input::IgvmInput;
 pub use initrd::{InitrdOptions, make_initrd};
-pub use launch_plan::{LaunchPage, LaunchPlan, PageKind, Parameters};
+pub use launch_plan::{LaunchPage, LaunchPlan, MapEntry, PageKind, Parameters};
 pub use linux::{Facts, linux_and_report};
 pub use own_conversions::OwnConversion;
 pub use pool_story::PoolStory;

@@ -8,9 +8,11 @@ use std::time::Duration;
 
 use igvm_builder::{LaunchDigest, launch_digest};
 use paravisor::boot_block::BootBlock;
+use paravisor::layout::SECRETS_PAGE;
 use snp_host::memory_plan::{GuestMemory, LAUNCH_BASE, MemoryPlan};
 
 use crate::Failure;
+use crate::attack_options::AttackedPage;
 use crate::devices::{Device, DeviceFiles};
 use crate::disk::{self, Disk};
 use crate::expectation::Expectation;
@@ -18,7 +20,7 @@ use crate::follow::{End, Limits, Output, follow};
 use crate::guest_memory;
 use crate::igvm_input::IgvmInput;
 use crate::launch_blob::launch_blob;
-use crate::launch_plan::{LaunchPlan, Parameters};
+use crate::launch_plan::{LaunchPlan, MapEntry, Parameters};
 use crate::progress::Progress;
 use crate::qemu::{self, Machine};
 use crate::run_options::{PscManner, RamState, RunOptions};
@@ -295,13 +297,40 @@ fn check_host(path: &Path) -> Result<(), Failure> {
 }
 
 fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failure> {
+    let ram = guest_memory::ram(&inputs.plan);
+    let memory_map = match options.attacks.memory_map.as_slice() {
+        [] => ram.iter().map(MapEntry::ram).collect(),
+        false_map => false_map.to_vec(),
+    };
     let parameters = Parameters {
-        ram: guest_memory::ram(&inputs.plan),
+        memory_map,
         cpus: options.vcpus,
         memory_is_shared: options.ram_state == RamState::Shared,
     };
     let plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
-    launch_blob(&plan, inputs.memory, options.vcpus, options.switches())
+    let armed = options.attacks.armed(|page| locate(inputs, page));
+    launch_blob(
+        &plan,
+        inputs.memory,
+        options.vcpus,
+        options.switches(),
+        &armed,
+    )
+}
+
+/// Where a page with a name is; 0, which is nobody's, in an image that has none.
+fn locate(inputs: &Inputs, page: AttackedPage) -> u64 {
+    let Some(block) = inputs.image.boot_block.as_deref() else {
+        return 0;
+    };
+    match page {
+        AttackedPage::CallingArea => block.calling_area,
+        AttackedPage::Storage => match &inputs.window {
+            Some(window) => window.start - guest_memory::storage(&inputs.plan, block),
+            None => 0,
+        },
+        _ => SECRETS_PAGE,
+    }
 }
 
 fn disk_digests(disk: &Disk, second: &Path) -> Result<DiskDigests, Failure> {

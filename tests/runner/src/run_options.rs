@@ -9,6 +9,7 @@ use igvm_builder::parse_size;
 use snp_host::launch::MAX_CPUS;
 use snp_host::switches::Switches;
 
+use crate::attack_options::AttackOptions;
 use crate::devices::Device;
 use crate::expectation::Expectation;
 use crate::qemu::Threads;
@@ -160,6 +161,9 @@ pub struct RunOptions {
     /// Honest switches of that direction before each one that is skipped
     #[arg(long, value_name = "COUNT", default_value_t = 16)]
     pub switch_count: u8,
+    /// What is false beyond that
+    #[command(flatten)]
+    pub attacks: AttackOptions,
     /// Let CPUID, I/O and MSR accesses of the guest through instead of raising #VC
     #[arg(long)]
     pub pass_through: bool,

@@ -9,7 +9,7 @@ use igvm::snp_defs::SevVmsa;
 use igvm_defs::{
     IGVM_VHS_PARAMETER, IGVM_VHS_PARAMETER_INSERT, IgvmPageDataFlags, IgvmPageDataType,
 };
-use runner::{LaunchPlan, PageKind, Parameters};
+use runner::{LaunchPlan, MapEntry, PageKind, Parameters};
 use zerocopy::FromZeros;
 
 const MASK: u32 = 1;
@@ -61,7 +61,10 @@ fn vmsa() -> IgvmDirectiveHeader {
 
 fn execute(directives: &[IgvmDirectiveHeader]) -> Result<LaunchPlan, String> {
     let parameters = Parameters {
-        ram: vec![0..0xa_0000, 0x10_0000..0x4000_0000],
+        memory_map: vec![
+            MapEntry::ram(&(0..0xa_0000)),
+            MapEntry::ram(&(0x10_0000..0x4000_0000)),
+        ],
         cpus: 3,
         memory_is_shared: true,
     };
@@ -103,6 +106,30 @@ fn parameters_are_filled_where_the_image_wants_them() {
         [0x44, 0x33, 0x22, 0x11],
         "RIP"
     );
+}
+
+/// What a hostile VMM may do: there is no room for the entry that ends the list.
+#[test]
+fn a_map_that_fills_its_area_has_no_end() {
+    let entry = |first| MapEntry {
+        first,
+        pages: 1,
+        kind: 1,
+    };
+    let contents = |entries| {
+        let parameters = Parameters {
+            memory_map: (0..entries).map(entry).collect(),
+            cpus: 1,
+            memory_is_shared: true,
+        };
+        let list = [area(0, 1), MemoryMap(at(0, 0)), insert(0, 0x1000), vmsa()];
+        LaunchPlan::execute(&list, MASK, &parameters).map(|plan| plan.pages[0].contents.clone())
+    };
+    // 170 entries of 24 bytes are 4080.
+    let full = contents(170).expect("a full page");
+    assert_eq!(full[4056..4064], 169_u64.to_le_bytes());
+    assert_eq!(full[4080..], [0; 16]);
+    assert!(contents(171).is_err());
 }
 
 #[test]

@@ -154,6 +154,20 @@ causes! {
         HvSignalled = "hv.signalled",
         /// #HV exceptions raised for them.
         HvInjected = "hv.injected",
+        /// Pages that the host attacked.
+        AttackStruck = "attack.struck",
+        /// Calls for which the guest named a page, and which were over before the moment to attack it.
+        AttackMissed = "attack.missed",
+        /// Accesses to a frame for which the reverse map names another page.
+        ReverseMapRefused = "attack.reverse-map",
+        /// Writes to a page that the host maps read-only.
+        ReadOnlyFault = "attack.read-only",
+        /// Replies of the MSR protocol that were false.
+        FalseReply = "attack.false-reply",
+        /// Events that the host raised in VMPL 0.
+        Injected = "attack.injected",
+        /// Events that the processor did not take from the host.
+        InjectionRefused = "attack.injection-refused",
         /// Pages whose pattern was compared.
         PatternChecked = "pattern.checked",
         /// Pages whose pattern was damaged.

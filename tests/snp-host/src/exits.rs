@@ -9,6 +9,7 @@ use crate::cpuid_policy;
 use crate::decode::Cr0Write;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
+use crate::page_attack::Left;
 use crate::record::kind;
 use crate::vcpu::{CR0_PAGING, Cpu};
 use crate::vmcb::{event, exit_code};
@@ -42,7 +43,20 @@ impl<H: Hardware> Machine<'_, H> {
         if self.take_posted(cpu) {
             return Ok(());
         }
-        let flow = self.sort_exit(cpu);
+        let left = Left {
+            vmpl: cpu.current,
+            served: cpu.served.is_some(),
+        };
+        let code = cpu.vcpu().vmcb.control.exit_code;
+        let mut flow = self.sort_exit(cpu);
+        // Exits that are this host's own doing are no moments of the guest's.
+        let is_guests = !matches!(
+            code,
+            exit_code::INTERRUPT | exit_code::NMI | exit_code::NESTED_FAULT
+        );
+        if is_guests && flow.is_ok() {
+            flow = self.attack_behind_exit(cpu, left);
+        }
         self.flush_others(cpu);
         flow
     }

@@ -52,8 +52,8 @@ impl<H: Hardware> Machine<'_, H> {
         let index = self.plan.page_index(at.gpa).ok_or(Unreachable::Forbidden)?;
         let entry = self.rmp.entry(index).ok_or(Unreachable::Forbidden)?;
         match access(entry, vcpu.vmpl, at.c_bit, kind) {
-            AccessOutcome::Allowed(View::Private) => {
-                Ok(self.plan.private_page(index) + at.gpa % PAGE_SIZE)
+            AccessOutcome::Allowed(View::Private) if self.nested.frames.fits(index) => {
+                Ok(self.nested.private_page(index) + at.gpa % PAGE_SIZE)
             }
             AccessOutcome::Allowed(View::Shared) => Ok(at.gpa),
             _ => Err(Unreachable::Forbidden),

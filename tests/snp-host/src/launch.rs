@@ -67,6 +67,12 @@ pub mod kind {
     pub const VMSA: u32 = 6;
     /// RAM that must be private and not validated at start; `data` is its length in pages.
     pub const REQUIRED: u32 = 7;
+    /// Arms an attack on pages: `data` is a [`PageAttackWord`](crate::attack::PageAttackWord), `gpa` a page.
+    pub const ATTACK_ON_PAGE: u32 = 8;
+    /// Arms false replies: `data` is a [`FalseReplyWord`](crate::false_reply::FalseReplyWord).
+    pub const ATTACK_BY_REPLY: u32 = 9;
+    /// Arms an event for VMPL 0: `data` is an [`InjectionWord`](crate::injection::InjectionWord).
+    pub const ATTACK_BY_VECTOR: u32 = 10;
 }
 
 /// One entry of the table.
@@ -77,7 +83,7 @@ pub struct Record {
     pub gpa: u64,
     /// One of [`kind`].
     pub kind: u32,
-    /// Byte offset of the page in the image; for [`kind::REQUIRED`] a count of pages; else 0.
+    /// Byte offset of the page in the image; for [`kind::REQUIRED`] a count of pages, for an attack its word; else 0.
     pub data: u32,
 }
 
@@ -183,6 +189,7 @@ impl<'a> LaunchImage<'a> {
             }
             kind::ZERO if record.data == 0 => &[],
             kind::REQUIRED if record.data != 0 => &[],
+            kind::ATTACK_ON_PAGE | kind::ATTACK_BY_REPLY | kind::ATTACK_BY_VECTOR => &[],
             _ => return None,
         };
         Some(LaunchPage {
@@ -201,7 +208,7 @@ pub struct PageToLaunch<'a> {
     pub kind: u32,
     /// At most 4096 bytes, zero-padded; ignored for kinds without a page.
     pub bytes: &'a [u8],
-    /// Length in pages of a [`kind::REQUIRED`] record.
+    /// Length in pages of a [`kind::REQUIRED`] record, or the word of an attack.
     pub pages: u32,
 }
 
@@ -258,7 +265,7 @@ pub fn write(
         if carries_page(page.kind) {
             record.data = offset;
             offset = offset.checked_add(PAGE_BYTES).ok_or(number)?;
-        } else if page.kind == kind::REQUIRED {
+        } else if page.kind != kind::ZERO {
             record.data = page.pages;
         }
         sink(record.as_bytes());

@@ -8,9 +8,12 @@ use snp::secrets::{SecretsPage, VERSION};
 use snp::vmsa::{EFER_SVME, LAUNCH_VMSA, Vmsa};
 use zerocopy::{FromBytes, IntoBytes};
 
+use crate::attack::PageAttack;
 use crate::cpuid_policy;
+use crate::false_reply::FalseReply;
 use crate::hardware::Hardware;
-use crate::launch::{LaunchImage, LaunchPage, kind};
+use crate::injection::Injection;
+use crate::launch::{LaunchImage, LaunchPage, Record, kind};
 use crate::machine::Machine;
 use crate::record::{self, ExitCode};
 use crate::shared_view;
@@ -79,6 +82,9 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     fn launch_page(&mut self, page: &LaunchPage<'_>) -> bool {
+        if let Some(armed) = self.arm(page.record) {
+            return armed;
+        }
         let Some(index) = self.plan.page_index(page.record.gpa) else {
             return false;
         };
@@ -91,6 +97,7 @@ impl<H: Hardware> Machine<'_, H> {
                     return false;
                 };
                 fill_secrets(&mut secrets);
+                self.attacks.secrets = Some(index);
                 self.hardware.write(host, secrets.as_bytes());
             }
             kind::CPUID => {
@@ -103,6 +110,26 @@ impl<H: Hardware> Machine<'_, H> {
             _ => self.hardware.write(host, page.bytes),
         }
         self.rmp.set_launch_page(index)
+    }
+
+    /// Arms the attack of a record; `None` when it is a page, false when the attack is unknown.
+    fn arm(&mut self, record: Record) -> Option<bool> {
+        let attacks = &mut self.attacks;
+        match record.kind {
+            kind::ATTACK_ON_PAGE => {
+                attacks.page = PageAttack::decode(record.gpa, record.data);
+                Some(attacks.page.is_some())
+            }
+            kind::ATTACK_BY_REPLY => {
+                attacks.reply = FalseReply::decode(record.data);
+                Some(attacks.reply.is_some())
+            }
+            kind::ATTACK_BY_VECTOR => {
+                attacks.vector = Injection::decode(record.data);
+                Some(attacks.vector.is_some())
+            }
+            _ => None,
+        }
     }
 
     /// Private, not validated: the image validates it without asking for a page-state change.

@@ -15,6 +15,7 @@
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
+//! | attacks | [`attack`], [`page_attack`], [`frames`], [`false_reply`], [`injection`] |
 //!
 //! What it does not model: #HV is raised before a switch of VMPL
 //! 0 only, and only where the launch asks for it, debug registers are shared between VMPLs, user and
@@ -27,6 +28,7 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod attack;
 pub mod call_times;
 pub mod counters;
 pub mod cpuid_policy;
@@ -34,10 +36,13 @@ pub mod decode;
 pub mod doorbell_event;
 pub mod exception_frame;
 pub mod exits;
+pub mod false_reply;
 pub mod firmware_configuration;
+pub mod frames;
 pub mod ghcb_exit;
 pub mod guest_memory;
 pub mod hardware;
+pub mod injection;
 pub mod interrupt_filter;
 pub mod launch;
 pub mod launch_guest;
@@ -47,6 +52,7 @@ pub mod msr_policy;
 pub mod msr_protocol;
 pub mod nested_fault;
 pub mod nested_tables;
+pub mod page_attack;
 pub mod page_conversion;
 pub mod permission_maps;
 pub mod port_access;

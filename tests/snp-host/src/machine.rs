@@ -6,6 +6,7 @@ use core::fmt;
 use snp_model::psc::HostManner;
 use snp_model::rmp::{Rmp, RmpEntry};
 
+use crate::attack::Attacks;
 use crate::counters::{Counters, Event};
 use crate::doorbell_event::DoorbellEvents;
 use crate::firmware_configuration::FirmwareConfiguration;
@@ -40,6 +41,8 @@ pub struct Machine<'a, H> {
     pub switch_manner: SwitchManner,
     /// Events for the #HV doorbell.
     pub doorbell: DoorbellEvents,
+    /// What is armed beside the manners.
+    pub attacks: Attacks,
     /// Reverse map, by page number of the plan.
     pub rmp: Rmp<'a>,
     /// Which pages are shared on request, and the patterns of the others.
@@ -88,6 +91,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             manner,
             switch_manner,
             doorbell,
+            attacks: Attacks::default(),
             rmp,
             shared_view,
             nested,

@@ -6,7 +6,7 @@ use snp::ghcb_msr::{HypervisorFeatures, Request, SevInfo, response};
 use snp::psc::PscOperation;
 use snp_model::psc::HostManner;
 
-use crate::counters::Vmgexit;
+use crate::counters::{Event, Vmgexit};
 use crate::cpuid_policy;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
@@ -69,7 +69,7 @@ impl<H: Hardware> Machine<'_, H> {
             Request::RunVmpl(vmpl) => {
                 self.counters.vmgexit(cpu.current, Vmgexit::MsrRunVmpl);
                 // The answer is there when this VMPL runs again.
-                cpu.vcpu_mut().ghcb_msr = response::run_vmpl(0);
+                cpu.vcpu_mut().ghcb_msr = self.told(cpu, value, response::run_vmpl(0));
                 if let Err(refusal) = self.switch_vmpl(cpu, vmpl, Form::Msr) {
                     cpu.vcpu_mut().ghcb_msr = response::run_vmpl(refusal as u32);
                 }
@@ -82,8 +82,20 @@ impl<H: Hardware> Machine<'_, H> {
             }
         };
         self.counters.vmgexit(cpu.current, cause);
-        cpu.vcpu_mut().ghcb_msr = answer;
+        cpu.vcpu_mut().ghcb_msr = self.told(cpu, value, answer);
         Ok(())
+    }
+
+    /// What the VMPL that runs is told: `answer`, or this host's falsehood.
+    fn told(&mut self, cpu: &Cpu, request: u64, answer: u64) -> u64 {
+        let lie = self
+            .attacks
+            .reply
+            .and_then(|reply| reply.instead(cpu.current, request, answer));
+        if lie.is_some() {
+            self.counters.event(Event::FalseReply);
+        }
+        lie.unwrap_or(answer)
     }
 
     /// A GHCB in a page that has been the host's all the time needs no page-state change: OVMF asks for

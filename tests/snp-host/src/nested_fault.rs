@@ -51,8 +51,22 @@ impl<H: Hardware> Machine<'_, H> {
         let Some(entry) = self.rmp.entry(index) else {
             return Err(self.violation(cpu, "no-memory", gpa));
         };
-        match access(entry, cpu.current, c_bit, kind) {
-            AccessOutcome::NotValidated => self.inject_communication(cpu, exit_code::NOT_VALIDATED),
+        let outcome = access(entry, cpu.current, c_bit, kind);
+        let shared = matches!(outcome, AccessOutcome::Allowed(View::Shared));
+        if !shared && entry.assigned && !self.nested.frames.fits(index) {
+            return self.other_owner(cpu, index);
+        }
+        if self.nested.frames.read_only == Some(index)
+            && matches!(outcome, AccessOutcome::Allowed(_))
+            && (walk || kind == AccessKind::Write)
+        {
+            return self.read_only_fault(cpu, gpa);
+        }
+        match outcome {
+            AccessOutcome::NotValidated => {
+                self.lost_page_fault(cpu, index)?;
+                self.inject_communication(cpu, exit_code::NOT_VALIDATED)
+            }
             AccessOutcome::NotAssigned => {
                 self.mismatch(cpu, "private-access-to-shared-page", gpa, index, false)
             }

@@ -20,6 +20,7 @@
 use snp::address::{PAGE_SIZE, Vmpl};
 use snp_model::rmp::{Rmp, RmpEntry};
 
+use crate::frames::Frames;
 use crate::hardware::PhysicalMemory;
 use crate::memory_plan::{DEVICE_BASE, MemoryPlan};
 
@@ -91,6 +92,8 @@ impl Tree {
 #[derive(Clone, Debug)]
 pub struct NestedTables {
     plan: MemoryPlan,
+    /// Which frame is behind which page.
+    pub frames: Frames,
     roots: u64,
     shared: Tree,
     private: [Tree; 4],
@@ -123,6 +126,7 @@ impl NestedTables {
         };
         let tables = Self {
             plan,
+            frames: Frames::default(),
             roots: base,
             shared: tree(0),
             private: [tree(1), tree(2), tree(3), tree(4)],
@@ -193,6 +197,23 @@ impl NestedTables {
         self.shared.base - self.roots + 5 * tree_bytes
     }
 
+    /// Host address of the frame behind page `index` in the private view.
+    #[must_use]
+    pub fn private_page(&self, index: usize) -> u64 {
+        self.plan.private_page(self.frames.behind(index))
+    }
+
+    /// The private leaf of page `index` for a VMPL; `None` when the VMPL may not read it, or when the reverse map names
+    /// another page for its frame.
+    fn leaf(&self, entry: &RmpEntry, vmpl: Vmpl, index: usize) -> Option<u64> {
+        let leaf = private_leaf(entry, vmpl).filter(|_| self.frames.fits(index))?;
+        let taken = match self.frames.read_only {
+            Some(page) if page == index => WRITE,
+            _ => 0,
+        };
+        Some(leaf & !taken | self.private_page(index))
+    }
+
     /// Nested CR3 of a VMPL.
     #[must_use]
     pub const fn root(&self, vmpl: Vmpl, unpaged: bool) -> u64 {
@@ -224,8 +245,7 @@ impl NestedTables {
                 continue;
             }
             for vmpl in Vmpl::ALL {
-                let leaf =
-                    private_leaf(entry, vmpl).map_or(0, |leaf| leaf | self.plan.private_page(page));
+                let leaf = self.leaf(entry, vmpl, page).unwrap_or(0);
                 memory.write_u64(self.private_tree(vmpl).leaf(page), leaf);
             }
         }
@@ -274,7 +294,8 @@ impl NestedTables {
     /// Lets `vmpl` fetch and walk page `index` without C-bit: its shared leaf shows the private
     /// page. Data accesses pass too, until [`drop_aliases`](Self::drop_aliases).
     pub fn alias(&mut self, memory: &impl PhysicalMemory, rmp: &Rmp<'_>, vmpl: Vmpl, index: usize) {
-        let Some(leaf) = rmp.entry(index).and_then(|entry| private_leaf(entry, vmpl)) else {
+        let entry = rmp.entry(index);
+        let Some(leaf) = entry.and_then(|entry| self.leaf(entry, vmpl, index)) else {
             return;
         };
         if let Some(slot) = self.aliases.get_mut(self.next_alias) {
@@ -283,10 +304,7 @@ impl NestedTables {
             }
             self.next_alias = (self.next_alias + 1) % MAX_ALIASES;
         }
-        memory.write_u64(
-            self.shared.leaf(index),
-            leaf | self.plan.private_page(index),
-        );
+        memory.write_u64(self.shared.leaf(index), leaf);
     }
 
     /// Takes all aliases back: another VMPL, with other permissions, runs next. True when there

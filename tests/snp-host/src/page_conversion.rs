@@ -98,7 +98,7 @@ impl<H: Hardware> Machine<'_, H> {
             if newly_assigned && self.shared_view.is_patterned() {
                 let gpa = self.plan.shared_page(page);
                 self.hardware.fill(
-                    self.plan.private_page(page),
+                    self.nested.private_page(page),
                     PageSize::Size4K.bytes(),
                     shared_view::scramble(gpa),
                 );
@@ -108,7 +108,8 @@ impl<H: Hardware> Machine<'_, H> {
         // Either view loses what it showed: the private one, or the pattern.
         self.is_downgraded = true;
         let was_large = self.rmp.entry(index).is_some_and(|entry| entry.large);
-        if size == PageSize::Size2M && (shared || !self.switches.small_pages_only()) {
+        let small = self.switches.small_pages_only() || self.nested.frames.splits_block(index);
+        if size == PageSize::Size2M && (shared || !small) {
             self.rmp.rmpupdate(index, size, !shared);
         } else {
             for page in index..index + pages {

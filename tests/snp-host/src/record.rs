@@ -13,6 +13,9 @@ pub const RECORD_PORT: u16 = 0xE9;
 pub const EXIT_PORT: u16 = 0xF4;
 /// A guest writes 32 bits here to mark a point in time; harmless on a real machine.
 pub const MARKER_PORT: u16 = 0x05A0;
+/// A guest writes 32 bits here to name a page that the host may attack in its next call
+/// ([`crate::attack`]); harmless on a real machine.
+pub const ATTACK_PORT: u16 = 0x05A4;
 /// Snapshot id of the final counters.
 pub const FINAL_SNAPSHOT: u32 = u32::MAX;
 /// Reason set with which the guest under test ends the machine; reason 0 is success.

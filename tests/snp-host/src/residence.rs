@@ -36,13 +36,13 @@ impl<H: Hardware> Machine<'_, H> {
     pub(crate) fn read_vmsa(&self, index: usize) -> Vmsa {
         let mut vmsa = Vmsa::new_zeroed();
         self.hardware
-            .read(self.plan.private_page(index), vmsa.as_mut_bytes());
+            .read(self.nested.private_page(index), vmsa.as_mut_bytes());
         vmsa
     }
 
     fn write_vmsa(&self, index: usize, vmsa: &Vmsa) {
         self.hardware
-            .write(self.plan.private_page(index), vmsa.as_bytes());
+            .write(self.nested.private_page(index), vmsa.as_bytes());
     }
 
     fn vmsa_index(&self, vcpu: &Vcpu) -> Option<usize> {
@@ -56,7 +56,7 @@ impl<H: Hardware> Machine<'_, H> {
     pub(crate) fn check_runnable(&self, vcpu: &Vcpu) -> Result<(), Refusal> {
         match self.vmsa_index(vcpu) {
             Some(index) => {
-                let at = self.plan.private_page(index) + offset_of!(Vmsa, efer) as u64;
+                let at = self.nested.private_page(index) + offset_of!(Vmsa, efer) as u64;
                 run_vmpl::check(self.rmp.entry(index), self.hardware.read_u64(at))
             }
             None if vcpu.is_boot => Ok(()),

@@ -106,6 +106,21 @@ impl<H: Hardware> Machine<'_, H> {
             );
             return Ok(());
         };
+        let vmpl = vcpu.vmpl;
+        if instruction == Trapped::Pvalidate && vcpu.registers.rdx & 1 != 0 && vmpl == Vmpl::Vmpl0 {
+            self.attack_before_validation(cpu, index);
+        }
+        let is_assigned = self.rmp.entry(index).is_some_and(|entry| entry.assigned);
+        if is_assigned && !self.nested.frames.fits(index) {
+            self.other_owner(cpu, index)?;
+        }
+        let vcpu = cpu.vcpu_mut();
+        if instruction == Trapped::RmpAdjust
+            && RmpAdjustTarget::from_bits(vcpu.registers.rdx).permissions() != 0
+            && let Err(gpa) = self.check_grant(vmpl, index)
+        {
+            return Err(self.violation(cpu, "granted-with-contents", gpa));
+        }
         // A small operation on a large entry is a nested page fault, the host smashes and resumes.
         let mut outcome = self.execute(vcpu, instruction, index);
         if outcome == Outcome::NeedsSmash {

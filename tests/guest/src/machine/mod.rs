@@ -10,6 +10,7 @@
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
+pub mod attacked;
 pub mod block;
 pub mod burst;
 pub mod calling;

@@ -96,6 +96,19 @@ impl Bench {
         bench
     }
 
+    /// A small image that is soon up: with this mode of the guest and these options of the builder. No disk worth the name.
+    pub fn small(mode: &str, options: &[&str]) -> Self {
+        let built = built();
+        let guest = built.join("x86_64-unknown-none/release/test-guest");
+        let bench = Self::empty(built.clone(), built);
+        let cmdline = format!("mode={mode}");
+        let own = ["--window", "16MiB", "--cmdline", &cmdline];
+        let options = [&own[..], options].concat();
+        bench.pack(&guest, &options.iter().map(OsStr::new).collect::<Vec<_>>());
+        bench.write_disk(&[0; 4096]);
+        bench
+    }
+
     /// Debian's kernel of this series, with the project's initrd and further words of command line.
     pub fn linux(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
@@ -193,6 +206,18 @@ impl Bench {
         RMP_SIZES.map(|rmp| self.run(&[options, &["--rmp", rmp]].concat()))
     }
 
+    /// Boots a small image on a machine that fits it, with these options of the runner. It has no time to hang.
+    pub fn small_run(&self, options: &[&str]) -> Outcome {
+        let limits = ["--timeout", "120", "--idle", "60"];
+        let options = [&limits[..], options].concat();
+        self.boot("run", "run.json", "96MiB", &options)
+    }
+
+    /// The same on a host with each of [`RMP_SIZES`], in that order.
+    pub fn small_run_on_each_rmp(&self, options: &[&str]) -> [Outcome; 2] {
+        RMP_SIZES.map(|rmp| self.small_run(&[options, &["--rmp", rmp]].concat()))
+    }
+
     /// Boots the image of a kernel on a host with each of [`RMP_SIZES`], with these options of the runner.
     pub fn linux_on_each_rmp(&self, options: &[&str]) -> [Outcome; 2] {
         RMP_SIZES.map(|rmp| self.linux_run(&[options, &["--rmp", rmp]].concat()))
@@ -241,6 +266,8 @@ impl Bench {
         if !options.contains(&"--timeout") {
             command.args(["--timeout", "400"]);
         }
+        // An older run's report must not be taken for this one's.
+        let _ = std::fs::remove_file(self.path("report").join(report));
         let output = command.args(options).output().expect("the runner starts");
         Outcome {
             code: output.status.code().unwrap_or(-1),

@@ -6,6 +6,8 @@
 //! report. What the runner calls a success is in tests/runner; these tests choose the machines.
 
 mod bench;
+mod hostile;
+mod hostile_pages;
 mod linux;
 mod ovmf;
 mod self_check;

@@ -110,7 +110,7 @@ impl Bench {
 
     /// Identity tables by 2 MiB pages: [0, 8 MiB) with C-bit, and once more without at [`SHARED`];
     /// an IDT with a #VC gate and a GDT with a code segment.
-    fn enter_long_mode(&mut self) {
+    pub fn enter_long_mode(&mut self) {
         self.poke(TABLES, (TABLES + 0x1000) | C | 3);
         self.poke(TABLES + 0x1000, (TABLES + 0x2000) | C | 3);
         for number in 0..4 {

@@ -2,6 +2,7 @@
 //! The hypervisor's logic on sparse memory, without a processor: each test sets up an exit in the
 //! control block and looks at what becomes of the guest.
 
+mod attacks;
 mod bench;
 mod doorbell_events;
 mod faults;

@@ -171,6 +171,22 @@ fn ports() {
         bench.machine.hardware.port_writes.borrow().last(),
         Some(&(CONSOLE, 1, 0x1234_5678))
     );
+    // The marker and the page that is named go no further.
+    for port in [0x5A0, 0x5A4] {
+        assert_eq!(
+            bench.ask(exit_code::IOIO, io(port, 4).into_bits(), 0, 0),
+            (0, 0)
+        );
+    }
+    assert!(
+        bench
+            .machine
+            .hardware
+            .port_writes
+            .borrow()
+            .iter()
+            .all(|(port, ..)| port >> 4 != 0x5A)
+    );
     bench.machine.hardware.input.set(0xAA);
     let input = io(CONSOLE + 5, 1).with_input(true).into_bits();
     assert_eq!(bench.ask(exit_code::IOIO, input, 0, 0), (0, 0));

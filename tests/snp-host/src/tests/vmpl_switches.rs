@@ -50,7 +50,13 @@ impl Bench {
             .create_vcpu(&mut self.cpu, request, vmsa, features)
     }
 
-    fn run_vmpl(&mut self, vmpl: Vmpl) -> u64 {
+    /// A VMPL 2 that can run.
+    pub fn add_vmpl_2(&mut self) {
+        self.make_vmsa();
+        assert!(self.create(CREATE, VMSA, FEATURES));
+    }
+
+    pub fn run_vmpl(&mut self, vmpl: Vmpl) -> u64 {
         self.request(Request::run_vmpl(vmpl).encode())
     }
 }

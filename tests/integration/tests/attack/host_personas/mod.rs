@@ -3,5 +3,6 @@
 
 mod memory_maps;
 mod pages;
+mod qemu_tests;
 mod replies;
 mod table;
