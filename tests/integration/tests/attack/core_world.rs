@@ -12,17 +12,20 @@ use paravisor::boot_block::{
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
-    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, HANDOVER_END, IMAGE_LOAD,
-    PAYLOAD_BASE,
+    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{VcpuIndex, VcpuTable};
+use protocol::convert::ConvertEntry;
+use protocol::result::refusal_index;
+use reference_model::guest;
 use reference_model::world::SECRET;
 use snp::address::{PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
+use snp::psc::PscOperation;
 use snp::svsm::{CallId, CallRegisters, PvalidateListEntry, ResultCode, core_protocol as call};
 use snp::vmsa::{EFER_SVME, Vmsa};
 use snp_model::layout::Range;
@@ -33,7 +36,8 @@ use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::platform::{Platform, gpa};
+use crate::order::Order;
+use crate::platform::{HostileMachine, Platform, gpa};
 
 pub const MIB: u64 = 1 << 20;
 pub const MEMORY: u64 = 64 * MIB;
@@ -44,6 +48,9 @@ pub const LARGE: u64 = 34 * MIB;
 /// A page of the paravisor.
 pub const OWN: u64 = IMAGE_LOAD;
 const GUEST_PAGES: u64 = 16;
+/// Of the hand-over area, of which no test uses the rest: its first pages.
+const HANDOVER_LAUNCHED: u64 = 8 * PAGE_SIZE;
+const _: () = assert!(BOOT_CALLING_AREA < HANDOVER_BASE + HANDOVER_LAUNCHED);
 
 pub const SUCCESS: ResultCode = ResultCode::SUCCESS;
 pub const ADDRESS: ResultCode = ResultCode::INVALID_ADDRESS;
@@ -115,13 +122,13 @@ fn processors() -> ApicIds {
     ApicIds::parse(&table, 4).unwrap()
 }
 
-fn machine() -> Machine {
+fn machine() -> HostileMachine {
     let machine = Machine::new(&[Range {
         base: 0,
         bytes: MEMORY,
     }]);
     machine.launch(gpa(IMAGE_LOAD), 0x4000);
-    machine.launch(gpa(HANDOVER_BASE), HANDOVER_END - HANDOVER_BASE);
+    machine.launch(gpa(HANDOVER_BASE), HANDOVER_LAUNCHED);
     machine.launch(gpa(PAYLOAD_BASE), GUEST_PAGES * PAGE_SIZE);
     let secret = SECRET.repeat(512);
     let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
@@ -130,14 +137,20 @@ fn machine() -> Machine {
             .guest_write(Vmpl::Vmpl0, true, gpa(target), &secret)
             .unwrap();
     }
-    let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
+    let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
     for target in handover.chain((0..GUEST_PAGES).map(page)) {
         let all = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ_WRITE_EXECUTE);
         machine
             .rmpadjust(gpa(target), PageSize::Size4K, all)
             .unwrap();
     }
-    machine
+    let mut order = Order::new(MEMORY, false);
+    let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
+    let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
+    for page in own.chain(handover).chain((0..GUEST_PAGES).map(page)) {
+        order.launched(page);
+    }
+    HostileMachine::new(machine, order)
 }
 
 /// Runs a test in a fresh world, in which RAM but the launch is the host's.
@@ -155,7 +168,10 @@ pub fn world<R>(test: impl FnOnce(&World<'_>) -> R) -> R {
     let window = Window::new(gpa(window.start), window.bytes()).unwrap();
     let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
     let pool = Pool::new(window, ChunkRecords::new(&records), WINDOW_BYTES).unwrap();
-    let configuration = Configuration::with_encryption_bit(51);
+    let configuration = Configuration {
+        flush_reaches_all: true,
+        ..Configuration::with_encryption_bit(51)
+    };
     let service = Service::new(&platform, configuration, pool, states).unwrap();
     let vcpus = VcpuTable::new();
     let vcpu = vcpus.reserve(0).unwrap();
@@ -211,6 +227,27 @@ impl World<'_> {
         self.core(call::PVALIDATE, list, 0, 0)
     }
 
+    /// CONVERT of a list that is written to `list` first.
+    pub fn convert(&self, list: u64, entries: &[ConvertEntry]) -> ResultCode {
+        self.put_conversions(list, entries);
+        let epoch = self.service.statistics().epoch;
+        self.pool(&guest::raw(9, list, epoch, 0)).0
+    }
+
+    pub fn put_conversions(&self, list: u64, entries: &[ConvertEntry]) {
+        let count = u16::try_from(entries.len()).unwrap();
+        self.put(list, &u64::from(count).to_le_bytes());
+        self.put(list + 8, entries.as_bytes());
+    }
+
+    /// [`LARGE`] becomes the guest's, in one entry of the reverse map.
+    pub fn give_large(&self, list: u64) {
+        let machine = self.platform.machine();
+        machine.host_changes(gpa(LARGE), PageSize::Size2M, PscOperation::Private);
+        let entry = ConvertEntry::request(gpa(LARGE), PageSize::Size2M, false);
+        assert_eq!(self.convert(list, &[entry]), SUCCESS);
+    }
+
     pub fn put_list(&self, list: u64, entries: &[PvalidateListEntry]) {
         let count = u16::try_from(entries.len()).unwrap();
         self.put(list, [count, 0, 0, 0].as_bytes());
@@ -253,6 +290,11 @@ impl World<'_> {
             None,
             "the host reads secrets"
         );
+        assert_eq!(self.platform.broken_order(), [] as [&str; 0]);
+        for page in self.platform.faulted() {
+            let state = self.state(page);
+            assert_eq!(state, Some(PageState::Quarantined), "P3: {page:#x}");
+        }
         let records = self.service.pool().records();
         for chunk in 0..records.len() {
             assert!(
@@ -271,9 +313,9 @@ impl World<'_> {
         let held = count(|state| matches!(state, ChunkState::Held(_)));
         assert_eq!(statistics.granted_bytes, held, "P-3.12");
         let fresh = (FRESH..FRESH + 8 * PAGE_SIZE).step_by(4096);
-        let large = (LARGE..LARGE + 2 * MIB).step_by(4096);
+        let large = [0, 1, 255, 511].map(|number| LARGE + number * PAGE_SIZE);
         let own = (0..4).map(|number| OWN + number * PAGE_SIZE);
-        let handover = (HANDOVER_BASE..HANDOVER_BASE + 8 * PAGE_SIZE).step_by(4096);
+        let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
         let pages = (0..GUEST_PAGES).map(page).chain(fresh).chain(large);
         for address in pages.chain(own).chain(handover) {
             self.check_page(address);
@@ -285,6 +327,7 @@ impl World<'_> {
         let mut lost = self.lost.lock().unwrap();
         if state == PageState::Quarantined {
             lost.insert(address);
+            self.platform.forbid(address);
         } else {
             assert!(!lost.contains(&address), "P3: {address:#x} left quarantine");
         }
@@ -311,6 +354,12 @@ impl World<'_> {
             "{address:#x} is {state:?}, the hardware says {entry:?}"
         );
     }
+}
+
+/// Whether either protocol documents a code.
+pub fn documented(code: ResultCode) -> bool {
+    let core = code.0 >= 0x8000_1000 && code.0 <= 0x8000_1012;
+    code == SUCCESS || refusal_index(code).is_some() || core
 }
 
 pub fn small(address: u64, validate: bool) -> PvalidateListEntry {
