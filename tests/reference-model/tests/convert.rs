@@ -98,6 +98,9 @@ fn days() -> [(&'static str, Vec<Vec<u64>>); 6] {
                     [true, false].map(|to| vec![small(1, to), small(wrong, to), small(2, to)])
                 })
                 .chain([vec![large(0, true)], vec![large(0, false)]])
+                // Each right for the way that the other one goes.
+                .chain([vec![small(1, true), small(2, false)]])
+                .chain([vec![small(4, false), small(5, true)]])
                 .collect(),
         ),
         (
@@ -383,6 +386,35 @@ fn p_5_9_3_p_5_9_7_batches_are_cut_by_entries_and_by_work() {
     // In small entries there are 4096 units as well.
     let (batches, _) = wide(&[true, false], LightHost::split_all);
     assert_eq!(batches, [8, 253, 47, 8, 253, 47]);
+}
+
+#[test]
+fn p_5_9_2_an_entry_that_covers_the_list_is_refused_wherever_the_list_is_in_it() {
+    if cfg!(miri) {
+        return; // There is no large page.
+    }
+    with_pages(
+        LightHost::default(),
+        CONVERT,
+        SHAPE,
+        Arc::new(pages()),
+        |world| {
+            world.call(&guest::attach());
+            for number in [0, 5, LARGE - 1] {
+                let list = page(LARGE + number);
+                for entries in [vec![large(1, true)], vec![small(1, true), large(1, true)]] {
+                    world
+                        .platform
+                        .inner()
+                        .store(list, &guest::convert_list(&entries));
+                    world.call(&guest::convert(1, list));
+                    world.call(&guest::convert(1, list));
+                }
+            }
+            let refused = (9, ResultCode::INVALID_ADDRESS.0);
+            assert!(world.model().tried.answers.contains(&refused));
+        },
+    );
 }
 
 #[test]

@@ -20,8 +20,8 @@ use svsm_swiotlb::page_state::PageState;
 /// Longest sequence of which every one runs; one more takes as many times as long as there are letters.
 const LENGTH: usize = if cfg!(miri) { 1 } else { 4 };
 /// Longest sequence to a state that has not been seen before.
-const DEPTH: usize = if cfg!(miri) { 1 } else { 9 };
-const PAGES_DEPTH: usize = if cfg!(miri) { 1 } else { 7 };
+const DEPTH: usize = 9;
+const PAGES_DEPTH: usize = 7;
 
 /// What distinguishes one state from another, without counters and records; epochs and generations by their distance, as
 /// far as the letters name it.
@@ -209,27 +209,36 @@ fn every_short_sequence_of_calls_agrees_with_the_model() {
 
 #[test]
 fn every_call_in_every_state_of_the_pool_agrees_with_the_model() {
+    if cfg!(miri) {
+        return; // No more than the sequences of one call.
+    }
     let mut walk = Walk::new(POOL.to_vec(), CONVERT);
     walk.states(DEPTH);
     walk.report(DEPTH);
-    assert!(cfg!(miri) || walk.states.len() > 1000);
+    assert!(walk.states.len() > 1000);
 }
 
 #[test]
 fn every_call_in_every_state_of_pages_agrees_with_the_model() {
+    if cfg!(miri) {
+        return; // As above.
+    }
     let alphabet = [&BOTH[..], &PAGES_ONLY].concat();
     let mut walk = Walk::new(alphabet, CONVERT);
     walk.states(PAGES_DEPTH);
     walk.report(PAGES_DEPTH);
-    assert!(cfg!(miri) || walk.states.len() > 1000);
-    let every = (Outcome::Converted, Outcome::Quarantined);
-    assert!(cfg!(miri) || walk.tried.outcomes.contains(&(false, every.1)));
+    assert!(walk.states.len() > 1000);
+    assert!(walk.tried.outcomes.contains(&(false, Outcome::Quarantined)));
 }
 
 #[test]
 fn p_5_9_5_every_short_sequence_without_convert_agrees_with_the_model() {
     let length = LENGTH.min(2);
-    let walk = all_sequences(&every_letter(), NO_CONVERT, length);
+    let alphabet = match cfg!(miri) {
+        true => PAGES_ONLY.to_vec(),
+        false => every_letter(),
+    };
+    let walk = all_sequences(&alphabet, NO_CONVERT, length);
     walk.report(length);
     assert_eq!(walk.tried.outcomes, BTreeSet::new());
     let refused = (9, ResultCode::UNSUPPORTED_CALL.0);
