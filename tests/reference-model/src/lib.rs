@@ -34,6 +34,7 @@ pub mod host;
 pub mod light_host;
 pub mod state;
 pub mod transcript;
+mod watched;
 pub mod world;
 
 pub use state::{Chunk, Model, Shape, Tried};

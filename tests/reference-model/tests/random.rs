@@ -24,7 +24,7 @@ const TARGETS: [(&str, Target); 3] = [
 ];
 
 /// Bytes of a case, at most.
-const LONG: usize = if cfg!(miri) { 80 } else { 400 };
+const LONG: usize = if cfg!(miri) { 40 } else { 400 };
 /// Random cases of each property; those on the machine take longer.
 const CASES: u32 = if cfg!(miri) { 2 } else { 2000 };
 const MACHINE_CASES: u32 = if cfg!(miri) { 2 } else { 300 };
@@ -39,7 +39,7 @@ fn replay(target: &str, run: Target) -> Tried {
     for file in fs::read_dir(&folder).expect("the folder is there") {
         let bytes = fs::read(file.unwrap().path()).unwrap();
         // A call takes a fraction of a second there.
-        if cfg!(miri) && (cases == 2 || bytes.len() > 120) {
+        if cfg!(miri) && (cases == 1 || bytes.len() > 80) {
             continue;
         }
         let case = run(&bytes);

@@ -31,9 +31,11 @@ fn pages() -> [(u64, PageState); 4] {
 }
 
 /// Events between two looks at the ring, and how often.
-const STRIDE: u64 = if cfg!(miri) { 65 } else { 7 };
-/// More than twice the ring.
-const EVENTS: u64 = if cfg!(miri) { 260 } else { 600 };
+const STRIDE: u64 = if cfg!(miri) { 4 } else { 7 };
+/// Places and buffers of a look; Miri visits the whole ring for each record.
+const LOOKS: usize = if cfg!(miri) { 1 } else { 9 };
+/// More than twice the ring; under Miri, where each takes long, none is overwritten.
+const EVENTS: u64 = if cfg!(miri) { 4 } else { 600 };
 
 #[test]
 fn p_12_3_p_5_11_2_records_are_returned_in_order_from_any_place_until_they_are_overwritten() {
@@ -46,16 +48,21 @@ fn p_12_3_p_5_11_2_records_are_returned_in_order_from_any_place_until_they_are_o
             }
             let next = world.model().next_event;
             let oldest = next.saturating_sub(256);
-            for from in [
+            let oldest_but_one = oldest.saturating_sub(1);
+            let places = [
                 0,
-                oldest.saturating_sub(1),
+                next,
+                oldest_but_one,
                 oldest,
                 next / 2,
                 next - 1,
-                next,
                 u64::MAX,
-            ] {
-                for (offset, room) in [(0, 4096), (0, 32), (8, 64), (4064, 32)] {
+            ];
+            for from in places.into_iter().take(LOOKS) {
+                for (offset, room) in [(8, 64), (0, 4096), (0, 32), (4064, 32)]
+                    .into_iter()
+                    .take(LOOKS)
+                {
                     let answer = world.call(&guest::trace(BUFFER + offset, room, from));
                     assert_eq!(answer.rax, 0);
                     looks += 1;
