@@ -20,6 +20,9 @@ use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{VcpuIndex, VcpuTable};
+use protocol::convert::ConvertEntry;
+use protocol::result::refusal_index;
+use reference_model::guest;
 use reference_model::world::SECRET;
 use snp::address::{PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
@@ -33,7 +36,8 @@ use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::platform::{Platform, gpa};
+use crate::order::Order;
+use crate::platform::{HostileMachine, Platform, gpa};
 
 pub const MIB: u64 = 1 << 20;
 pub const MEMORY: u64 = 64 * MIB;
@@ -115,7 +119,7 @@ fn processors() -> ApicIds {
     ApicIds::parse(&table, 4).unwrap()
 }
 
-fn machine() -> Machine {
+fn machine() -> HostileMachine {
     let machine = Machine::new(&[Range {
         base: 0,
         bytes: MEMORY,
@@ -137,7 +141,13 @@ fn machine() -> Machine {
             .rmpadjust(gpa(target), PageSize::Size4K, all)
             .unwrap();
     }
-    machine
+    let mut order = Order::new(MEMORY, false);
+    let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
+    let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
+    for page in own.chain(handover).chain((0..GUEST_PAGES).map(page)) {
+        order.launched(page);
+    }
+    HostileMachine::new(machine, order)
 }
 
 /// Runs a test in a fresh world, in which RAM but the launch is the host's.
@@ -155,7 +165,10 @@ pub fn world<R>(test: impl FnOnce(&World<'_>) -> R) -> R {
     let window = Window::new(gpa(window.start), window.bytes()).unwrap();
     let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
     let pool = Pool::new(window, ChunkRecords::new(&records), WINDOW_BYTES).unwrap();
-    let configuration = Configuration::with_encryption_bit(51);
+    let configuration = Configuration {
+        flush_reaches_all: true,
+        ..Configuration::with_encryption_bit(51)
+    };
     let service = Service::new(&platform, configuration, pool, states).unwrap();
     let vcpus = VcpuTable::new();
     let vcpu = vcpus.reserve(0).unwrap();
@@ -211,6 +224,19 @@ impl World<'_> {
         self.core(call::PVALIDATE, list, 0, 0)
     }
 
+    /// CONVERT of a list that is written to `list` first.
+    pub fn convert(&self, list: u64, entries: &[ConvertEntry]) -> ResultCode {
+        self.put_conversions(list, entries);
+        let epoch = self.service.statistics().epoch;
+        self.pool(&guest::raw(9, list, epoch, 0)).0
+    }
+
+    pub fn put_conversions(&self, list: u64, entries: &[ConvertEntry]) {
+        let count = u16::try_from(entries.len()).unwrap();
+        self.put(list, &u64::from(count).to_le_bytes());
+        self.put(list + 8, entries.as_bytes());
+    }
+
     pub fn put_list(&self, list: u64, entries: &[PvalidateListEntry]) {
         let count = u16::try_from(entries.len()).unwrap();
         self.put(list, [count, 0, 0, 0].as_bytes());
@@ -253,6 +279,7 @@ impl World<'_> {
             None,
             "the host reads secrets"
         );
+        assert_eq!(self.platform.broken_order(), [] as [&str; 0]);
         let records = self.service.pool().records();
         for chunk in 0..records.len() {
             assert!(
@@ -271,7 +298,7 @@ impl World<'_> {
         let held = count(|state| matches!(state, ChunkState::Held(_)));
         assert_eq!(statistics.granted_bytes, held, "P-3.12");
         let fresh = (FRESH..FRESH + 8 * PAGE_SIZE).step_by(4096);
-        let large = (LARGE..LARGE + 2 * MIB).step_by(4096);
+        let large = [0, 1, 255, 511].map(|number| LARGE + number * PAGE_SIZE);
         let own = (0..4).map(|number| OWN + number * PAGE_SIZE);
         let handover = (HANDOVER_BASE..HANDOVER_BASE + 8 * PAGE_SIZE).step_by(4096);
         let pages = (0..GUEST_PAGES).map(page).chain(fresh).chain(large);
@@ -285,6 +312,7 @@ impl World<'_> {
         let mut lost = self.lost.lock().unwrap();
         if state == PageState::Quarantined {
             lost.insert(address);
+            self.platform.forbid(address);
         } else {
             assert!(!lost.contains(&address), "P3: {address:#x} left quarantine");
         }
@@ -311,6 +339,12 @@ impl World<'_> {
             "{address:#x} is {state:?}, the hardware says {entry:?}"
         );
     }
+}
+
+/// Whether either protocol documents a code.
+pub fn documented(code: ResultCode) -> bool {
+    let core = code.0 >= 0x8000_1000 && code.0 <= 0x8000_1012;
+    code == SUCCESS || refusal_index(code).is_some() || core
 }
 
 pub fn small(address: u64, validate: bool) -> PvalidateListEntry {

@@ -7,7 +7,7 @@ use std::thread;
 
 use paravisor::layout::{BOOT_CALLING_AREA, LAUNCH_VMSA};
 use protocol::list::ListHeader;
-use protocol::result::{self, refusal_index};
+use protocol::result;
 use reference_model::light_host::LightHost;
 use reference_model::{Event, Shape, guest, with_world};
 use snp::address::{PAGE_SIZE, PageSize};
@@ -18,7 +18,7 @@ use svsm_swiotlb::page_state::PageState;
 use zerocopy::IntoBytes;
 
 use crate::core_world::{
-    ADDRESS, BUSY, FRESH, MEMORY, MIB, OWN, SUCCESS, World, page, small, world,
+    ADDRESS, BUSY, FRESH, MEMORY, MIB, OWN, SUCCESS, World, documented, page, small, world,
 };
 use crate::platform::{Act, gpa};
 
@@ -125,11 +125,6 @@ const ATTACKS: [(&str, bool, Doing); 11] = [
     }),
     ("an ATTACH", false, |world| world.pool(&guest::attach()).0),
 ];
-
-fn documented(code: ResultCode) -> bool {
-    let core = code.0 >= 0x8000_1000 && code.0 <= 0x8000_1012;
-    code == SUCCESS || refusal_index(code).is_some() || core
-}
 
 /// A world in which every victim has what it needs.
 fn prepared(test: impl FnOnce(&World<'_>)) {

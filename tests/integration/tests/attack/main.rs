@@ -5,8 +5,13 @@
 //! Service and core protocol run unmodified on the model machine. What they answer is compared with the documented code;
 //! after each call the page words are compared with the reverse map, and the host's view is searched for private bytes.
 
+mod conversions;
 mod core_world;
 mod faults;
 mod guest_attacks;
 mod host_personas;
+mod hostile_machine;
+mod judged;
+mod order;
 mod platform;
+mod wrong;

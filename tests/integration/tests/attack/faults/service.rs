@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! Every platform call of the service goes wrong once, in every way in which it can.
+
+use std::collections::BTreeMap;
+
+use snp::operands::InstructionCode;
+
+use super::scenarios::{SCENARIOS, Scenario};
+use crate::judged::Judged;
+use crate::wrong::{WRONG_REPLIES, Wrong, functions};
+
+/// Calls that are tried of a scenario with a long run of alike ones: those at its ends, and every 37th, which is each
+/// instruction of a group of three or four in turn.
+const ENDS: usize = 8;
+const STRIDE: usize = 37;
+const LONG: usize = 200;
+/// Codes that are tried there: the one that has a meaning, and one that has none.
+const TELLING: [InstructionCode; 2] = [
+    InstructionCode::FAIL_SIZEMISMATCH,
+    InstructionCode::FAIL_INPUT,
+];
+
+/// The platform calls to be tried, of all those that a scenario makes: their numbers.
+fn chosen(names: &[&str]) -> Vec<usize> {
+    let rare = |name: &str| !matches!(name, "pvalidate" | "rmpadjust" | "zero");
+    let rare: Vec<_> = (0..names.len())
+        .filter(|number| rare(names[*number]))
+        .collect();
+    let near = |number: usize| rare.iter().any(|rare| rare.abs_diff(number) <= ENDS);
+    (0..names.len())
+        .filter(|number| names.len() < LONG || near(*number) || number % STRIDE == 0)
+        .collect()
+}
+
+/// Lets each call of a scenario go wrong; counts what was tried, by function and way.
+fn enumerate(scenario: &Scenario, points: &mut BTreeMap<(&'static str, &'static str), u64>) {
+    for manner in scenario.manners {
+        let host = |world: &Judged<'_>| world.hostile().set_manner(*manner);
+        let names = scenario.run(host, |world| world.hostile().names());
+        let chosen = chosen(&names);
+        let mut tried = 0;
+        for number in &chosen {
+            let name = names[*number];
+            for wrong in Wrong::all(name) {
+                if names.len() >= LONG
+                    && matches!(wrong, Wrong::Code(code) if !TELLING.contains(&code))
+                {
+                    continue;
+                }
+                scenario.run(
+                    |world| {
+                        host(world);
+                        world.hostile().go_wrong(*number as u64 + 1, wrong);
+                    },
+                    |world| assert!(world.hostile().calls() > *number as u64),
+                );
+                let way = match wrong {
+                    Wrong::Fault => "fault",
+                    Wrong::Code(_) => "refusal",
+                    Wrong::Unchanged => "nothing to change",
+                    Wrong::Reply(number) => WRONG_REPLIES[number].name,
+                    Wrong::Refused => "no processor",
+                };
+                *points.entry((name, way)).or_default() += 1;
+                tried += 1;
+            }
+        }
+        println!(
+            "{}, {manner:?}: {tried} points at {} of {} calls",
+            scenario.name,
+            chosen.len(),
+            names.len()
+        );
+    }
+}
+
+fn enumerate_all(scenarios: &[&Scenario]) -> BTreeMap<(&'static str, &'static str), u64> {
+    let mut points = BTreeMap::new();
+    for scenario in scenarios {
+        enumerate(scenario, &mut points);
+    }
+    for ((function, way), count) in &points {
+        println!("{count:5} {function}: {way}");
+    }
+    println!("{} fault points", points.values().sum::<u64>());
+    points
+}
+
+fn named(part: &str) -> Vec<&'static Scenario> {
+    let all = SCENARIOS.iter();
+    all.filter(|scenario| scenario.name.contains(part))
+        .collect()
+}
+
+#[test]
+fn p1_p2_p3_p4_p5_p_5_9_8_every_platform_call_of_a_conversion_goes_wrong() {
+    let points = enumerate_all(&named("CONVERT"));
+    // Each function of the platform was reached, and each went wrong in each way in which it can.
+    let source = include_str!("../../../../../svsm-swiotlb/src/platform.rs");
+    let traits = ["HostPages", "GuestMemory", "PageInstructions"];
+    let functions = traits.iter().flat_map(|of| functions(source, of));
+    for function in functions {
+        let ways = Wrong::all(function).len();
+        let tried = points.keys().filter(|(name, _)| *name == function);
+        let tried = tried.count();
+        match function {
+            // The codes of an instruction count as one way.
+            "pvalidate" => assert_eq!(tried, 3),
+            "rmpadjust" => assert_eq!(tried, 2),
+            _ => assert_eq!(tried, ways, "{function}"),
+        }
+    }
+}
+
+#[test]
+fn p3_p4_p5_every_platform_call_of_a_pools_last_days_goes_wrong() {
+    enumerate_all(&[named("ORPHANS"), named("ADOPT"), named("TRACE")].concat());
+}
