@@ -22,11 +22,11 @@ pub fn trace(buffer: u64, records: u64, from: u64) -> CallRegisters {
     guest::raw(11, buffer, 32 * records, from)
 }
 
-pub fn small(page: u64, to_shared: bool) -> ConvertEntry {
+pub const fn small(page: u64, to_shared: bool) -> ConvertEntry {
     ConvertEntry::request(gpa(page), PageSize::Size4K, to_shared)
 }
 
-pub fn large(page: u64, to_shared: bool) -> ConvertEntry {
+pub const fn large(page: u64, to_shared: bool) -> ConvertEntry {
     ConvertEntry::request(gpa(page), PageSize::Size2M, to_shared)
 }
 

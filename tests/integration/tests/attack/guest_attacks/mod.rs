@@ -1,0 +1,25 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What the guest's other processors can do while VMPL0 works for one of them, and what a guest can ask for.
+//!
+//! * `prepared`: the world in which all this happens
+//! * `victims`, `attacks`: the calls that are interrupted, and what interrupts them
+//! * `another_processor`: each attack before each platform call of each victim
+//! * `same_pages`: two processors that convert the same pages
+//! * `rewritten`: lists that change while they are read
+//! * `forbidden`: addresses that are not the guest's to name
+//! * `incomplete`: lists that are taken up again, otherwise
+//! * `epochs`: what is an older kernel's, or another's
+//! * `threads`: several processors at once, as it comes
+//! * `registers`: any registers, any list
+
+mod another_processor;
+mod attacks;
+mod epochs;
+mod forbidden;
+mod incomplete;
+mod prepared;
+mod registers;
+mod rewritten;
+mod same_pages;
+mod threads;
+mod victims;
