@@ -26,6 +26,7 @@ use reference_model::guest;
 use reference_model::world::SECRET;
 use snp::address::{PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
+use snp::psc::PscOperation;
 use snp::svsm::{CallId, CallRegisters, PvalidateListEntry, ResultCode, core_protocol as call};
 use snp::vmsa::{EFER_SVME, Vmsa};
 use snp_model::layout::Range;
@@ -235,6 +236,14 @@ impl World<'_> {
         let count = u16::try_from(entries.len()).unwrap();
         self.put(list, &u64::from(count).to_le_bytes());
         self.put(list + 8, entries.as_bytes());
+    }
+
+    /// [`LARGE`] becomes the guest's, in one entry of the reverse map.
+    pub fn give_large(&self, list: u64) {
+        let machine = self.platform.machine();
+        machine.host_changes(gpa(LARGE), PageSize::Size2M, PscOperation::Private);
+        let entry = ConvertEntry::request(gpa(LARGE), PageSize::Size2M, false);
+        assert_eq!(self.convert(list, &[entry]), SUCCESS);
     }
 
     pub fn put_list(&self, list: u64, entries: &[PvalidateListEntry]) {

@@ -37,6 +37,8 @@ enum Setting {
 pub struct Scenario {
     pub name: &'static str,
     setting: Setting,
+    /// Of thousands of alike platform calls, of which not each is tried.
+    pub long: bool,
     /// Hosts it is run with.
     pub manners: &'static [HostManner],
     run: fn(&Judged<'_>),
@@ -90,6 +92,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT of 4 KiB pages, there and back",
         setting: Setting::Conversions,
+        long: false,
         manners: HOSTS,
         run: |world| {
             world.call(&guest::attach());
@@ -100,6 +103,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT of a 2 MiB page, there and back",
         setting: Setting::Conversions,
+        long: false,
         manners: HOSTS,
         run: |world| {
             world.call(&guest::attach());
@@ -110,6 +114,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT of both sizes, from a calling area",
         setting: Setting::Conversions,
+        long: false,
         manners: HOSTS,
         run: |world| {
             let both = |to_shared| {
@@ -127,6 +132,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT in both directions in one list, and of what is refused",
         setting: Setting::Conversions,
+        long: false,
         manners: &[HostManner::Honest, HostManner::FailAfter(1)],
         run: |world| {
             world.call(&guest::attach());
@@ -144,6 +150,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT to private of pages that nobody validated",
         setting: Setting::Conversions,
+        long: false,
         manners: HOSTS,
         run: |world| {
             world.call(&guest::attach());
@@ -154,6 +161,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT to shared of a 2 MiB page that the host has split",
         setting: Setting::Conversions,
+        long: true,
         manners: HONEST,
         run: |world| {
             world.call(&guest::attach());
@@ -164,6 +172,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT to private of a 2 MiB page that the host assigns in parts",
         setting: Setting::Conversions,
+        long: true,
         manners: &[HostManner::StopInside(400)],
         run: |world| {
             world.call(&guest::attach());
@@ -174,6 +183,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "CONVERT of a list of two batches, there and back",
         setting: Setting::ManyPages,
+        long: true,
         manners: HONEST,
         run: |world| {
             world.call(&guest::attach());
@@ -184,6 +194,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "RELEASE_ORPHANS over two batches, of two epochs",
         setting: Setting::ManyChunks,
+        long: false,
         manners: HONEST,
         run: |world| {
             world.call(&guest::attach());
@@ -201,6 +212,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "ADOPT and DETACH",
         setting: Setting::Conversions,
+        long: false,
         manners: HOSTS,
         run: |world| {
             world.call(&guest::attach());
@@ -218,6 +230,7 @@ pub const SCENARIOS: [Scenario; 11] = [
     Scenario {
         name: "STATISTICS and TRACE",
         setting: Setting::Conversions,
+        long: false,
         manners: HONEST,
         run: |world| {
             world.call(&guest::attach());

@@ -5,15 +5,12 @@ use std::thread;
 
 use protocol::list::ListHeader;
 use reference_model::guest;
-use snp::address::PageSize;
-use snp::psc::PscOperation;
 use snp::svsm::{ResultCode, core_protocol as call};
 use snp_model::psc::HostManner;
 use zerocopy::IntoBytes;
 
-use crate::conversions::large;
-use crate::core_world::{FRESH, LARGE, SUCCESS, World, page, world};
-use crate::platform::{Act, gpa};
+use crate::core_world::{FRESH, SUCCESS, World, page, world};
+use crate::platform::Act;
 
 /// The page that victims name and attacks change.
 pub const TARGET: u64 = page(0);
@@ -60,11 +57,9 @@ pub fn prepared(test: impl FnOnce(&World<'_>)) {
     });
 }
 
-/// The block of 2 MiB becomes the guest's, in one entry of the reverse map.
+/// The block of 2 MiB becomes the guest's.
 pub fn give_large(world: &World<'_>) {
-    let machine = world.platform.machine();
-    machine.host_changes(gpa(LARGE), PageSize::Size2M, PscOperation::Private);
-    assert_eq!(world.convert(OTHER_LIST, &[large(LARGE, false)]), SUCCESS);
+    world.give_large(OTHER_LIST);
 }
 
 /// Runs `victim` on this processor, and `attack` on another before its nth platform call; nothing of the attack if there

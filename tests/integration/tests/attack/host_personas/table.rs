@@ -10,6 +10,7 @@ use super::pages::{
 use super::replies::{
     boot_replies, edited_entries, lie_about_sharing, opposite, replies, wrong_echoes,
 };
+use super::{conversion_pages, conversion_replies};
 use crate::core_world::{World, world};
 
 /// How a row is covered.
@@ -52,7 +53,7 @@ const TABLE: &[(&str, &str, Cover)] = &[
         "B",
         "takes a page away at any platform call",
         Here(
-            "INVALID_ADDRESS or a stop; see the enumeration in faults.rs",
+            "INVALID_ADDRESS or a stop; see the enumeration in faults/",
             rescinded_between,
         ),
     ),
@@ -99,7 +100,7 @@ const TABLE: &[(&str, &str, Cover)] = &[
         "F",
         "keeps old translations",
         Here(
-            "one flush before a rescinded page is anybody's; see p2_f in guest_attacks.rs",
+            "one flush before a rescinded page is anybody's; see p2_f in guest_attacks/",
             flush_first,
         ),
     ),
@@ -121,13 +122,13 @@ const TABLE: &[(&str, &str, Cover)] = &[
     (
         "I",
         "none: a guest's race of CREATE_VCPU, REMAP_CA and PVALIDATE",
-        Here("BUSY; see p5 in guest_attacks.rs", race),
+        Here("BUSY; see p5 in guest_attacks/", race),
     ),
     (
         "J",
         "none: a guest's addresses that are not its own",
         Here(
-            "INVALID_ADDRESS without an access; see c2_j in guest_attacks.rs",
+            "INVALID_ADDRESS without an access; see c2_j in guest_attacks/",
             deputy,
         ),
     ),
@@ -216,7 +217,7 @@ const TABLE: &[(&str, &str, Cover)] = &[
     (
         "hook",
         "guest-mutates-list",
-        Here("fetched once; see p_7_6 in guest_attacks.rs", race),
+        Here("fetched once; see p_7_6 in guest_attacks/", race),
     ),
     (
         "hook",
@@ -230,6 +231,67 @@ const TABLE: &[(&str, &str, Cover)] = &[
         "hook",
         "memory-map",
         Here("a stop with the reason of the rule", memory_maps),
+    ),
+    (
+        "A",
+        "remaps a page between page-state change and PVALIDATE of a CONVERT",
+        Here(
+            "zeros, or PAGE_LOST and quarantine",
+            conversion_pages::remaps,
+        ),
+    ),
+    (
+        "A",
+        "maps one memory to two addresses in a CONVERT",
+        Here(
+            "zeros at the first, #VC at the second",
+            conversion_pages::double_mapping,
+        ),
+    ),
+    (
+        "B",
+        "takes a page or the list away at any platform call of a CONVERT",
+        Here(
+            "PAGE_LOST, or INVALID_ADDRESS for the list; quarantine, of one page",
+            conversion_pages::rescinds,
+        ),
+    ),
+    (
+        "C",
+        "replies to CONVERT out of order, lies, refuses, stops, never progresses",
+        Here(
+            "HOST_REFUSED and the page back, HOST_MISBEHAVED and quarantine; see P-5.9.8",
+            conversion_replies::replies,
+        ),
+    ),
+    (
+        "C",
+        "the same with a page of 2 MiB, and stops inside it",
+        Here(
+            "one state for all of it",
+            conversion_replies::replies_to_large_pages,
+        ),
+    ),
+    (
+        "L",
+        "looks for old private bytes in what CONVERT shared, and leaves some",
+        Here("none; the guest finds zeros", conversion_pages::residual),
+    ),
+    (
+        "hook",
+        "size-mismatch, at any platform call of a CONVERT",
+        Here(
+            "4 KiB steps, or PAGE_LOST; never a half",
+            conversion_pages::splits,
+        ),
+    ),
+    (
+        "hook",
+        "cf-surprise in a CONVERT",
+        Here(
+            "PAGE_LOST; to private the service stops: HOST_MISBEHAVED",
+            conversion_pages::surprises,
+        ),
     ),
 ];
 
