@@ -12,8 +12,7 @@ use paravisor::boot_block::{
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
-    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, HANDOVER_END, IMAGE_LOAD,
-    PAYLOAD_BASE,
+    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
@@ -49,6 +48,9 @@ pub const LARGE: u64 = 34 * MIB;
 /// A page of the paravisor.
 pub const OWN: u64 = IMAGE_LOAD;
 const GUEST_PAGES: u64 = 16;
+/// Of the hand-over area, of which no test uses the rest: its first pages.
+const HANDOVER_LAUNCHED: u64 = 8 * PAGE_SIZE;
+const _: () = assert!(BOOT_CALLING_AREA < HANDOVER_BASE + HANDOVER_LAUNCHED);
 
 pub const SUCCESS: ResultCode = ResultCode::SUCCESS;
 pub const ADDRESS: ResultCode = ResultCode::INVALID_ADDRESS;
@@ -126,7 +128,7 @@ fn machine() -> HostileMachine {
         bytes: MEMORY,
     }]);
     machine.launch(gpa(IMAGE_LOAD), 0x4000);
-    machine.launch(gpa(HANDOVER_BASE), HANDOVER_END - HANDOVER_BASE);
+    machine.launch(gpa(HANDOVER_BASE), HANDOVER_LAUNCHED);
     machine.launch(gpa(PAYLOAD_BASE), GUEST_PAGES * PAGE_SIZE);
     let secret = SECRET.repeat(512);
     let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
@@ -135,7 +137,7 @@ fn machine() -> HostileMachine {
             .guest_write(Vmpl::Vmpl0, true, gpa(target), &secret)
             .unwrap();
     }
-    let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
+    let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
     for target in handover.chain((0..GUEST_PAGES).map(page)) {
         let all = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ_WRITE_EXECUTE);
         machine
@@ -144,7 +146,7 @@ fn machine() -> HostileMachine {
     }
     let mut order = Order::new(MEMORY, false);
     let own = (0..4).map(|number| IMAGE_LOAD + number * PAGE_SIZE);
-    let handover = (HANDOVER_BASE..HANDOVER_END).step_by(4096);
+    let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
     for page in own.chain(handover).chain((0..GUEST_PAGES).map(page)) {
         order.launched(page);
     }
@@ -309,7 +311,7 @@ impl World<'_> {
         let fresh = (FRESH..FRESH + 8 * PAGE_SIZE).step_by(4096);
         let large = [0, 1, 255, 511].map(|number| LARGE + number * PAGE_SIZE);
         let own = (0..4).map(|number| OWN + number * PAGE_SIZE);
-        let handover = (HANDOVER_BASE..HANDOVER_BASE + 8 * PAGE_SIZE).step_by(4096);
+        let handover = (HANDOVER_BASE..HANDOVER_BASE + HANDOVER_LAUNCHED).step_by(4096);
         let pages = (0..GUEST_PAGES).map(page).chain(fresh).chain(large);
         for address in pages.chain(own).chain(handover) {
             self.check_page(address);

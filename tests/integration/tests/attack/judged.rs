@@ -14,6 +14,7 @@ use snp::operands::{RmpAdjustTarget, RmpPermissions};
 use snp::psc::PscOperation;
 use snp::svsm::{CallRegisters, ResultCode};
 use snp_model::machine::Machine;
+use snp_model::rmp::RmpEntry;
 use svsm_swiotlb::page_state::PageState;
 use svsm_swiotlb::platform::PageInstructions;
 
@@ -164,32 +165,41 @@ impl Judged<'_> {
         assert_eq!(hostile.broken_order(), [] as [&str; 0]);
         let shape = self.model().shape;
         let mut lost = self.lost();
+        let back = lost
+            .iter()
+            .find(|page| self.page(**page) != Some(PageState::Quarantined));
+        assert_eq!(back, None, "P3: it came back");
+        // Most pages are like the one before.
+        let mut before = None;
         for page in 0..shape.ram_pages {
             let address = shape.ram + page * PAGE_SIZE;
             let state = self.page(address).unwrap();
+            let entry = self.machine().entry(gpa(address)).unwrap();
             if state == PageState::Quarantined {
-                lost.insert(address);
-                hostile.forbid(address);
-            } else {
-                assert!(!lost.contains(&address), "P3: {address:#x} came back");
+                if lost.insert(address) {
+                    hostile.forbid(address);
+                }
+            } else if before != Some((state, entry)) {
+                before = Some((state, entry));
+                assert!(
+                    is_true(state, entry),
+                    "{address:#x} is {state:?}, {entry:?}"
+                );
             }
-            self.check_page(address, state);
         }
     }
+}
 
-    /// What the word says of a page is true: the guest's is validated and its alone, what is not validated no lower
-    /// level reaches.
-    fn check_page(&self, address: u64, state: PageState) {
-        let entry = self.machine().entry(gpa(address)).unwrap();
-        let levels = [Vmpl::Vmpl1, Vmpl::Vmpl2, Vmpl::Vmpl3];
-        let levels = levels.map(|vmpl| entry.permissions(vmpl).into_bits());
-        let holds = match state {
-            PageState::Valid | PageState::CallingArea => {
-                entry.validated && !entry.vmsa && levels == [0, ALL.into_bits(), 0]
-            }
-            PageState::Invalid | PageState::Shared => !entry.validated && levels == [0; 3],
-            _ => true,
-        };
-        assert!(holds, "{address:#x} is {state:?}, the hardware: {entry:?}");
+/// What the word says of a page is true: the guest's is validated and its alone, what is not validated no lower level
+/// reaches.
+fn is_true(state: PageState, entry: RmpEntry) -> bool {
+    let levels = [Vmpl::Vmpl1, Vmpl::Vmpl2, Vmpl::Vmpl3];
+    let levels = levels.map(|vmpl| entry.permissions(vmpl).into_bits());
+    match state {
+        PageState::Valid | PageState::CallingArea => {
+            entry.validated && !entry.vmsa && levels == [0, ALL.into_bits(), 0]
+        }
+        PageState::Invalid | PageState::Shared => !entry.validated && levels == [0; 3],
+        _ => true,
     }
 }
