@@ -151,12 +151,13 @@ impl Judged<'_> {
             let wanted = match (outcome, entry.to_shared()) {
                 (Outcome::Converted, true) => Some(PageState::Shared),
                 (Outcome::Converted, false) | (Outcome::Zeroed, true) => Some(PageState::Valid),
-                (Outcome::Unchanged, _) => *before,
+                (Outcome::Unchanged, false) => *before,
                 (Outcome::Unvalidated, true) => Some(PageState::Invalid),
                 (Outcome::Quarantined, _) => Some(PageState::Quarantined),
-                // P-5.9.9: these two are for what comes back. Where a page cannot be validated it stays unvalidated.
-                (Outcome::Unvalidated, false) => Some(PageState::Invalid),
-                (Outcome::Zeroed, false) => None,
+                // P-5.9.9: what comes back, comes back from a conversion to shared; what is unchanged, from the other.
+                (Outcome::Zeroed | Outcome::Unvalidated, false) | (Outcome::Unchanged, true) => {
+                    None
+                }
             };
             assert_eq!(self.page(page), wanted, "{page:#x} {outcome:?}: {context}");
             if zero {

@@ -226,8 +226,8 @@ fn p5_w2_several_processors_convert_the_same_pages() {
             assert_eq!(world.state(*page), Some(expected), "{page:#x}");
         }
         let sum = |of: fn(&Tally) -> u64| tallies.iter().map(of).sum::<u64>();
-        assert!(sum(|tally| tally.converted) > 500);
-        assert!(sum(|tally| tally.pool) > 50);
+        assert!(sum(|tally| tally.converted) > 100);
+        assert!(sum(|tally| tally.pool) > 20);
         assert!(!world.service.has_stopped());
         assert_eq!(
             world.service.statistics().guest_page_faults,

@@ -279,7 +279,7 @@ const TABLE: &[(&str, &str, Cover)] = &[
     ),
     (
         "hook",
-        "size-mismatch, at any platform call of a CONVERT",
+        "size-mismatch, or a part of 2 MiB taken away, at any platform call of a CONVERT",
         Here(
             "4 KiB steps, or PAGE_LOST; never a half",
             conversion_pages::splits,
