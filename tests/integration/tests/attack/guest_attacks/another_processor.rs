@@ -9,7 +9,7 @@ use super::attacks::ATTACKS;
 use super::prepared::{FIRST, SECOND, TARGET, core, interrupted, prepared};
 use super::victims::VICTIMS;
 use crate::conversions;
-use crate::core_world::{SUCCESS, documented, page, small, world};
+use crate::core_world::{FRESH, LARGE, SUCCESS, documented, page, small, world};
 
 #[test]
 fn p5_another_processor_acts_before_every_platform_call() {
@@ -116,4 +116,69 @@ fn p2_p5_a_page_on_its_way_through_convert_is_nobodys() {
         .position(|event| matches!(event, Event::Psc { .. }));
     assert!(flushed < asked, "P2: {order:?}");
     assert_eq!(order.iter().filter(|event| **event == flush).count(), 1);
+}
+
+/// Pages of guest RAM that a platform call names.
+fn named(event: &Event) -> Vec<u64> {
+    match event {
+        Event::Read(at, ..) | Event::Write(at, ..) => vec![at & !0xFFF],
+        Event::Instruction("flush", _) => Vec::new(),
+        Event::Instruction(_, page) => vec![*page],
+        Event::Psc { entries, .. } => entries.iter().map(|entry| entry.page().bits()).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// Whether it is a platform call, and not what is noted of one besides.
+fn is_call(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Read(..) | Event::Write(..) | Event::Instruction(..) | Event::Psc { .. }
+    )
+}
+
+#[test]
+fn p5_no_platform_call_names_a_page_whose_word_is_not_taken() {
+    let mut looked_at = 0;
+    for victim in VICTIMS {
+        for nth in 1.. {
+            let mut reached = false;
+            prepared(|world| {
+                (victim.prepare)(world);
+                world.platform.recorder.take();
+                let pages: Vec<_> = (0..16)
+                    .map(page)
+                    .chain([FRESH, FRESH + 0x1000, LARGE])
+                    .collect();
+                let look = || {
+                    pages
+                        .iter()
+                        .map(|page| world.state(*page))
+                        .collect::<Vec<_>>()
+                };
+                let (_, seen) = interrupted(world, nth, || (victim.call)(world), look);
+                let Some(states) = seen else { return };
+                reached = true;
+                let events = world.platform.recorder.take().into_iter().filter(is_call);
+                let call = events.into_iter().nth(usize::try_from(nth).unwrap() - 1);
+                let call = call.expect("the call before which it was stopped");
+                for name in named(&call) {
+                    let position = pages.iter().position(|page| *page == name);
+                    let Some(position) = position else {
+                        // A page of the window: it has no word.
+                        assert_eq!(world.state(name), None, "{}: {call:?}", victim.name);
+                        continue;
+                    };
+                    let held = states[position] == Some(PageState::Busy);
+                    assert!(held, "call {nth} of {}: {call:?}", victim.name);
+                    looked_at += 1;
+                }
+            });
+            if !reached {
+                break;
+            }
+        }
+    }
+    println!("{looked_at} accesses to guest pages, each under its word");
+    assert!(looked_at > 60, "{looked_at}");
 }
