@@ -111,10 +111,12 @@ fn p2_p5_a_page_on_its_way_through_convert_is_nobodys() {
     assert_eq!(seen, expected);
     let flush = Event::Instruction("flush", 0);
     let flushed = order.iter().position(|event| *event == flush);
+    let rescind = Event::Instruction("PVALIDATE", FIRST);
+    let rescinded = order.iter().position(|event| *event == rescind);
     let asked = order
         .iter()
         .position(|event| matches!(event, Event::Psc { .. }));
-    assert!(flushed < asked, "P2: {order:?}");
+    assert!(flushed < rescinded && rescinded < asked, "P2: {order:?}");
     assert_eq!(order.iter().filter(|event| **event == flush).count(), 1);
 }
 

@@ -175,10 +175,15 @@ fn p_3_7_p_3_12_orphans_count_towards_the_cap_until_they_end() {
     three_kernels(|world| {
         assert_eq!(world.call(&guest::set_limits(3, 4)), SUCCESS);
         expect(world, &[(guest::grow(3, 1, 1, false), CAP_REACHED)]);
-        assert_eq!(world.call(&guest::adopt(3, 1)), SUCCESS);
-        expect(world, &[(guest::grow(3, 1, 1, false), CAP_REACHED)]);
-        assert_eq!(world.call(&guest::release_orphans(3, 2)), SUCCESS);
+        // Of epoch 2 and of no older one.
+        let (code, released) = world.answer(&guest::release_orphans(3, 2));
+        assert_eq!((code, released.rcx, released.r8), (SUCCESS, 2 << 20, 0));
         assert_eq!(world.call(&guest::grow(3, 1, 1, false)), SUCCESS);
+        expect(world, &[(guest::grow(3, 1, 1, false), CAP_REACHED)]);
+        let (code, adopted) = world.answer(&guest::adopt(3, 2));
+        assert_eq!((code, adopted.rcx, adopted.rdx), (SUCCESS, 0, 0));
+        let (code, adopted) = world.answer(&guest::adopt(3, 1));
+        assert_eq!((code, adopted.rcx, adopted.rdx), (SUCCESS, 4 << 20, 0));
         expect(world, &[(guest::grow(3, 1, 1, false), CAP_REACHED)]);
     });
 }

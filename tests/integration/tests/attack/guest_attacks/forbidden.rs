@@ -114,6 +114,39 @@ fn p1_what_is_valid_is_never_validated_again() {
     });
 }
 
+#[test]
+fn p5_p_7_5_a_calling_area_is_one_vcpus() {
+    prepared(|world| {
+        // Page 10 is the calling area of another vCPU.
+        let area = page(10);
+        world.put_vmsa(page(7));
+        world.put_list(area, &[small(FIRST, false)]);
+        let before = world.platform.calls();
+        let codes = [
+            core(world, call::REMAP_CA, area, 0, 0),
+            core(world, call::CREATE_VCPU, page(7), area, 3),
+            core(world, call::CREATE_VCPU, area, page(7), 3),
+            core(world, call::PVALIDATE, area, 0, 0),
+            core(world, call::DELETE_VCPU, area, 0, 0),
+        ];
+        assert_eq!(codes, [ADDRESS; 5]);
+        assert_eq!(world.platform.calls(), before, "something was touched");
+        for validate in [true, false] {
+            let code = world.pvalidate(OTHER_LIST, &[small(area, validate)]);
+            assert_eq!(code, Ok(ADDRESS));
+        }
+        assert_eq!(world.state(area), Some(PageState::CallingArea));
+        // The own one, which is named again, changes nothing; one that was left is an ordinary page.
+        assert_eq!(
+            core(world, call::REMAP_CA, BOOT_CALLING_AREA, 0, 0),
+            SUCCESS
+        );
+        assert_eq!(core(world, call::REMAP_CA, SECOND, 0, 0), SUCCESS);
+        let left = [BOOT_CALLING_AREA, SECOND].map(|page| world.state(page).unwrap());
+        assert_eq!(left, [PageState::Valid, PageState::CallingArea]);
+    });
+}
+
 /// Instructions and page-state changes since the transcript was taken last.
 fn done(world: &World<'_>) -> Vec<Event> {
     let events = world.platform.recorder.take().into_iter();
