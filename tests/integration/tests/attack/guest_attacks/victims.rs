@@ -15,6 +15,23 @@ pub struct Victim {
     pub call: Doing,
 }
 
+impl Victim {
+    /// Whether it has [`TARGET`] in its hands from its first platform call to its last.
+    pub fn holds_the_list(&self) -> bool {
+        !matches!(
+            self.name,
+            "GROW"
+                | "GROW contiguous"
+                | "RELEASE"
+                | "RELEASE_ORPHANS"
+                | "ADOPT"
+                | "DETACH"
+                | "CREATE_VCPU of the page"
+                | "DELETE_VCPU"
+        )
+    }
+}
+
 const fn victim(name: &'static str, call: Doing) -> Victim {
     after(name, |_| {}, call)
 }
