@@ -291,6 +291,10 @@ impl World<'_> {
             "the host reads secrets"
         );
         assert_eq!(self.platform.broken_order(), [] as [&str; 0]);
+        for page in self.platform.faulted() {
+            let state = self.state(page);
+            assert_eq!(state, Some(PageState::Quarantined), "P3: {page:#x}");
+        }
         let records = self.service.pool().records();
         for chunk in 0..records.len() {
             assert!(

@@ -2,6 +2,7 @@
 //! The model machine, with a host that acts between any two platform calls, and hardware and host that go wrong at any
 //! of them. It watches the order of what VMPL0 does.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use snp::address::{GuestPhysicalAddress, PageSize};
@@ -52,6 +53,8 @@ struct Plot {
     /// A reply broke the rules since somebody asked.
     broken_reply: bool,
     order: Order,
+    /// Pages at which a platform call faulted.
+    faulted: BTreeSet<u64>,
 }
 
 /// The machine.
@@ -80,6 +83,7 @@ impl HostileMachine {
                 manner: HostManner::Honest,
                 broken_reply: false,
                 order,
+                faulted: BTreeSet::new(),
             }),
         }
     }
@@ -148,6 +152,11 @@ impl HostileMachine {
         self.plot().order.broken().to_vec()
     }
 
+    /// Pages at which a platform call faulted: nobody knows what they are.
+    pub fn faulted(&self) -> Vec<u64> {
+        self.plot().faulted.iter().copied().collect()
+    }
+
     /// A page is in quarantine: no platform call may name it any more.
     pub fn forbid(&self, page: u64) {
         self.plot().order.lost(page);
@@ -190,6 +199,14 @@ impl HostileMachine {
             return Some(Wrong::Refused);
         }
         wrong.map(|(_, wrong)| wrong)
+    }
+
+    /// What a platform call on a page came to.
+    fn ended<T>(&self, page: GuestPhysicalAddress, result: Result<T, Fault>) -> Result<T, Fault> {
+        if result.is_err() {
+            self.plot().faulted.insert(page.page_base().bits());
+        }
+        result
     }
 
     fn touches(&self, page: GuestPhysicalAddress, size: PageSize) {
@@ -266,18 +283,18 @@ impl GuestMemory for HostileMachine {
         if self.enter("read").is_some() {
             let half = bytes.len() / 2;
             bytes[..half].fill(0xFF);
-            return Err(Fault);
+            return self.ended(from, Err(Fault));
         }
-        self.machine.read(from, bytes)
+        self.ended(from, self.machine.read(from, bytes))
     }
 
     fn write(&self, to: GuestPhysicalAddress, bytes: &[u8]) -> Result<(), Fault> {
         self.touches(to, PageSize::Size4K);
         if self.enter("write").is_some() {
             let _ = self.machine.write(to, &bytes[..bytes.len() / 2]);
-            return Err(Fault);
+            return self.ended(to, Err(Fault));
         }
-        self.machine.write(to, bytes)
+        self.ended(to, self.machine.write(to, bytes))
     }
 }
 
@@ -298,13 +315,14 @@ impl PageInstructions for HostileMachine {
         match wrong {
             Some(Wrong::Code(code)) => return Ok(refused(code)),
             Some(Wrong::Unchanged) => return Ok(UNCHANGED),
-            Some(_) => return Err(Fault),
+            Some(_) => return self.ended(page, Err(Fault)),
             None => {}
         }
         if let Some(result) = self.surprised_by(validate) {
             return Ok(result);
         }
-        let result = self.machine.pvalidate(page, size, validate)?;
+        let result = self.machine.pvalidate(page, size, validate);
+        let result = self.ended(page, result)?;
         if result.code == InstructionCode::SUCCESS && !result.unchanged {
             self.plot().order.validated(page, size, validate);
         }
@@ -320,10 +338,10 @@ impl PageInstructions for HostileMachine {
         self.touches(page, size);
         match self.enter("rmpadjust") {
             Some(Wrong::Code(code)) => return Ok(code),
-            Some(_) => return Err(Fault),
+            Some(_) => return self.ended(page, Err(Fault)),
             None => {}
         }
-        let code = self.machine.rmpadjust(page, size, target)?;
+        let code = self.ended(page, self.machine.rmpadjust(page, size, target))?;
         if code == InstructionCode::SUCCESS {
             let grants = target.permissions() != 0;
             let mut plot = self.plot();
@@ -336,9 +354,9 @@ impl PageInstructions for HostileMachine {
         self.touches(page, size);
         if self.enter("zero").is_some() {
             let _ = self.machine.write(page, &[0; 2048]);
-            return Err(Fault);
+            return self.ended(page, Err(Fault));
         }
-        self.machine.zero(page, size)?;
+        self.ended(page, self.machine.zero(page, size))?;
         self.plot().order.zeroed(page, size);
         Ok(())
     }

@@ -163,6 +163,10 @@ impl Judged<'_> {
         self.invariants().unwrap();
         let hostile = self.hostile();
         assert_eq!(hostile.broken_order(), [] as [&str; 0]);
+        for page in hostile.faulted() {
+            let state = self.page(page);
+            assert_eq!(state, Some(PageState::Quarantined), "P3: {page:#x}");
+        }
         let shape = self.model().shape;
         let mut lost = self.lost();
         let back = lost
