@@ -45,10 +45,10 @@ struct Plot {
     calls: Vec<&'static str>,
     act: Option<(u64, Act)>,
     surprise: Option<Surprise>,
-    wrong: Option<(u64, Wrong)>,
+    wrong: Vec<(u64, Wrong)>,
     refuse_start: bool,
-    /// The call that went wrong, until somebody asks.
-    hit: Option<(&'static str, Wrong)>,
+    /// The calls that went wrong, until somebody asks.
+    hits: Vec<(&'static str, Wrong)>,
     manner: HostManner,
     /// A reply broke the rules since somebody asked.
     broken_reply: bool,
@@ -77,9 +77,9 @@ impl HostileMachine {
                 calls: Vec::new(),
                 act: None,
                 surprise: None,
-                wrong: None,
+                wrong: Vec::new(),
                 refuse_start: false,
-                hit: None,
+                hits: Vec::new(),
                 manner: HostManner::Honest,
                 broken_reply: false,
                 order,
@@ -118,7 +118,7 @@ impl HostileMachine {
 
     /// The nth platform call from the start goes wrong.
     pub fn go_wrong(&self, nth: u64, wrong: Wrong) {
-        self.plot().wrong = Some((nth, wrong));
+        self.plot().wrong.push((nth, wrong));
     }
 
     /// The host starts no processor.
@@ -126,9 +126,9 @@ impl HostileMachine {
         self.plot().refuse_start = true;
     }
 
-    /// The call that has gone wrong since this was asked last.
-    pub fn hit(&self) -> Option<(&'static str, Wrong)> {
-        self.plot().hit.take()
+    /// The calls that have gone wrong since this was asked last.
+    pub fn hits(&self) -> Vec<(&'static str, Wrong)> {
+        core::mem::take(&mut self.plot().hits)
     }
 
     /// How the host behaves from now on.
@@ -186,10 +186,9 @@ impl HostileMachine {
         plot.calls.push(name);
         let now = plot.calls.len() as u64;
         let act = plot.act.filter(|(nth, _)| *nth == now);
-        let wrong = plot.wrong.filter(|(nth, _)| *nth == now);
-        if let Some((_, wrong)) = wrong {
-            plot.hit = Some((name, wrong));
-        }
+        let due = plot.wrong.iter().find(|(nth, _)| *nth == now);
+        let wrong = due.map(|(_, wrong)| *wrong);
+        plot.hits.extend(wrong.map(|wrong| (name, wrong)));
         let refuses = plot.refuse_start && name == "start_processor";
         drop(plot);
         if let Some((_, act)) = act {
@@ -198,7 +197,7 @@ impl HostileMachine {
         if refuses {
             return Some(Wrong::Refused);
         }
-        wrong.map(|(_, wrong)| wrong)
+        wrong
     }
 
     /// What a platform call on a page came to.

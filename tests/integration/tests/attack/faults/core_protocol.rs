@@ -127,7 +127,7 @@ fn go_wrong(number: usize, nth: usize, place: &Place, wrong: Wrong) {
         let case = format!("{name} {number}: {wrong:?} at {function} {occurrence}");
         assert_eq!(answer, expected, "{case}");
         assert_eq!(quarantined(world), lost, "{case}");
-        assert!(world.platform.hit().is_some(), "{case}");
+        assert_eq!(world.platform.hits().len(), 1, "{case}");
         world.check();
         if answer.is_err() {
             return;

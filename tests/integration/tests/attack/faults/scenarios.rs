@@ -166,7 +166,12 @@ pub const SCENARIOS: [Scenario; 11] = [
         run: |world| {
             world.call(&guest::attach());
             world.hostile().perform(Act::Smash(BLOCK));
-            world.convert(LIST, &[small(page(4), true), large(BLOCK, true)]);
+            let list = [
+                small(page(4), true),
+                large(BLOCK, true),
+                small(page(5), true),
+            ];
+            world.convert(LIST, &list);
         },
     },
     Scenario {
@@ -242,6 +247,35 @@ pub const SCENARIOS: [Scenario; 11] = [
             world.call(&trace(page(3), 3, 0));
             world.call(&trace(AREA, 64, 2));
             world.call(&trace(page(3), 1, 99));
+        },
+    },
+];
+
+/// Short ones, in which two calls go wrong.
+pub const TWICE: [Scenario; 2] = [
+    Scenario {
+        name: "CONVERT to shared",
+        setting: Setting::Conversions,
+        long: false,
+        manners: HONEST,
+        run: |world| {
+            world.call(&guest::attach());
+            let list = [
+                small(page(4), true),
+                large(BLOCK, true),
+                small(page(5), true),
+            ];
+            world.convert(LIST, &list);
+        },
+    },
+    Scenario {
+        name: "CONVERT to private",
+        setting: Setting::Conversions,
+        long: false,
+        manners: HONEST,
+        run: |world| {
+            world.call(&guest::attach());
+            world.convert(LIST, &smalls(page(20), 3, false));
         },
     },
 ];

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use snp::operands::InstructionCode;
 
-use super::scenarios::{SCENARIOS, Scenario};
+use super::scenarios::{SCENARIOS, Scenario, TWICE};
 use crate::judged::Judged;
 use crate::wrong::{WRONG_REPLIES, Wrong, functions};
 
@@ -117,4 +117,48 @@ fn p2_p3_p5_p_5_9_7_platform_calls_of_long_conversions_go_wrong() {
 fn p3_p4_p5_every_platform_call_of_a_pools_last_days_goes_wrong() {
     let parts = ["ORPHANS", "ADOPT", "TRACE"];
     enumerate_all(&parts.map(|part| named(part, false)).concat());
+}
+
+/// What goes wrong twice: of each kind one.
+fn telling(function: &str) -> Vec<Wrong> {
+    let replies = ["refuses", "fails after half", "lies", "sets a reserved bit"];
+    let telling = |wrong: &Wrong| match wrong {
+        Wrong::Code(code) => TELLING.contains(code),
+        Wrong::Reply(number) => replies.contains(&WRONG_REPLIES[*number].name),
+        _ => true,
+    };
+    Wrong::all(function).into_iter().filter(telling).collect()
+}
+
+/// The names of the platform calls of a scenario in which these go wrong.
+fn names_with(scenario: &Scenario, wrong: &[(usize, Wrong)]) -> Vec<&'static str> {
+    let prepare = |world: &Judged<'_>| {
+        for (number, wrong) in wrong {
+            world.hostile().go_wrong(*number as u64 + 1, *wrong);
+        }
+    };
+    scenario.run(prepare, |world| world.hostile().names())
+}
+
+#[test]
+fn p1_p3_p_5_9_9_p_5_9_11_two_platform_calls_of_a_conversion_go_wrong() {
+    let mut points = 0;
+    for scenario in TWICE {
+        for (first, name) in names_with(&scenario, &[]).iter().enumerate() {
+            // A size mismatch is followed by thousands of alike calls.
+            let mismatch = Wrong::Code(InstructionCode::FAIL_SIZEMISMATCH);
+            for wrong in telling(name).into_iter().filter(|wrong| *wrong != mismatch) {
+                // Other calls follow than would have otherwise: what was taken is given back, for one.
+                let names = names_with(&scenario, &[(first, wrong)]);
+                for (second, name) in names.iter().enumerate().skip(first + 1) {
+                    for again in telling(name) {
+                        names_with(&scenario, &[(first, wrong), (second, again)]);
+                        points += 1;
+                    }
+                }
+            }
+        }
+    }
+    println!("{points} points at which two calls go wrong");
+    assert!(points > 500, "{points}");
 }

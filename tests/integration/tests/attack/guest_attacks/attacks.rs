@@ -4,7 +4,7 @@
 use reference_model::guest;
 use snp::address::PageSize;
 use snp::psc::PscOperation;
-use snp::svsm::core_protocol as call;
+use snp::svsm::{ResultCode, core_protocol as call};
 use zerocopy::IntoBytes;
 
 use super::prepared::{Doing, FIRST, OTHER_LIST, SECOND, TARGET, core, window};
@@ -36,13 +36,13 @@ const fn free(name: &'static str, doing: Doing) -> Attack {
     }
 }
 
-fn pvalidate(world: &World<'_>, target: u64, validate: bool) -> snp::svsm::ResultCode {
+fn pvalidate(world: &World<'_>, target: u64, validate: bool) -> ResultCode {
     world.put_list(OTHER_LIST, &[small(target, validate)]);
     core(world, call::PVALIDATE, OTHER_LIST, 0, 0)
 }
 
 /// The guest asks the host by its own GHCB.
-fn by_itself(world: &World<'_>, act: Act, target: u64) -> snp::svsm::ResultCode {
+fn by_itself(world: &World<'_>, act: Act, target: u64) -> ResultCode {
     world.touch(target);
     world.platform.perform(act);
     SUCCESS

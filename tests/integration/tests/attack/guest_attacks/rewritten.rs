@@ -10,8 +10,8 @@ use svsm_swiotlb::page_state::PageState;
 use zerocopy::IntoBytes;
 
 use super::prepared::{FIRST, SECOND, TARGET, THIRD, interrupted, prepared, window};
-use crate::conversions::{large, small};
-use crate::core_world::{LARGE, OWN, SUCCESS, World, page};
+use crate::conversions::{convert, large, small};
+use crate::core_world::{LARGE, OWN, SUCCESS, World, documented, page};
 
 #[test]
 fn p_7_6_a_list_rewritten_during_the_call_changes_nothing() {
@@ -40,7 +40,7 @@ fn p_7_6_a_list_rewritten_during_the_call_changes_nothing() {
 /// What another processor makes of the list.
 type Rewrite = fn(&World<'_>);
 
-/// An entry behind the end of the list, and a list that would be longer.
+/// Entries of the list; another one lies behind its end.
 const LENGTH: u16 = 2;
 
 fn header(world: &World<'_>, entries: u16, next: u16) {
@@ -114,7 +114,7 @@ fn rewritten(world: &World<'_>, to_shared: bool, nth: u64, what: &str, rewrite: 
     );
     header(world, LENGTH, 0);
     world.platform.recorder.take();
-    let call = crate::conversions::convert(1, TARGET);
+    let call = convert(1, TARGET);
     let victim = || world.pool(&call).0;
     let (code, attacked) = interrupted(world, nth, victim, || rewrite(world));
     let case = format!("{what} before call {nth}, {code}");
@@ -142,7 +142,7 @@ fn rewritten(world: &World<'_>, to_shared: bool, nth: u64, what: &str, rewrite: 
         }
     } else {
         assert!(reads.len() <= 2, "{case}: {reads:?}");
-        assert!(crate::core_world::documented(code), "{case}");
+        assert!(documented(code), "{case}");
         let state = world.state(FIRST);
         assert!(state == before || state == Some(expected_state), "{case}");
     }

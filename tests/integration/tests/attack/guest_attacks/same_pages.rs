@@ -4,6 +4,7 @@
 use protocol::convert::ConvertEntry;
 use protocol::result;
 use reference_model::guest;
+use snp::address::Vmpl;
 use snp::svsm::{ListHeader, ResultCode, core_protocol as call};
 use svsm_swiotlb::page_state::PageState;
 use zerocopy::FromBytes;
@@ -12,8 +13,8 @@ use super::prepared::{
     Doing, FIRST, OTHER_LIST, SECOND, TARGET, THIRD, core, give_large, interrupted, prepared,
     window,
 };
-use crate::conversions::{large, small};
-use crate::core_world::{ADDRESS, BUSY, FRESH, LARGE, SUCCESS, World, page};
+use crate::conversions::{convert, large, small};
+use crate::core_world::{self, ADDRESS, BUSY, FRESH, LARGE, SUCCESS, World, page};
 use crate::platform::gpa;
 
 const INCOMPLETE: ResultCode = ResultCode::INCOMPLETE;
@@ -83,7 +84,7 @@ const OVERLAPS: [Overlap; 7] = [
 fn cursor(world: &World<'_>, list: u64) -> u16 {
     let mut bytes = [0; 8];
     let machine = world.platform.machine();
-    let read = machine.guest_read(snp::address::Vmpl::Vmpl2, true, gpa(list), &mut bytes);
+    let read = machine.guest_read(Vmpl::Vmpl2, true, gpa(list), &mut bytes);
     assert_eq!(read, Ok(()));
     ListHeader::read_from_bytes(&bytes).unwrap().next
 }
@@ -125,7 +126,7 @@ fn p5_p_6_6_two_processors_convert_the_same_page() {
                         assert!(done < length, "{case}: {done}");
                         let wanted = if done == 0 { ADDRESS } else { INCOMPLETE };
                         assert_eq!(code, wanted, "{case}");
-                        let again = world.pool(&crate::conversions::convert(1, TARGET)).0;
+                        let again = world.pool(&convert(1, TARGET)).0;
                         assert_eq!(again, ADDRESS, "{case}");
                     }
                     state if state == before => assert_eq!((second, code), (ADDRESS, SUCCESS)),
@@ -157,11 +158,11 @@ const OTHERS: [(&str, Doing); 7] = [
         core(world, call::REMAP_CA, FIRST, 0, 0)
     }),
     ("PVALIDATE(0) of a page", |world| {
-        world.put_list(OTHER_LIST, &[crate::core_world::small(FIRST, false)]);
+        world.put_list(OTHER_LIST, &[core_world::small(FIRST, false)]);
         core(world, call::PVALIDATE, OTHER_LIST, 0, 0)
     }),
     ("PVALIDATE(1) of a page", |world| {
-        world.put_list(OTHER_LIST, &[crate::core_world::small(FIRST, true)]);
+        world.put_list(OTHER_LIST, &[core_world::small(FIRST, true)]);
         core(world, call::PVALIDATE, OTHER_LIST, 0, 0)
     }),
     ("a list of the page", |world| {

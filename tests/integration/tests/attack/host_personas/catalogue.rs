@@ -129,6 +129,51 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
         ),
     ),
     (
+        "A",
+        "remaps a page between page-state change and PVALIDATE of a CONVERT",
+        Here(
+            "zeros, or PAGE_LOST and quarantine",
+            conversion_pages::remaps,
+        ),
+    ),
+    (
+        "A",
+        "maps one memory to two addresses in a CONVERT",
+        Here(
+            "zeros at the first, #VC at the second",
+            conversion_pages::double_mapping,
+        ),
+    ),
+    (
+        "B",
+        "takes a page or the list away at any platform call of a CONVERT",
+        Here(
+            "PAGE_LOST, or INVALID_ADDRESS for the list; quarantine, of one page",
+            conversion_pages::rescinds,
+        ),
+    ),
+    (
+        "C",
+        "replies to CONVERT out of order, lies, refuses, stops, never progresses",
+        Here(
+            "HOST_REFUSED and the page back, HOST_MISBEHAVED and quarantine; see P-5.9.8",
+            conversion_replies::replies,
+        ),
+    ),
+    (
+        "C",
+        "the same with a page of 2 MiB, and stops inside it",
+        Here(
+            "one state for all of it",
+            conversion_replies::replies_to_large_pages,
+        ),
+    ),
+    (
+        "L",
+        "looks for old private bytes in what CONVERT shared, and leaves some",
+        Here("none; the guest finds zeros", conversion_pages::residual),
+    ),
+    (
         "F",
         "keeps old translations",
         Here(
@@ -203,50 +248,5 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
         "N",
         "incoherent cache lines",
         Not("neither the model nor QEMU's TCG has caches"),
-    ),
-    (
-        "A",
-        "remaps a page between page-state change and PVALIDATE of a CONVERT",
-        Here(
-            "zeros, or PAGE_LOST and quarantine",
-            conversion_pages::remaps,
-        ),
-    ),
-    (
-        "A",
-        "maps one memory to two addresses in a CONVERT",
-        Here(
-            "zeros at the first, #VC at the second",
-            conversion_pages::double_mapping,
-        ),
-    ),
-    (
-        "B",
-        "takes a page or the list away at any platform call of a CONVERT",
-        Here(
-            "PAGE_LOST, or INVALID_ADDRESS for the list; quarantine, of one page",
-            conversion_pages::rescinds,
-        ),
-    ),
-    (
-        "C",
-        "replies to CONVERT out of order, lies, refuses, stops, never progresses",
-        Here(
-            "HOST_REFUSED and the page back, HOST_MISBEHAVED and quarantine; see P-5.9.8",
-            conversion_replies::replies,
-        ),
-    ),
-    (
-        "C",
-        "the same with a page of 2 MiB, and stops inside it",
-        Here(
-            "one state for all of it",
-            conversion_replies::replies_to_large_pages,
-        ),
-    ),
-    (
-        "L",
-        "looks for old private bytes in what CONVERT shared, and leaves some",
-        Here("none; the guest finds zeros", conversion_pages::residual),
     ),
 ];

@@ -12,6 +12,20 @@ use super::table::Cover::{self, Here, Qemu};
 /// Hook and what is done with it, cover.
 pub const HOOKS: &[(&str, Cover)] = &[
     (
+        "size-mismatch, or a part of 2 MiB taken away, at any platform call of a CONVERT",
+        Here(
+            "4 KiB steps, or PAGE_LOST; never a half",
+            conversion_pages::splits,
+        ),
+    ),
+    (
+        "cf-surprise in a CONVERT",
+        Here(
+            "PAGE_LOST; to private the service stops: HOST_MISBEHAVED",
+            conversion_pages::surprises,
+        ),
+    ),
+    (
         "psc-partial",
         Qemu(MAIN, "a_host_that_returns_early_from_every_request"),
     ),
@@ -116,18 +130,4 @@ pub const HOOKS: &[(&str, Cover)] = &[
     ("memory-map", Qemu(HOSTILE, "maps::a_window_over_devices")),
     ("memory-map", Qemu(HOSTILE, "maps::a_window_over_the_vmsa")),
     ("memory-map", Qemu(HOSTILE, "maps::more_ram_than_there_is")),
-    (
-        "size-mismatch, or a part of 2 MiB taken away, at any platform call of a CONVERT",
-        Here(
-            "4 KiB steps, or PAGE_LOST; never a half",
-            conversion_pages::splits,
-        ),
-    ),
-    (
-        "cf-surprise in a CONVERT",
-        Here(
-            "PAGE_LOST; to private the service stops: HOST_MISBEHAVED",
-            conversion_pages::surprises,
-        ),
-    ),
 ];
