@@ -96,7 +96,14 @@ impl Caller<'_> {
                 };
                 self.name(page, number)?;
                 let code = self.call(work, list, pages).ok_or("a call was not seen")?;
-                let kept = attacked == Attacked::Work || self.is_kept(work, code, pages);
+                let kept = match attacked {
+                    Attacked::Work => true,
+                    // A list that was lost is out of use for good; the host counts who touches it.
+                    Attacked::List if code == ResultCode::INVALID_ADDRESS => {
+                        self.ask(work, list) == Some(code)
+                    }
+                    Attacked::List => self.is_kept(work, code, pages),
+                };
                 let ok = kept && DOCUMENTED.contains(&code);
                 self.settle(pages)?;
                 all_ok &= ok;
@@ -173,6 +180,11 @@ impl Caller<'_> {
             slot.copy_from_slice(&entry(page).to_le_bytes());
         }
         page_at(list).write(&bytes);
+        self.ask(work, list)
+    }
+
+    /// The call with whatever list is there.
+    fn ask(&self, work: Work, list: u64) -> Option<ResultCode> {
         let list = GuestPhysicalAddress::new(list);
         let registers = match work {
             Work::Rescind | Work::Validate => {
