@@ -34,7 +34,14 @@ const ALLOWED: [(&str, &[&str], bool); 16] = [
     ),
     (
         "runner",
-        &["igvm-builder", "paravisor", "protocol", "snp-host", "snp"],
+        &[
+            "igvm-builder",
+            "paravisor",
+            "protocol",
+            "snp-host",
+            "snp",
+            "svsm-swiotlb",
+        ],
         true,
     ),
     (

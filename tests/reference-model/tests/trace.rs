@@ -110,11 +110,14 @@ fn p_12_2_every_kind_of_event_is_returned_as_it_was_recorded() {
 
 #[test]
 fn p_7_5_p_7_6_buffers_of_the_wrong_kind_and_buffers_that_fault() {
-    for nth in 0..3 {
+    for nth in 0..if cfg!(miri) { 1 } else { 3 } {
         with_world(LightHost::default(), SHAPE, &pages(), |world| {
             world.call(&guest::attach());
             world.call(&guest::raw(99, 0, 0, 0));
-            for wrong in [VMSA, PAGE + 0x4000, SHAPE.window, SHAPE.ram - 0x1000, 0] {
+            for wrong in [VMSA, PAGE + 0x4000, SHAPE.window, SHAPE.ram - 0x1000, 0]
+                .into_iter()
+                .take(LOOKS)
+            {
                 let code = ResultCode::from_rax(world.call(&guest::trace(wrong, 32, 0)).rax);
                 assert_eq!(code, ResultCode::INVALID_ADDRESS, "{wrong:#x}");
             }

@@ -68,7 +68,7 @@ fn a_good_run_succeeds_and_is_reported() {
     assert_eq!(json["success"], true);
     assert_eq!(json["pool"]["peak"], 16 << 20);
     assert_eq!(json["pool"]["freed"], 14 << 20);
-    assert_eq!(json["own_conversions"].as_array().map(Vec::len), Some(8));
+    assert_eq!(json["own_conversions"].as_array().map(Vec::len), Some(12));
     assert_eq!(json["pool"]["shared"], 14 << 20);
     assert_eq!(json["steady_state"]["svsm_calls"], 0);
     assert_eq!(
