@@ -228,7 +228,7 @@ fn p2_p3_p4_every_platform_call_of_a_conversion_fails_and_every_instruction_surp
         for split in [false, true] {
             // Without a large page there is nothing to split.
             let small = lists.iter().flatten().all(|entry| entry & 3 != 1);
-            if split && small || cfg!(miri) && (split || name != "both ways in one list") {
+            if split && small || cfg!(miri) && (split || name != "small, there and back") {
                 continue;
             }
             for manner in every_manner() {
