@@ -306,10 +306,8 @@ fn p2_p3_two_instructions_of_a_conversion_surprise() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "copies megabytes; the other tests are the same code")]
 fn p1_p2_p3_every_platform_call_of_a_conversion_fails_on_a_machine() {
-    if cfg!(miri) {
-        return; // Megabytes are copied; the other tests are the same code.
-    }
     let pages: Vec<(u64, PageState)> = pages().into_iter().collect();
     let mut points = 0;
     for (_, lists) in days() {

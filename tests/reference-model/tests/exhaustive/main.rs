@@ -208,10 +208,8 @@ fn every_short_sequence_of_calls_agrees_with_the_model() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no more than the sequences of one call")]
 fn every_call_in_every_state_of_the_pool_agrees_with_the_model() {
-    if cfg!(miri) {
-        return; // No more than the sequences of one call.
-    }
     let mut walk = Walk::new(POOL.to_vec(), CONVERT);
     walk.states(DEPTH);
     walk.report(DEPTH);
@@ -219,10 +217,8 @@ fn every_call_in_every_state_of_the_pool_agrees_with_the_model() {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "no more than the sequences of one call")]
 fn every_call_in_every_state_of_pages_agrees_with_the_model() {
-    if cfg!(miri) {
-        return; // As above.
-    }
     let alphabet = [&BOTH[..], &PAGES_ONLY].concat();
     let mut walk = Walk::new(alphabet, CONVERT);
     walk.states(PAGES_DEPTH);
