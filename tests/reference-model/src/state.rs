@@ -56,6 +56,19 @@ pub struct Tried {
     pub outcomes: BTreeSet<(bool, Outcome)>,
 }
 
+impl Tried {
+    /// Everything that can become of an entry of CONVERT, to shared or not (P-5.9.8).
+    pub const ALL_OUTCOMES: [(bool, Outcome); 7] = [
+        (true, Outcome::Converted),
+        (true, Outcome::Zeroed),
+        (true, Outcome::Unvalidated),
+        (true, Outcome::Quarantined),
+        (false, Outcome::Converted),
+        (false, Outcome::Unchanged),
+        (false, Outcome::Quarantined),
+    ];
+}
+
 /// The service as the text describes it.
 #[derive(Clone, Debug)]
 pub struct Model {

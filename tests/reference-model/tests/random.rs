@@ -6,7 +6,6 @@ use std::path::Path;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use protocol::convert::Outcome;
 use protocol::result;
 use reference_model::{Tried, drive};
 use snp::svsm::ResultCode;
@@ -88,16 +87,7 @@ fn the_stored_cases_agree_with_the_model_and_show_every_call_and_every_end_of_a_
         let answered = tried.answers.contains(&(CONVERT, code.0));
         assert!(answered, "no case in which CONVERT answers {code}");
     }
-    let (shared, private) = (true, false);
-    for outcome in [
-        (shared, Outcome::Converted),
-        (shared, Outcome::Zeroed),
-        (shared, Outcome::Unvalidated),
-        (shared, Outcome::Quarantined),
-        (private, Outcome::Converted),
-        (private, Outcome::Unchanged),
-        (private, Outcome::Quarantined),
-    ] {
+    for outcome in Tried::ALL_OUTCOMES {
         assert!(tried.outcomes.contains(&outcome), "no case of {outcome:?}");
     }
 }

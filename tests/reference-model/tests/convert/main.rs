@@ -7,7 +7,6 @@ mod batches;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use protocol::convert::Outcome;
 use reference_model::light_host::{LightHost, Surprise};
 use reference_model::world::{CONVERT, machine, with_pages};
 use reference_model::{Shape, Tried, World, guest, with_world};
@@ -257,19 +256,8 @@ fn p2_p3_p4_every_platform_call_of_a_conversion_fails_and_every_instruction_surp
     }
     println!("{} failing calls, {} surprises", points[0], points[1]);
     assert!(cfg!(miri) || (points[0] > 1000 && points[1] > 1000));
-    // What became of entries: everything that can.
-    let (shared, private) = (true, false);
-    let all = [
-        (shared, Outcome::Converted),
-        (shared, Outcome::Zeroed),
-        (shared, Outcome::Unvalidated),
-        (shared, Outcome::Quarantined),
-        (private, Outcome::Converted),
-        (private, Outcome::Unchanged),
-        (private, Outcome::Quarantined),
-    ];
     assert!(
-        cfg!(miri) || outcomes == BTreeSet::from(all),
+        cfg!(miri) || outcomes == BTreeSet::from(Tried::ALL_OUTCOMES),
         "{outcomes:?}"
     );
     assert!(outcomes.len() >= 2, "{outcomes:?}");
