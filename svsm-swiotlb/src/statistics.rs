@@ -30,7 +30,7 @@ pub struct Counters {
 
 impl Counters {
     /// All zero.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
             unknown_calls: AtomicU64::new(0),

@@ -5,16 +5,17 @@
 //! that it is done. A writer that finds its slot still claimed by a slower one, or used by a later one, drops its record. So
 //! a record is whole or not there, and a reader sees which numbers are missing.
 
-use core::sync::atomic::{AtomicU64, Ordering, fence};
-
 use protocol::trace::{RECORDS_KEPT, TraceKind, TraceRecord};
 use snp::address::GuestPhysicalAddress;
+
+use crate::sync::{AtomicU64, Ordering};
+
+mod slot;
+pub use slot::Slot;
 
 /// Slots of the ring.
 const SLOTS: usize = 256;
 const _: () = assert!(SLOTS as u64 == RECORDS_KEPT);
-/// Mark in [`Slot::stamp`]: somebody writes the slot.
-const WRITING: u64 = 1 << 63;
 
 /// What happened, without its number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,80 +50,6 @@ impl Event {
     }
 }
 
-/// A record and who may read it.
-#[derive(Debug)]
-struct Slot {
-    /// 0 at first; the record's number plus 1; with [`WRITING`] while it is being written.
-    stamp: AtomicU64,
-    /// \[15:0\] kind, \[31:16\] code, \[63:32\] detail.
-    what: AtomicU64,
-    address: AtomicU64,
-    bytes: AtomicU64,
-}
-
-impl Slot {
-    const fn new() -> Self {
-        Self {
-            stamp: AtomicU64::new(0),
-            what: AtomicU64::new(0),
-            address: AtomicU64::new(0),
-            bytes: AtomicU64::new(0),
-        }
-    }
-
-    /// Fills the slot, unless somebody else is at it or a later record is there.
-    fn write(&self, number: u64, event: &Event) {
-        let stamp = number.wrapping_add(1);
-        let before = self.stamp.load(Ordering::Relaxed);
-        if before & WRITING != 0 || before >= stamp {
-            return;
-        }
-        let claim = self.stamp.compare_exchange(
-            before,
-            stamp | WRITING,
-            Ordering::Acquire,
-            Ordering::Relaxed,
-        );
-        if claim.is_err() {
-            return;
-        }
-        // A reader that sees one of the stores below sees the claim too.
-        fence(Ordering::Release);
-        let what = u64::from(event.kind.number())
-            | u64::from(event.code) << 16
-            | u64::from(event.detail) << 32;
-        self.what.store(what, Ordering::Relaxed);
-        self.address.store(event.address, Ordering::Relaxed);
-        self.bytes.store(event.bytes, Ordering::Relaxed);
-        self.stamp.store(stamp, Ordering::Release);
-    }
-
-    /// The record with this number, if it is there and whole.
-    fn read(&self, number: u64) -> Option<TraceRecord> {
-        let stamp = number.wrapping_add(1);
-        if self.stamp.load(Ordering::Acquire) != stamp {
-            return None;
-        }
-        let what = self.what.load(Ordering::Relaxed);
-        let address = self.address.load(Ordering::Relaxed);
-        let bytes = self.bytes.load(Ordering::Relaxed);
-        // The loads above come before the second look.
-        fence(Ordering::Acquire);
-        if self.stamp.load(Ordering::Relaxed) != stamp {
-            return None;
-        }
-        let [k0, k1, c0, c1, detail @ ..] = what.to_le_bytes();
-        Some(TraceRecord {
-            sequence: number,
-            kind: u16::from_le_bytes([k0, k1]),
-            code: u16::from_le_bytes([c0, c1]),
-            detail: u32::from_le_bytes(detail),
-            address,
-            bytes,
-        })
-    }
-}
-
 /// The ring.
 #[derive(Debug)]
 pub struct Trace {
@@ -134,11 +61,11 @@ pub struct Trace {
 
 impl Trace {
     /// An empty ring whose first event gets the number `first`.
-    pub const fn starting_at(first: u64) -> Self {
+    pub fn starting_at(first: u64) -> Self {
         Self {
             next: AtomicU64::new(first),
             first,
-            slots: [const { Slot::new() }; SLOTS],
+            slots: core::array::from_fn(|_| Slot::default()),
         }
     }
 

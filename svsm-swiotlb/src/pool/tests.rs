@@ -236,7 +236,8 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
     use core::sync::atomic::{AtomicUsize, Ordering};
 
     const CHUNKS: usize = 32;
-    const ROUNDS: usize = if cfg!(miri) { 10 } else { 4000 };
+    // Each goes on until it has had this many, so none is shut out for good.
+    const GRANTS: usize = if cfg!(miri) { 10 } else { 4000 };
     with_pool(CHUNKS, |pool| {
         pool.accounts().set_cap(24 * CHUNK_BYTES).unwrap();
         let owners: Vec<AtomicUsize> = (0..CHUNKS).map(|_| AtomicUsize::new(0)).collect();
@@ -252,9 +253,12 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
                         first
                     };
                     let own = worker as usize;
-                    let mut grants = 0;
-                    for round in 0..ROUNDS {
+                    let (mut round, mut grants) = (0, 0);
+                    while grants < GRANTS {
+                        round += 1;
                         let Ok(run) = pool.reserve(wish(1 + round % 5, 1 + round % 9)) else {
+                            // Those that have the window may be waiting for this processor.
+                            std::thread::yield_now();
                             continue;
                         };
                         assert!(pool.accounts().granted_bytes() <= 24 * CHUNK_BYTES);
@@ -267,7 +271,6 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
                             .free();
                         grants += 1;
                     }
-                    assert!(grants > 0, "no worker is shut out for good");
                 });
             }
         });
