@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Delivering #VC: the frame is built here, because QEMU's EVENTINJ pushes no error code for
-//! vector 29. Source: APM volume 2, 8.9 (long-mode interrupt control transfers), and 8.7 for protected
+//! vector 29. One that cannot be delivered becomes a double fault, and that failing a shutdown.
+//! Source: APM volume 2, 8.9 (long-mode interrupt control transfers), 8.2.9 (#DF), and 8.7 for protected
 //! mode without paging, in which firmware asks for CPUID before it turns paging on.
 
 use snp::vmsa::EFER_LMA;
@@ -13,8 +14,19 @@ use crate::machine::{Flow, Machine};
 use crate::vcpu::{Cpu, Vcpu};
 use crate::vmcb::{SegmentRegister, exit_code};
 
+/// An exception with an error code.
+#[derive(Clone, Copy, Debug)]
+struct Exception {
+    vector: u64,
+    error_code: u64,
+}
+
 /// Vector of #VC.
 const COMMUNICATION: u64 = 29;
+const DOUBLE_FAULT: Exception = Exception {
+    vector: 8,
+    error_code: 0,
+};
 /// Bytes of a long-mode gate, and of one of protected mode.
 const GATE_BYTES: u64 = 16;
 const LEGACY_GATE_BYTES: u64 = 8;
@@ -65,20 +77,21 @@ impl<H: Hardware> Machine<'_, H> {
     /// Delivers #VC with `error_code` (an exit code) to the VMPL that runs.
     ///
     /// # Errors
-    /// Stops the machine when the guest cannot take the exception: on hardware a double fault in
-    /// code that cannot handle it.
+    /// Stops the machine when the guest cannot take the double fault either: a shutdown on hardware.
     pub fn inject_communication(&mut self, cpu: &mut Cpu, error_code: u64) -> Flow {
         if error_code == exit_code::NOT_VALIDATED {
             self.counters.event(Event::NotValidated);
         }
         // TR, whose base finds the stacks, may still be in the processor only.
         self.hardware.store_hidden(cpu.vcpu_mut());
-        let vcpu = cpu.vcpu();
-        let delivery = if vcpu.vmcb.save.efer & EFER_LMA != 0 {
-            self.push_frame(vcpu, error_code)
-        } else {
-            self.push_legacy_frame(vcpu, error_code)
+        let exception = Exception {
+            vector: COMMUNICATION,
+            error_code,
         };
+        let vcpu = cpu.vcpu();
+        let delivery = self
+            .frame(vcpu, exception)
+            .or_else(|_| self.frame(vcpu, DOUBLE_FAULT));
         let Ok(delivery) = delivery else {
             return Err(self.died(cpu, "undeliverable-vc"));
         };
@@ -86,14 +99,22 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(())
     }
 
+    fn frame(&self, vcpu: &Vcpu, exception: Exception) -> Result<Delivery, Unreachable> {
+        if vcpu.vmcb.save.efer & EFER_LMA != 0 {
+            self.push_frame(vcpu, exception)
+        } else {
+            self.push_legacy_frame(vcpu, exception)
+        }
+    }
+
     /// Writes the frame to the guest's stack; the registers change only once that has worked.
-    fn push_frame(&self, vcpu: &Vcpu, error_code: u64) -> Result<Delivery, Unreachable> {
+    fn push_frame(&self, vcpu: &Vcpu, exception: Exception) -> Result<Delivery, Unreachable> {
         let save = &vcpu.vmcb.save;
-        let last = COMMUNICATION * GATE_BYTES + GATE_BYTES - 1;
-        if last > u64::from(save.idtr.limit) {
+        let first = exception.vector * GATE_BYTES;
+        if first + GATE_BYTES - 1 > u64::from(save.idtr.limit) {
             return Err(Unreachable::Forbidden);
         }
-        let address = save.idtr.base.wrapping_add(COMMUNICATION * GATE_BYTES);
+        let address = save.idtr.base.wrapping_add(first);
         let low = self.read_linear_u64(vcpu, address)?;
         let gate = Gate {
             low,
@@ -118,7 +139,7 @@ impl<H: Hardware> Machine<'_, H> {
             save.rflags | RESUME_FLAG,
             u64::from(save.cs.selector),
             save.rip,
-            error_code,
+            exception.error_code,
         ];
         for word in frame {
             stack = stack.wrapping_sub(8);
@@ -133,9 +154,13 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     /// The same in protected mode, at CPL 0 only: four words, no change of stacks.
-    fn push_legacy_frame(&self, vcpu: &Vcpu, error_code: u64) -> Result<Delivery, Unreachable> {
+    fn push_legacy_frame(
+        &self,
+        vcpu: &Vcpu,
+        exception: Exception,
+    ) -> Result<Delivery, Unreachable> {
         let save = &vcpu.vmcb.save;
-        let first = COMMUNICATION * LEGACY_GATE_BYTES;
+        let first = exception.vector * LEGACY_GATE_BYTES;
         let in_table = first + LEGACY_GATE_BYTES - 1 <= u64::from(save.idtr.limit);
         let plain = save.cr0 & PROTECTION != 0 && save.rflags & VIRTUAL_8086 == 0 && save.cpl == 0;
         if !plain || !in_table {
@@ -153,7 +178,7 @@ impl<H: Hardware> Machine<'_, H> {
             low(save.rflags | RESUME_FLAG),
             save.cs.selector.into(),
             low(save.rip),
-            low(error_code),
+            low(exception.error_code),
         ] {
             stack = stack.wrapping_sub(4);
             let address = u64::from(low(save.ss.base).wrapping_add(stack));

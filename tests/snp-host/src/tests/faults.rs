@@ -70,6 +70,26 @@ fn an_exception_nobody_can_take_ends_the_run() {
 }
 
 #[test]
+fn an_exception_without_a_stack_is_a_double_fault_on_a_stack_of_its_own() {
+    const LOST: u64 = FREE + 0x1000;
+    // So that the first stack's address is aligned.
+    const TASK: u64 = DESCRIPTORS + 0x804;
+    let mut bench = Bench::new();
+    // The gate of #DF: the handler's page, the first stack of the TSS.
+    let gate = HANDLER + 0x100;
+    let low = (gate & 0xFFFF) | (8 << 16) | (0x8E01 << 32) | ((gate >> 16) << 48);
+    bench.poke(DESCRIPTORS + 0x100 + 8 * 16, low);
+    bench.poke(TASK + 0x24, STACK + 0x800);
+    let save = &mut bench.cpu.vcpu_mut().vmcb.save;
+    (save.rsp, save.tr.base) = (LOST, TASK);
+    assert_eq!(bench.exit(exit_code::CPUID, 0, 0), Ok(()));
+    assert_eq!((bench.rip(), frame(&bench)), (gate, (0, CODE)));
+    let rsp = bench.cpu.vcpu().vmcb.save.rsp;
+    assert_eq!(rsp, STACK + 0x800 - 6 * 8);
+    assert_eq!(bench.peek(rsp + 0x20), LOST);
+}
+
+#[test]
 fn an_interrupted_user_program_loses_its_privilege_level() {
     let mut bench = Bench::new();
     let save = &mut bench.cpu.vcpu_mut().vmcb.save;
