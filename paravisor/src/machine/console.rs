@@ -4,10 +4,11 @@
 //! The host reads everything written here, so nothing secret goes into a line.
 //!
 //! Each processor writes through its own GHCB. A line waits for one that another processor has begun,
-//! but not for long: the host may stop that processor at any time, and torn lines do no harm.
+//! but not for long: the host may stop that processor at any time, and torn lines do no harm. It does not
+//! wait for a line of its own processor, which an exception interrupted.
 
 use core::fmt::{self, Write};
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicU32, Ordering};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -21,8 +22,8 @@ const PREFIX: &str = "vmpl0: ";
 /// on the slowest of hosts.
 const PATIENCE: u32 = 1 << 22;
 
-/// A line is being written.
-static WRITING: AtomicBool = AtomicBool::new(false);
+/// Number of the processor that writes a line, plus 1; 0 between lines.
+static WRITER: AtomicU32 = AtomicU32::new(0);
 
 /// Writes to the serial port through the GHCB of the current processor.
 struct Port(Ghcb<'static>);
@@ -43,15 +44,20 @@ impl Log for Console {
     }
 
     fn log(&self, record: &Record<'_>) {
+        let processor = processor::current();
+        let own = processor.number() + 1;
         let mut patience = PATIENCE;
-        while WRITING.swap(true, Ordering::Acquire) && patience > 0 {
+        while let Err(writer) = WRITER.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed)
+            && writer != own
+            && patience > 0
+        {
             core::hint::spin_loop();
             patience -= 1;
         }
-        let mut port = Port(Ghcb::new(&processor::current().ghcb));
+        let mut port = Port(Ghcb::new(&processor.ghcb));
         // The port never fails; a host that swallows bytes is its own loss.
         let _ = writeln!(port, "{PREFIX}{}", record.args());
-        WRITING.store(false, Ordering::Release);
+        WRITER.store(0, Ordering::Release);
     }
 
     fn flush(&self) {}
