@@ -35,6 +35,8 @@ pub enum Event {
     Instruction(&'static str, u64),
     /// The instruction that was just named, in full, and what came of it.
     Executed(Executed),
+    /// A platform call of somebody else than the service.
+    Foreign(&'static str),
 }
 
 /// An instruction and its end.
@@ -168,6 +170,12 @@ impl<P> Recorder<P> {
     /// Takes the gate away, if it was not reached.
     pub fn open_gate(&self) {
         self.record().gate = None;
+    }
+
+    /// A platform call that the service knows nothing of: counted, noted, and stopped at the gate like its own.
+    pub fn foreign(&self, name: &'static str) {
+        self.enter();
+        self.note(Event::Foreign(name));
     }
 
     fn record(&self) -> MutexGuard<'_, Record> {

@@ -87,6 +87,7 @@ impl PageInstructions for Platform {
 
 impl VcpuControl for Platform {
     fn start_processor(&self, _: ProcessorId) -> Result<(), StartError> {
+        self.recorder.foreign("start_processor");
         if self.enter("start_processor").is_some() {
             Err(StartError::Refused)
         } else {

@@ -137,7 +137,11 @@ fn named(event: &Event) -> Vec<u64> {
 fn is_call(event: &Event) -> bool {
     matches!(
         event,
-        Event::Read(..) | Event::Write(..) | Event::Instruction(..) | Event::Psc { .. }
+        Event::Read(..)
+            | Event::Write(..)
+            | Event::Instruction(..)
+            | Event::Psc { .. }
+            | Event::Foreign(_)
     )
 }
 

@@ -49,7 +49,7 @@ fn attach_again(world: &World<'_>) {
     assert_eq!(world.pool(&guest::attach()).0, SUCCESS);
 }
 
-pub const VICTIMS: [Victim; 18] = [
+pub const VICTIMS: [Victim; 19] = [
     victim("LIST_GRANTED", |world| {
         world.pool(&guest::list(1, TARGET)).0
     }),
@@ -93,6 +93,10 @@ pub const VICTIMS: [Victim; 18] = [
     victim("CREATE_VCPU", |world| {
         world.put_vmsa(page(7));
         core(world, call::CREATE_VCPU, page(7), TARGET, 1)
+    }),
+    victim("CREATE_VCPU for a processor that sleeps", |world| {
+        world.put_vmsa(page(7));
+        core(world, call::CREATE_VCPU, page(7), TARGET, 3)
     }),
     victim("CREATE_VCPU of the page", |world| {
         world.put_vmsa(FIRST);
