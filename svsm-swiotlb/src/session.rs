@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Epoch and generation: who is attached, and the number of the next grant (docs/PROTOCOL.md, P-3.5 and P-3.6).
 
-use core::sync::atomic::{AtomicU32, Ordering};
-
-use protocol::{Epoch, Generation, result};
+use protocol::{Epoch, Generation, Refusal, result};
 use snp::svsm::ResultCode;
+
+use crate::pool::{GrowWish, Pool, ReserveRefusal, TransitRun};
+use crate::sync::{AtomicU32, Ordering};
 
 /// The newest epoch has ended and no other has begun.
 const DETACHED: u32 = 1 << 31;
@@ -20,7 +21,7 @@ pub struct Session {
 
 impl Session {
     /// Nobody attached.
-    pub const fn new() -> Self {
+    pub fn new() -> Self {
         Self {
             epoch: AtomicU32::new(0),
             generation: AtomicU32::new(0),
@@ -28,7 +29,7 @@ impl Session {
     }
 
     /// Goes on where a predecessor stopped.
-    pub const fn resumed(epoch: u32, attached: bool, generation: u32) -> Self {
+    pub fn resumed(epoch: u32, attached: bool, generation: u32) -> Self {
         let ended = if attached || epoch == 0 { 0 } else { DETACHED };
         Self {
             epoch: AtomicU32::new(epoch | ended),
@@ -95,6 +96,32 @@ impl Session {
         }
     }
 
+    /// Reserves a run for a call of this epoch, unless the epoch has ended meanwhile.
+    ///
+    /// Whoever ends the epoch counts the run among what it leaves behind: either that processor changes the epoch's word
+    /// before this one looks at it a second time, and the run is given back; or it finds what was written before the look,
+    /// the run in the accounts (P-5.2.2). So the look has to be a write.
+    ///
+    /// # Errors
+    /// As [`Session::check`], and what [`Pool::reserve`] refuses.
+    pub fn reserve<'p>(
+        &self,
+        epoch: Epoch,
+        pool: &'p Pool<'_>,
+        wish: GrowWish,
+    ) -> Result<TransitRun<'p>, Refusal> {
+        let run = pool.reserve(wish).map_err(refusal_of)?;
+        if self.epoch.fetch_or(0, Ordering::AcqRel) == epoch.number() {
+            return Ok(run);
+        }
+        run.free();
+        Err(self
+            .check(epoch.number())
+            .err()
+            .unwrap_or(result::STALE_EPOCH)
+            .into())
+    }
+
     /// The generation of a new grant.
     pub fn next_generation(&self) -> Generation {
         let mut given = Generation::FIRST;
@@ -113,6 +140,15 @@ impl Default for Session {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn refusal_of(refusal: ReserveRefusal) -> Refusal {
+    match refusal {
+        ReserveRefusal::CapReached => result::CAP_REACHED,
+        ReserveRefusal::NoContiguousRun => result::NO_CONTIGUOUS_RUN,
+        ReserveRefusal::Busy => ResultCode::BUSY,
+    }
+    .into()
 }
 
 fn following(epoch: u32) -> Option<Epoch> {

@@ -5,12 +5,11 @@ use protocol::response::Granted;
 use protocol::trace::TraceKind;
 use protocol::{CHUNK_BYTES, Epoch, Holder, Refusal, result};
 use snp::psc::PscOperation;
-use snp::svsm::ResultCode;
 
 use crate::Service;
 use crate::host_reply::{BatchEnd, change_batch};
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::{GrowWish, InTransit, ReserveRefusal, TransitRun, chunk_bytes};
+use crate::pool::{GrowWish, InTransit, TransitRun, chunk_bytes};
 use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
@@ -32,7 +31,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             most: chunks(most),
             contiguous,
         };
-        let run = self.pool.reserve(wish).map_err(refusal_of)?;
+        let run = self.session.reserve(epoch, &self.pool, wish)?;
         let end = change_batch(self.platform, &self.counters, &run, PscOperation::Shared);
         let done = match end {
             BatchEnd::Complete => run.chunks(),
@@ -82,13 +81,4 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
 /// Chunks in a multiple of the chunk size; a batch bounds them later.
 fn chunks(bytes: u64) -> usize {
     usize::try_from(bytes / CHUNK_BYTES).unwrap_or(usize::MAX)
-}
-
-fn refusal_of(refusal: ReserveRefusal) -> Refusal {
-    match refusal {
-        ReserveRefusal::CapReached => result::CAP_REACHED,
-        ReserveRefusal::NoContiguousRun => result::NO_CONTIGUOUS_RUN,
-        ReserveRefusal::Busy => ResultCode::BUSY,
-    }
-    .into()
 }

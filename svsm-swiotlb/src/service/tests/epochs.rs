@@ -2,7 +2,7 @@
 //! Epochs: attaching, orphans, calls that come too early or too late.
 
 use protocol::response::Attached;
-use protocol::{Request, result};
+use protocol::{Epoch, Request, result};
 
 use super::{LIST, address, code};
 use crate::pool::ChunkState;
@@ -62,6 +62,28 @@ fn p_3_7_p_5_2_2_attach_makes_orphans_and_never_frees_or_grants_them() {
     assert_eq!(code(release), result::NOT_HELD);
     assert!(
         matches!(service.pool().records().state(0), ChunkState::Held(h) if h.epoch == first.epoch)
+    );
+}
+
+#[test]
+fn p_5_2_2_a_grow_whose_epoch_ends_before_its_chunks_are_reserved_is_refused() {
+    // As if another processor attached just behind the check of the epoch.
+    let (platform, service) = service(4);
+    let first = Epoch::new(service.guest_attach()).unwrap();
+    service.guest_attach();
+    let grow = || {
+        service
+            .grow(first, false, CHUNK, CHUNK)
+            .map_err(|refusal| refusal.code)
+    };
+    assert_eq!(grow().unwrap_err(), result::STALE_EPOCH);
+    service.call(Request::Detach { epoch: 2 }).unwrap();
+    assert_eq!(grow().unwrap_err(), result::NOT_ATTACHED);
+    assert_eq!(platform.exit_count(), 0);
+    let statistics = service.statistics();
+    assert_eq!(
+        (statistics.granted_bytes, statistics.quarantined_bytes),
+        (0, 0)
     );
 }
 
