@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The ring alone: what it keeps, what it gives up, and that no record is torn. The orders of accesses to a slot:
-//! tests/loom.rs.
+//! tests/loom/trace.rs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
