@@ -143,9 +143,10 @@ test-host: setup ## The tests that need no QEMU
 	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
 	@$(CARGO) test -p integration
 
-test-loom: ## What CPUs share in the shim and in the service, in every order of accesses
+test-loom: ## What CPUs share in the shim, the service and the paravisor, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p svsm-swiotlb --test loom
+	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p paravisor --test loom
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done

@@ -6,8 +6,11 @@
 //! belongs to a vCPU whose VMSA is a page of the guest changes only while that page's state word is
 //! held, which [`VcpuTable::seat`] takes for the processor that runs it.
 
+#[cfg(not(loom))]
 use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+#[cfg(loom)]
+use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use snp::address::GuestPhysicalAddress;
 use svsm_swiotlb::page_state::{HeldPages, HoldError, PageState, PageStates};
 
@@ -19,7 +22,7 @@ const FREE: u64 = 0;
 const RESERVED: u64 = 1;
 
 /// A slot of the table.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Slot {
     vmsa: AtomicU64,
     calling_area: AtomicU64,
@@ -42,14 +45,15 @@ pub enum Seat<'s> {
     Vacant,
 }
 
-/// All vCPUs of the guest, by processor number.
-#[derive(Debug)]
+/// All vCPUs of the guest, by processor number; none at first.
+#[derive(Debug, Default)]
 pub struct VcpuTable {
     slots: [Slot; MAX_VCPUS as usize],
 }
 
 impl VcpuTable {
-    /// A table without vCPUs.
+    /// As the default, for a static; the model checker's atomics cannot be in one.
+    #[cfg(not(loom))]
     #[must_use]
     pub const fn new() -> Self {
         Self {
@@ -172,12 +176,6 @@ impl Drop for Reservation<'_> {
             self.slot
                 .vmsa
                 .compare_exchange(RESERVED, FREE, Ordering::AcqRel, Ordering::Relaxed);
-    }
-}
-
-impl Default for VcpuTable {
-    fn default() -> Self {
-        Self::new()
     }
 }
 

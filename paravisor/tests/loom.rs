@@ -1,0 +1,178 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The table of vCPUs in every order of accesses that the memory model allows (`make test-loom`).
+//!
+//! Each test is a model that loom runs once for each interleaving, with stale values where an ordering permits them.
+#![cfg(loom)]
+
+use std::sync::Arc;
+
+use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use loom::thread;
+use paravisor::vcpu_table::{Seat, VcpuIndex, VcpuTable};
+use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
+
+/// The processor whose vCPU comes and goes, and another one.
+const PROCESSOR: u32 = 1;
+const ANOTHER: u32 = 2;
+
+/// Two pages that may be a VMSA.
+const PAGES: [GuestPhysicalAddress; 2] = [
+    GuestPhysicalAddress::new(0x10_0000),
+    GuestPhysicalAddress::new(0x10_1000),
+];
+/// A calling area, of which nobody looks at the word.
+const AREA: GuestPhysicalAddress = GuestPhysicalAddress::new(0x20_0000);
+
+/// What is in a page: two steps without an order of their own, so that a touch beside another gets lost.
+#[derive(Clone)]
+struct Contents(Arc<AtomicU32>);
+
+impl Contents {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU32::new(0)))
+    }
+
+    fn touch(&self) {
+        let touches = self.0.load(Ordering::Relaxed);
+        self.0.store(touches + 1, Ordering::Relaxed);
+    }
+
+    fn touches(&self) -> u32 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A machine with one vCPU, on the first page. Leaked: loom's threads outlive what is on a stack.
+#[derive(Clone, Copy)]
+struct Machine {
+    vcpus: &'static VcpuTable,
+    states: &'static PageStates<'static>,
+}
+
+impl Machine {
+    fn new() -> Self {
+        let range = RamRange {
+            base: PAGES[0],
+            bytes: 2 * PAGE_SIZE,
+        };
+        let list: &'static [RamRange] = Box::leak(Box::new([range]));
+        let words: Vec<AtomicU8> = (0..2).map(|_| AtomicU8::new(1)).collect();
+        let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
+        let machine = Self {
+            vcpus: Box::leak(Box::default()),
+            states: Box::leak(Box::new(states)),
+        };
+        assert!(machine.create(PROCESSOR, PAGES[0]));
+        machine
+    }
+
+    /// As CREATE_VCPU: the page's word first, then the slot.
+    fn create(self, processor: u32, vmsa: GuestPhysicalAddress) -> bool {
+        let Ok(page) = self.states.hold(vmsa, &[PageState::Valid]) else {
+            return false;
+        };
+        let Some(slot) = self.vcpus.reserve(processor) else {
+            page.keep();
+            return false;
+        };
+        slot.fill(vmsa, AREA);
+        page.change_to(PageState::Vmsa);
+        true
+    }
+
+    /// As DELETE_VCPU; `found` is what it does to the page, which is the guest's again.
+    fn delete(self, vmsa: GuestPhysicalAddress, found: impl FnOnce()) -> bool {
+        let Ok(page) = self.states.hold(vmsa, &[PageState::Vmsa]) else {
+            return false;
+        };
+        let Some(vcpu) = self.vcpus.find(vmsa) else {
+            page.keep();
+            return false;
+        };
+        assert_eq!(self.vcpus.remove(vcpu), Some(AREA));
+        found();
+        page.change_to(PageState::Valid);
+        true
+    }
+
+    /// What the run loop does with a vCPU that it finds; whether it found one, on which page.
+    fn run(
+        self,
+        vcpu: VcpuIndex,
+        enter: impl FnOnce(GuestPhysicalAddress),
+    ) -> Option<GuestPhysicalAddress> {
+        match self.vcpus.seat(vcpu, self.states) {
+            Seat::Taken(vmsa, page) => {
+                enter(vmsa);
+                page.keep();
+                Some(vmsa)
+            }
+            Seat::Busy | Seat::Vacant => None,
+        }
+    }
+}
+
+#[test]
+fn p5_a_vcpu_that_is_deleted_is_not_run() {
+    loom::model(|| {
+        let machine = Machine::new();
+        let contents = Contents::new();
+        let place = machine.vcpus.place(PROCESSOR).unwrap();
+        let deleter = thread::spawn({
+            let contents = contents.clone();
+            move || machine.delete(PAGES[0], || contents.touch())
+        });
+        let ran = machine.run(place, |_| contents.touch());
+        let deleted = deleter.join().unwrap();
+        assert!(deleted || ran.is_some());
+        assert_eq!(
+            contents.touches(),
+            u32::from(deleted) + u32::from(ran.is_some())
+        );
+        let expected = if deleted {
+            PageState::Valid
+        } else {
+            PageState::Vmsa
+        };
+        assert_eq!(machine.states.state(PAGES[0]), Some(expected));
+    });
+}
+
+#[test]
+fn p5_a_page_that_became_another_vcpus_is_not_run() {
+    loom::model(|| {
+        let machine = Machine::new();
+        let place = machine.vcpus.place(PROCESSOR).unwrap();
+        let other = thread::spawn(move || {
+            machine.delete(PAGES[0], || ()) && machine.create(ANOTHER, PAGES[0])
+        });
+        // Inside, the page is still this processor's.
+        let ran = machine.run(place, |vmsa| {
+            assert_eq!(machine.vcpus.find(vmsa), Some(place));
+        });
+        let moved = other.join().unwrap();
+        assert!(moved || ran.is_some());
+    });
+}
+
+#[test]
+fn of_two_that_make_one_vcpu_one_does() {
+    loom::model(|| {
+        let machine = Machine::new();
+        assert!(machine.delete(PAGES[0], || ()));
+        let other = thread::spawn(move || machine.create(PROCESSOR, PAGES[0]));
+        let here = machine.create(PROCESSOR, PAGES[1]);
+        let made = [other.join().unwrap(), here];
+        assert_ne!(made[0], made[1]);
+        for (page, made) in PAGES.into_iter().zip(made) {
+            let expected = if made {
+                PageState::Vmsa
+            } else {
+                PageState::Valid
+            };
+            assert_eq!(machine.states.state(page), Some(expected));
+            assert_eq!(machine.vcpus.find(page).is_some(), made);
+        }
+    });
+}
