@@ -134,6 +134,9 @@ firmware-images: images ## Build the paravisor that lies beside firmware, and it
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
 
+# The images are built twice, by the same names (firmware-images).
+.NOTPARALLEL:
+
 test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and model tests, then the images on QEMU
 
 test-host: setup ## The tests that need no QEMU

@@ -143,7 +143,12 @@ impl Model<'_> {
                 };
                 match map_with(&self.pool, &buffer, direction, copy_in, &constraints) {
                     Ok(mapping) => self.mapped(mapping, buffer, device_written, &constraints),
-                    Err(_) => assert!(length > 60_000 || self.live.len() > 20, "{action:?}"),
+                    Err(_) => {
+                        let held: usize = self.live.iter().map(|live| live.private.len()).sum();
+                        let much = held as u64 > CHUNKS as u64 * CHUNK_BYTES / 2;
+                        let full = self.live.len() > 20 || much;
+                        assert!(length > 60_000 || full, "{action:?}");
+                    }
                 }
             }
             Action::Unmap { which, written } => {

@@ -57,9 +57,11 @@ pub fn follow(
         // Asked first: what was written before the end is then read below.
         let ended = machine.ended();
         let now = start.elapsed();
+        let read_before = records.bytes_read() + console.bytes_read();
         let new_records = records.lines();
         let new_lines = console.lines();
-        if !new_records.is_empty() || !new_lines.is_empty() {
+        // A prompt is something, too.
+        if records.bytes_read() + console.bytes_read() > read_before {
             heard = now;
         }
         new_records

@@ -51,6 +51,12 @@ impl Tail {
         lines.split(|byte| *byte == b'\n').map(clean).collect()
     }
 
+    /// Bytes read so far, lines or not.
+    #[must_use]
+    pub const fn bytes_read(&self) -> u64 {
+        self.offset
+    }
+
     /// What is left without a line end, once nothing more will come.
     pub fn rest(&mut self) -> Option<String> {
         let line = clean(&std::mem::take(&mut self.partial));

@@ -183,11 +183,11 @@ fn each_death_has_one_line_with_its_cause() {
             "triple-fault",
         ),
         (
-            "say '[    0.0] Linux'; sleep 1; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
+            "say '[    0.0] Linux'; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
             "the machine stopped: violation",
         ),
         (
-            "say 'vmpl0: hello'; sleep 1; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
+            "say 'vmpl0: hello'; record 'violation what=write gpa=0x1000 vmpl=2 rip=0x5'".into(),
             "the kernel lacks support for SEV-SNP",
         ),
         ("exit 9".into(), "QEMU ended with status 9"),
@@ -201,7 +201,12 @@ fn each_death_has_one_line_with_its_cause() {
             "the time limit of 4 s (--timeout) ended the run; the kernel was starting",
         ),
     ] {
-        let (setup, output) = boot(&machine, &["--timeout", "4", "--quiet"]);
+        let limit = match cause {
+            cause if cause.contains("hangs") => ["--idle", "2"],
+            cause if cause.contains("time limit") => ["--timeout", "4"],
+            _ => ["--timeout", "60"],
+        };
+        let (setup, output) = boot(&machine, &[&limit[..], &["--quiet"]].concat());
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{machine}: {message}");
         let verdict = message.lines().last().expect("a verdict");

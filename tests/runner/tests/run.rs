@@ -132,7 +132,12 @@ fn a_death_shows_the_last_words() {
         ("say 'still here'; exec sleep 60", "--idle"),
         ("while :; do say again; sleep 0.1; done", "--timeout"),
     ] {
-        let output = run_disk(&Setup::new(machine), &["--timeout", "4"]);
+        let limits: &[&str] = match words {
+            "--idle" => &["--idle", "2"],
+            "--timeout" => &["--timeout", "4"],
+            _ => &[],
+        };
+        let output = run_disk(&Setup::new(machine), limits);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(3), "{machine}: {message}");
         assert!(message.contains(words), "{machine}: {message}");
@@ -200,7 +205,7 @@ fn bad_input_gets_one_line_and_starts_nothing() {
         ),
     ] {
         let setup = Setup::new("touch started");
-        setup.write(name, bytes);
+        setup.write_program(name, bytes);
         let output = setup.command("run", &[]);
         let message = stderr(&output);
         assert_eq!(output.status.code(), Some(2), "{name}: {message}");

@@ -263,8 +263,11 @@ impl Bench {
         if !options.contains(&"--memory") {
             command.args(["--memory", memory]);
         }
-        if !options.contains(&"--timeout") {
-            command.args(["--timeout", "400"]);
+        // For the slowest of hosts: a run that ends well never waits for them.
+        for (limit, seconds) in [("--timeout", "1800"), ("--idle", "300")] {
+            if !options.contains(&limit) {
+                command.args([limit, seconds]);
+            }
         }
         // An older run's report must not be taken for this one's.
         let _ = std::fs::remove_file(self.path("report").join(report));

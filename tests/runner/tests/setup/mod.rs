@@ -2,7 +2,6 @@
 //! The command with a machine that is a script, which says what a test wants to hear.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Command, Output};
 
@@ -42,8 +41,7 @@ impl Setup {
     pub fn new(machine: &str) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let setup = Self { folder };
-        setup.write("qemu", format!("{PREAMBLE}{machine}").as_bytes());
-        fs::set_permissions(setup.path("qemu"), PermissionsExt::from_mode(0o755)).expect("ours");
+        setup.write_program("qemu", format!("{PREAMBLE}{machine}").as_bytes());
         setup.write("host", b"\x7fELF");
         setup.write("image.igvm", &small_image());
         setup.write("disk", &[0x5a; 4096]);
@@ -60,6 +58,18 @@ impl Setup {
         fs::write(self.path(name), bytes).expect("a temporary folder");
     }
 
+    /// Writes a program of the folder. Not by this process: a thread that starts another program meanwhile
+    /// would hand it on open for writing, and nobody may execute it then.
+    pub fn write_program(&self, name: &str, bytes: &[u8]) {
+        self.write("text", bytes);
+        let mut install = Command::new("install");
+        let status = install
+            .args(["-m", "755"])
+            .args([self.path("text"), self.path(name)])
+            .status();
+        assert!(status.expect("install starts").success());
+    }
+
     /// Runs this command of the runner with the options `more`.
     pub fn command(&self, command: &str, more: &[&str]) -> Output {
         let verb = command;
@@ -67,7 +77,7 @@ impl Setup {
         command.arg(verb).arg("--igvm").arg(self.path("image.igvm"));
         command.arg("--host").arg(self.path("host"));
         command.arg("--qemu").arg(self.path("qemu"));
-        command.args(["--memory", "64MiB", "--idle", "2"]);
+        command.args(["--memory", "64MiB"]);
         command.current_dir(self.folder.path()).args(more);
         command.output().expect("the runner starts")
     }
