@@ -14,6 +14,8 @@ report() { # rule, lines
 
 files() { { git ls-files -- "$@"; git ls-files -o --exclude-standard -- "$@"; } | sort -u | while read -r f; do [ -e "$f" ] && echo "$f"; done; }
 
+[ -n "$(files Makefile)" ] || { echo 'check-source: git does not list this tree; run it in a clone that git trusts' >&2; exit 2; }
+
 report 'no SPDX line at the top' "$(files '*.rs' '*.sh' '*.toml' '*.ld' '*.S' Makefile .ci/run | while read -r f; do
     head -n 3 "$f" | grep -q 'SPDX-License-Identifier: MIT OR Apache-2.0' || echo "$f"
 done)"

@@ -31,8 +31,27 @@ archive_read() {
         -o "Dir::Cache=$archive_lists/cache" -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3
         -o Acquire::Languages=none)
     echo "${0##*/}: reading Debian's package lists ($MIRROR)" >&2
-    apt-get "${apt_options[@]}" -qq update >"$archive_log" 2>&1 && ! grep -qE '^(E|W): Failed' "$archive_log" ||
+    archive_try archive_update ||
         fail "the package lists cannot be had from $MIRROR ($(grep -m1 -oE '^[EW]: .*' "$archive_log" || echo no message)); check the network, set DEBIAN_MIRROR, $REMEDY"
+}
+
+archive_update() {
+    apt-get "${apt_options[@]}" -qq update >"$archive_log" 2>&1 && ! grep -qE '^(E|W): Failed' "$archive_log"
+}
+
+# archive_try COMMAND...: three times, with a pause: the archive changes while it is read, and networks have moods.
+archive_try() {
+    local pause
+    for pause in 5 20; do
+        "$@" && return
+        echo "${0##*/}: no answer, once more in $pause s" >&2
+        sleep $pause
+    done
+    "$@"
+}
+
+archive_download() {
+    (cd "$archive_lists/cache" && apt-get "${apt_options[@]}" -qq download "$1") >>"$archive_log" 2>&1
 }
 
 # archive_unpack PACKAGE PLACE: fetches a package and unpacks it into PLACE.
@@ -40,7 +59,7 @@ archive_unpack() {
     local cache=$archive_lists/cache size archive
     size=$(apt-cache "${apt_options[@]}" show "$1" | sed -n 's/^Size: //p' | head -n 1)
     echo "${0##*/}: fetching $1 ($((size / 1000)) kB)" >&2
-    (cd "$cache" && apt-get "${apt_options[@]}" -qq download "$1") >>"$archive_log" 2>&1 ||
+    archive_try archive_download "$1" ||
         fail "$1 cannot be fetched ($(grep -oE '^E: .*' "$archive_log" | tail -n 1)); check the network and the free space of ${archive_lists%/apt}, $REMEDY"
     archive=$(find "$cache" -maxdepth 1 -name "${1}_*.deb" | sort -V | tail -n 1)
     dpkg-deb -x "$archive" "$2" || fail "$archive cannot be unpacked; check the free space of $2"

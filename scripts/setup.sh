@@ -42,8 +42,8 @@ install_qemu() {
         as_root=(sudo -n)
     fi
     echo "setup: installing qemu-system-x86 (apt-get)"
-    { "${as_root[@]}" apt-get update -qq &&
-        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86; } >/dev/null 2>&1 ||
+    { "${as_root[@]}" apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 update -qq &&
+        "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o Acquire::Retries=3 -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends qemu-system-x86; } >/dev/null 2>&1 ||
         fail "'apt-get install qemu-system-x86' failed; run it by hand to see why"
 }
 

@@ -30,6 +30,9 @@ pub fn memory(bytes: u64, block: Option<&BootBlock>) -> GuestMemory {
     }
 }
 
+/// What QEMU needs besides the machine's memory: itself and its translated code.
+const QEMU_BYTES: u64 = 512 << 20;
+
 /// Plans guest memory.
 ///
 /// # Errors
@@ -44,7 +47,7 @@ pub fn plan(memory: GuestMemory) -> Result<MemoryPlan, Failure> {
             format_size(memory.firmware_ram.max(16 << 20))
         ))
     })?;
-    let needed = plan.machine_bytes();
+    let needed = plan.touched_bytes() + QEMU_BYTES;
     match available_memory() {
         Some(available) if needed > available => Err(Failure::bad_input(format!(
             "{} of guest memory needs {}MiB of this computer, {}MiB are free; pass a smaller --memory (make: MEM=)",

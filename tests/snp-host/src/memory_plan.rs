@@ -171,6 +171,14 @@ impl MemoryPlan {
             bytes
         }
     }
+
+    /// What of it is ever touched: both views, the tables and the launch image. The rest of a small machine is there only
+    /// for QEMU's map.
+    #[must_use]
+    pub const fn touched_bytes(&self) -> u64 {
+        let view = self.low_bytes + self.firmware_bytes + self.high_bytes;
+        2 * view + self.tables_bytes() + LAUNCH_BYTES
+    }
 }
 
 #[cfg(test)]
@@ -236,6 +244,8 @@ mod tests {
             assert_eq!(plan.private_page(plan.layout().pages()), plan.tables_base());
             assert!(plan.tables_base() + plan.tables_bytes() <= plan.machine_end());
             assert!(plan.machine_bytes() >= SMALLEST_MACHINE);
+            assert!(plan.touched_bytes() > 2 * plan.layout().pages() as u64 * PAGE_SIZE);
+            assert!(plan.touched_bytes() < plan.machine_bytes() + HOST_BASE);
         }
     }
 

@@ -30,8 +30,8 @@ const MACHINE: &[&str] = &[
     "isa-debug-exit,iobase=0xf4,iosize=4",
 ];
 const GUEST_MIB: &str = "64";
-/// Most seconds; it takes about one.
-const TIMEOUT: &str = "60";
+/// Most seconds; it takes about one, and ten where a processor is missed.
+const TIMEOUT: &str = "300";
 
 /// Whether QEMU has a thread for each processor, or one for all.
 const EACH: &str = "tcg,thread=multi";
@@ -45,7 +45,17 @@ fn run(switches: &str, mode: &str) -> (i32, String) {
     run_on(EACH, "1", switches, mode)
 }
 
+/// Once more when QEMU's processor lost the guest (docs/DECISIONS.md, D21), as the runner does.
 fn run_on(accelerator: &str, cpus: &str, switches: &str, mode: &str) -> (i32, String) {
+    let run = || run_once(accelerator, cpus, switches, mode);
+    let (code, records) = run();
+    if records.contains("what=host-state-in-vmcb") {
+        return run();
+    }
+    (code, records)
+}
+
+fn run_once(accelerator: &str, cpus: &str, switches: &str, mode: &str) -> (i32, String) {
     let built = super::bench::built();
     let folder = TempDir::new().expect("a temporary folder");
     let file = |name: &str| {
