@@ -234,3 +234,80 @@ fn p_5_7_a_refusal_in_a_later_batch_leaves_the_run_before_it() {
     assert_eq!(code(answer), result::HOST_MISBEHAVED);
     assert_eq!(service.statistics().quarantined_bytes, 512 * CHUNK);
 }
+
+#[test]
+#[cfg_attr(miri, ignore = "more chunks than Miri gets through")]
+fn p_5_7_p_5_8_4_with_the_unit_limit_lifted_each_exit_may_be_answered_badly() {
+    const CHUNKS: u64 = 512;
+    const BATCH: u64 = 253;
+    let broken = PscHeader {
+        cur_entry: 0,
+        end_entry: 0,
+        reserved: 0,
+    };
+    let ways = [0, 1, 5].map(Some);
+    for (nth, done_in_it) in
+        (0..3).flat_map(|nth| ways.into_iter().chain([None]).map(move |way| (nth, way)))
+    {
+        let way = match done_in_it {
+            Some(entries) => Manner::Refuse(u16::try_from(entries).unwrap(), error::GENERIC),
+            None => Manner::Reply(broken, PscExit::default()),
+        };
+        let script = || [std::vec![Manner::Honest; nth], std::vec![way]].concat();
+        let done = done_in_it.map(|entries| (nth as u64 * BATCH + entries) * CHUNK);
+        let begin = || {
+            let configuration = Configuration::with_encryption_bit(51).without_unit_limit();
+            let (platform, service) = service_with(TestPlatform::new(), CHUNKS, configuration);
+            let epoch = service.guest_attach();
+            (platform, service, epoch)
+        };
+        let case = std::format!("exit {nth}, {done_in_it:?}");
+
+        let (platform, service, epoch) = begin();
+        platform.script(&script());
+        let granted = service.guest_grow(epoch, CHUNKS, CHUNKS);
+        match done {
+            None => assert_eq!(code(granted), result::HOST_MISBEHAVED, "{case}"),
+            Some(0) => assert_eq!(code(granted), result::HOST_REFUSED, "{case}"),
+            Some(bytes) => assert_eq!(granted.unwrap().rdx, bytes, "{case}"),
+        }
+        let statistics = service.statistics();
+        let lost = if done.is_none() { CHUNKS * CHUNK } else { 0 };
+        assert_eq!(statistics.granted_bytes, done.unwrap_or(0), "{case}");
+        assert_eq!(statistics.quarantined_bytes, lost, "{case}");
+
+        // All or nothing: what was shared goes back.
+        let (platform, service, epoch) = begin();
+        platform.script(&script());
+        let granted = code(service.guest_grow_contiguous(epoch, CHUNKS, CHUNKS));
+        let refused = if done.is_none() {
+            result::HOST_MISBEHAVED
+        } else {
+            result::HOST_REFUSED
+        };
+        assert_eq!(granted, refused, "{case}");
+        let statistics = service.statistics();
+        assert_eq!(
+            (statistics.granted_bytes, statistics.quarantined_bytes),
+            (0, lost),
+            "{case}"
+        );
+
+        let (platform, service, epoch) = begin();
+        let granted = service.guest_grow(epoch, CHUNKS, CHUNKS).unwrap();
+        platform.script(&script());
+        let released = service.guest_release(granted.rcx, granted.rdx, epoch, granted.r8);
+        let released = released.unwrap();
+        assert_eq!(
+            (released.rcx, released.rdx),
+            (CHUNKS * CHUNK, done.unwrap_or(0)),
+            "{case}"
+        );
+        let statistics = service.statistics();
+        assert_eq!(
+            (statistics.granted_bytes, statistics.quarantined_bytes),
+            (0, lost),
+            "{case}"
+        );
+    }
+}
