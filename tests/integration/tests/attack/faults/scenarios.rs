@@ -37,7 +37,7 @@ enum Setting {
 pub struct Scenario {
     pub name: &'static str,
     setting: Setting,
-    /// Of thousands of alike platform calls, of which not each is tried.
+    /// Of thousands of platform calls: of the codes only two are tried.
     pub long: bool,
     /// Hosts it is run with.
     pub manners: &'static [HostManner],
