@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Epoch and generation: who is attached, and the number of the next grant (docs/PROTOCOL.md, P-3.5 and P-3.6).
+//!
+//! An update tries again only when another processor's update came in between, which is one step of a call that gets on: so
+//! no call waits for another, and none repeats oftener than others succeed.
 
 use protocol::{Epoch, Generation, Refusal, result};
 use snp::svsm::ResultCode;

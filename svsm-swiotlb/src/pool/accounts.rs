@@ -87,7 +87,8 @@ impl Accounts {
         self.cap.load(Ordering::Relaxed).saturating_sub(granted)
     }
 
-    /// Counts `chunks` as granted, unless that exceeds the cap.
+    /// Counts `chunks` as granted, unless that exceeds the cap. Tries again only when another processor's count came in
+    /// between, which is one step of a call that gets on.
     pub(super) fn admit(&self, chunks: usize) -> bool {
         let cap = self.cap.load(Ordering::Relaxed);
         let admitted = self
