@@ -71,7 +71,7 @@ enum Pending {
 
 impl<'a> Server<'a> {
     /// Runs until the VM has to end, and says why. A function of its own in the image: from here on nothing
-    /// may panic, which the boot before it may (`tests/integration/tests/image_no_panic`).
+    /// may panic, which the boot before it may (`tests/integration/tests/image_call_path`).
     #[inline(never)]
     pub fn run(&self) -> Reason {
         loop {

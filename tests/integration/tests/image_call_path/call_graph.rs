@@ -14,8 +14,17 @@ use elf::abi::{
 use elf::endian::LittleEndian;
 use elf::relocation::Rela;
 
+use crate::frames::frames;
+
 /// R_X86_64_GOTPCRELX and R_X86_64_REX_GOTPCRELX.
 const RELAXED: [u32; 2] = [41, 42];
+
+fn debug_frame<'a>(file: &ElfBytes<'a, LittleEndian>) -> &'a [u8] {
+    let section = file.section_header_by_name(".debug_frame").unwrap();
+    let (bytes, compression) = file.section_data(&section.expect("call frames")).unwrap();
+    assert!(compression.is_none());
+    bytes
+}
 
 /// Functions by name.
 pub struct CallGraph {
@@ -24,6 +33,8 @@ pub struct CallGraph {
     references: BTreeMap<usize, BTreeSet<usize>>,
     /// Functions whose address is in the data.
     in_data: BTreeSet<usize>,
+    /// Bytes of each function's frame, by its start.
+    frames: BTreeMap<u64, u64>,
 }
 
 impl CallGraph {
@@ -44,6 +55,7 @@ impl CallGraph {
             functions,
             references: BTreeMap::new(),
             in_data: BTreeSet::new(),
+            frames: frames(debug_frame(&file)),
         };
         let target = |rela: &Rela| {
             let symbol = symbols.get(rela.r_sym as usize).unwrap();
@@ -133,4 +145,44 @@ impl CallGraph {
         }
         None
     }
+
+    /// The most stack from a function on, and the functions that take it, without those that `avoiding` names.
+    pub fn deepest(&self, from: usize, avoiding: &[usize]) -> Stack {
+        self.deepest_of(from, avoiding, &mut Vec::new(), &mut BTreeMap::new())
+    }
+
+    fn deepest_of(
+        &self,
+        from: usize,
+        avoiding: &[usize],
+        callers: &mut Vec<usize>,
+        known: &mut BTreeMap<usize, Stack>,
+    ) -> Stack {
+        assert!(!callers.contains(&from), "{} recurses", self.name(from));
+        if let Some(stack) = known.get(&from) {
+            return stack.clone();
+        }
+        callers.push(from);
+        let callees = self.references.get(&from).into_iter().flatten();
+        let callees = callees.filter(|callee| !avoiding.contains(callee));
+        let mut stack = callees
+            .map(|callee| self.deepest_of(*callee, avoiding, callers, known))
+            .max()
+            .unwrap_or_default();
+        callers.pop();
+        let frame = self.frames.get(&self.functions[from].0).copied();
+        let frame = frame.unwrap_or_default();
+        stack.bytes += frame;
+        stack.frames.push((frame, self.name(from).to_owned()));
+        known.insert(from, stack.clone());
+        stack
+    }
+}
+
+/// A stack at its deepest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Stack {
+    pub bytes: u64,
+    /// The last caller last.
+    pub frames: Vec<(u64, String)>,
 }

@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Invariant C1 in the image that ships, with the machine under it: from the run loop of a processor, and from the
-//! exceptions that it survives, no function leads to the panic handler.
+//! exceptions that it survives, no function leads to the panic handler; and the stack is long enough.
 //!
 //! What `no_panic.rs` shows of service and core protocol with whole-program optimisation, this shows of the run loop,
 //! the GHCB and the copies of guest memory as they are linked. The boot may panic: nobody is served yet.
 
 mod call_graph;
+mod frames;
 
 use std::path::Path;
 use std::process::Command;
@@ -15,7 +16,7 @@ use call_graph::CallGraph;
 
 /// Links the paravisor as `make images` does, but with its relocations kept.
 fn image() -> Vec<u8> {
-    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-no-panic");
+    let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-call-path");
     let output = Command::new(env!("CARGO"))
         .args(["rustc", "--offline", "--locked", "--release", "--quiet"])
         .args(["--target", "x86_64-unknown-none", "-p", "paravisor"])
@@ -56,4 +57,25 @@ fn c1_no_way_leads_from_the_run_loop_of_the_image_to_a_panic() {
 
     // The same search finds the panics that the boot has.
     assert!(way(graph.named("10exceptions7install")).is_some());
+}
+
+/// Bytes of a processor's stack (`paravisor/src/machine/processor.rs`, STACK_BYTES).
+const STACK: u64 = 0x1_0000;
+/// What the call graph does not show: a line of the log, written by indirect calls into `core`, and an exception in it.
+const RESERVE: u64 = 4096;
+
+#[test]
+fn c1_the_deepest_calls_of_the_image_fit_its_stack() {
+    let graph = CallGraph::of(&image());
+    let start_further = graph.named("9paravisor13start_further");
+    let log = graph.named("3log13__private_api8log_impl");
+    for start in [
+        "9paravisor5start17h",
+        "9paravisor13start_further",
+        "5serve6Server3run",
+    ] {
+        let stack = graph.deepest(graph.named(start), &[log, start_further]);
+        println!("{start}: {} bytes", stack.bytes);
+        assert!(stack.bytes + RESERVE <= STACK, "{stack:#?}");
+    }
 }
