@@ -18,7 +18,7 @@ use call_graph::CallGraph;
 fn image() -> Vec<u8> {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).join("image-call-path");
     let output = Command::new(env!("CARGO"))
-        .args(["rustc", "--offline", "--locked", "--release", "--quiet"])
+        .args(["rustc", "--locked", "--release", "--quiet"])
         .args(["--target", "x86_64-unknown-none", "-p", "paravisor"])
         .args(["--bin", "paravisor", "--features", "bare-metal"])
         .args(["--", "-C", "link-arg=--emit-relocs"])
