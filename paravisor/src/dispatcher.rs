@@ -44,3 +44,6 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,9 @@ enum Pending {
 }
 
 impl<'a> Server<'a> {
-    /// Runs until the VM has to end, and says why.
+    /// Runs until the VM has to end, and says why. A function of its own in the image: from here on nothing
+    /// may panic, which the boot before it may (`tests/integration/tests/image_call_path`).
+    #[inline(never)]
     pub fn run(&self) -> Reason {
         loop {
             if let Err(reason) = self.turn() {

@@ -88,8 +88,10 @@ impl<'a> Ghcb<'a> {
     ) -> Result<(), Reason> {
         let info = ApCreation::new()
             .with_operation(operation as u16)
-            .with_vmpl(vmpl.number())
-            .with_apic_id(apic_id);
+            .with_apic_id(apic_id)
+            // Never refused; but the plain setter has a panic in it, and this is on the way of CREATE_VCPU.
+            .with_vmpl_checked(vmpl.number())
+            .map_err(|()| Reason::VmsaCreate)?;
         let (info_1, info_2) = self.exit(&Exit {
             code: exit_code::AP_CREATION,
             info_1: info.into_bits(),

@@ -138,6 +138,29 @@ pub struct Pages<'a> {
     pub calling_area: GuestPhysicalAddress,
 }
 
+// [configuration]
+/// What the service is told of this machine, and what it offers therefore.
+///
+/// `encryption_bit` is the position of the C-bit, from the CPUID page, not from the host alone. `flush_reaches_all`: the
+/// promise of `PageInstructions::flush` is kept for as many vCPUs as the guest gets; without it CONVERT is not offered
+/// (P-5.9.5). `unit_limit`: one GROW moves one batch at most (P-6.4).
+pub const fn configuration(
+    encryption_bit: u8,
+    flush_reaches_all: bool,
+    unit_limit: bool,
+) -> Configuration {
+    let configuration = Configuration {
+        flush_reaches_all,
+        ..Configuration::with_encryption_bit(encryption_bit)
+    };
+    if unit_limit {
+        configuration
+    } else {
+        configuration.without_unit_limit()
+    }
+}
+// [end]
+
 // [service]
 /// Builds the service. Runs once, before any guest does.
 ///

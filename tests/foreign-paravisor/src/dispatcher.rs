@@ -54,6 +54,10 @@ impl<P: PageInstructions + GuestMemory + HostPages> Dispatcher<'_, P> {
             echo::NUMBER => self.echo.call(&mut registers),
             number if number == self.core.service.protocol_number() => {
                 registers = self.core.service.dispatch(call);
+                // After each call: CONVERT has found a page valid that by every account was not (P-5.9.11).
+                if self.core.service.has_stopped() {
+                    return Next::End;
+                }
             }
             _ => registers = refused(call, ResultCode::UNSUPPORTED_PROTOCOL),
         }

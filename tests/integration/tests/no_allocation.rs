@@ -4,17 +4,21 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+use std::hint::black_box;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU64};
 
 use guest_shim::{
     CallFailed, Config, Constraints, CopyIn, Direction, Mapping, Platform, metadata_bytes,
 };
-use protocol::{CHUNK_BYTES, Request};
+use protocol::convert::ConvertEntry;
+use protocol::request::DescribeItem;
+use protocol::trace::RECORD_BYTES;
+use protocol::{CHUNK_BYTES, Call, Request};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::PscDescriptor;
-use snp::svsm::{CallId, CallRegisters, core_protocol};
+use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
@@ -51,8 +55,19 @@ fn allocations(work: impl FnOnce()) -> u64 {
     ALLOCATIONS.get() - before
 }
 
-/// A host that does everything, and guest memory that holds a list with room for one entry.
-struct Still;
+/// A host that does everything, and guest memory with two lists of one entry each.
+struct Still {
+    /// Allocates in every access to guest memory: a platform that does what the service must not.
+    allocates: bool,
+}
+
+impl Still {
+    fn touch(&self) {
+        if self.allocates {
+            drop(black_box(Box::new(0_u8)));
+        }
+    }
+}
 
 impl HostPages for Still {
     fn page_state_change(&self, descriptor: &mut PscDescriptor, _: Issue) -> PscExit {
@@ -62,13 +77,22 @@ impl HostPages for Still {
 }
 
 impl GuestMemory for Still {
-    fn read(&self, _: GuestPhysicalAddress, bytes: &mut [u8]) -> Result<(), Fault> {
-        bytes.fill(0);
-        bytes[0] = 1;
+    fn read(&self, from: GuestPhysicalAddress, bytes: &mut [u8]) -> Result<(), Fault> {
+        self.touch();
+        let second = from.bits() >= SECOND_LIST.bits();
+        let entry = ConvertEntry::request(CONVERTED, PageSize::Size4K, !second);
+        let word = match from {
+            LIST | SECOND_LIST => 1, // the header: one entry, cursor 0
+            _ => entry.into_bits(),
+        };
+        for (byte, value) in bytes.iter_mut().zip(word.to_le_bytes()) {
+            *byte = value;
+        }
         Ok(())
     }
 
     fn write(&self, _: GuestPhysicalAddress, _: &[u8]) -> Result<(), Fault> {
+        self.touch();
         Ok(())
     }
 }
@@ -103,73 +127,167 @@ impl PageInstructions for Still {
 }
 
 const CHUNKS: usize = 8;
-/// The guest's page for lists, and the window.
-const PAGE: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1000);
+/// A page of the guest with two lists, the first to shared, the second back.
+const LIST: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1000);
+const SECOND_LIST: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1800);
+/// A page to convert.
+const CONVERTED: GuestPhysicalAddress = GuestPhysicalAddress::new(0x2000);
+const RAM_PAGES: usize = 2;
 const WINDOW: GuestPhysicalAddress = GuestPhysicalAddress::new(1 << 30);
 
 /// A service over leaked storage: a test process ends.
-fn service() -> Service<'static, Still> {
+fn service_on(platform: &'static Still) -> Service<'static, Still> {
+    let ram_bytes = RAM_PAGES as u64 * PAGE_SIZE;
     let ram: &'static _ = Box::leak(Box::new([RamRange {
-        base: PAGE,
-        bytes: PAGE_SIZE,
+        base: LIST,
+        bytes: ram_bytes,
     }]));
-    let words: &'static _ = Box::leak(Box::new([const { AtomicU8::new(0) }; 1]));
+    let words: &'static _ = Box::leak(Box::new([const { AtomicU8::new(0) }; RAM_PAGES]));
     let records: &'static _ = Box::leak(Box::new([const { AtomicU64::new(0) }; CHUNKS]));
     let pages = PageStates::new(RamRanges::new(ram).unwrap(), words).unwrap();
     pages
-        .set_at_boot(PAGE, PAGE_SIZE, PageState::Valid)
+        .set_at_boot(LIST, ram_bytes, PageState::Valid)
         .unwrap();
     let window = Window::new(WINDOW, CHUNKS as u64 * CHUNK_BYTES).unwrap();
     let pool = Pool::new(window, ChunkRecords::new(records), window.bytes()).unwrap();
-    let configuration = Configuration::with_encryption_bit(51);
-    Service::new(&Still, configuration, pool, pages).unwrap()
+    let configuration = Configuration {
+        flush_reaches_all: true,
+        ..Configuration::with_encryption_bit(51)
+    };
+    Service::new(platform, configuration, pool, pages).unwrap()
+}
+
+fn service() -> Service<'static, Still> {
+    service_on(&Still { allocates: false })
+}
+
+/// Calls that succeed one after the other, every call there is among them.
+fn requests() -> Vec<Request> {
+    let window = 0;
+    let (least, most) = (CHUNK_BYTES, 2 * CHUNK_BYTES);
+    let describe = |item| Request::Describe { window, item };
+    let attach = Request::Attach { version: 1 };
+    let grow = Request::Grow {
+        window,
+        contiguous: false,
+        epoch: 1,
+        least,
+        most,
+    };
+    let convert = |list| Request::Convert { list, epoch: 3 };
+    vec![
+        Request::Identify,
+        describe(DescribeItem::Geometry),
+        describe(DescribeItem::Usage),
+        describe(DescribeItem::WorkLimits),
+        attach,
+        grow,
+        Request::ListGranted {
+            list: LIST,
+            epoch: 1,
+        },
+        Request::Release {
+            base: WINDOW,
+            bytes: most,
+            epoch: 1,
+            generation: 1,
+        },
+        grow,
+        // The chunks of an earlier epoch, first taken over, then given back for it.
+        attach,
+        Request::Adopt { epoch: 2, from: 1 },
+        attach,
+        Request::ReleaseOrphans { epoch: 3, from: 2 },
+        convert(LIST),
+        convert(SECOND_LIST),
+        Request::Statistics {
+            buffer: LIST,
+            bytes: 504,
+        },
+        Request::Trace {
+            buffer: LIST,
+            bytes: 8 * RECORD_BYTES,
+            from: 0,
+        },
+        Request::SetLimits {
+            window,
+            epoch: 3,
+            cap: 0,
+        },
+        Request::Detach { epoch: 3 },
+    ]
+}
+
+/// Makes a call; its answer, and how often it allocated.
+fn counted(service: &Service<'_, Still>, request: &Request) -> (CallRegisters, u64) {
+    let call = request.encode(service.protocol_number());
+    let mut answer = call;
+    let count = allocations(|| answer = service.dispatch(&call));
+    (answer, count)
 }
 
 #[test]
 fn c1_p_5_7_9_no_call_allocates() {
     let service = service();
-    let (window, epoch) = (0, 1);
-    let (least, most) = (CHUNK_BYTES, 2 * CHUNK_BYTES);
-    let requests = [
-        Request::Identify,
-        Request::Attach { version: 1 },
-        Request::Grow {
-            window,
-            contiguous: false,
-            epoch,
-            least,
-            most,
-        },
-        Request::ListGranted { list: PAGE, epoch },
-        Request::Release {
-            base: WINDOW,
-            bytes: most,
-            epoch,
-            generation: 1,
-        },
-        Request::Statistics {
-            buffer: PAGE,
-            bytes: 504,
-        },
-        Request::SetLimits {
-            window,
-            epoch,
-            cap: 0,
-        },
-    ];
-    for request in requests {
-        let call = request.encode(service.protocol_number());
-        let mut answer = call;
-        assert_eq!(allocations(|| answer = service.dispatch(&call)), 0);
-        let code = answer.rax;
-        // The list has room for one entry, and so is not at its end.
+    for request in requests() {
+        let (answer, count) = counted(&service, &request);
+        assert_eq!(count, 0, "{request:?}");
         let expected = match request {
-            Request::ListGranted { .. } => 0x8000_0000,
-            _ => 0,
+            // The list has room for one entry, and so is not at its end.
+            Request::ListGranted { .. } => ResultCode::INCOMPLETE,
+            _ => ResultCode::SUCCESS,
         };
-        assert_eq!(code, expected, "{request:?}");
+        assert_eq!(ResultCode::from_rax(answer.rax), expected, "{request:?}");
+        match request {
+            Request::Adopt { .. } | Request::ReleaseOrphans { .. } => {
+                assert_eq!(answer.rcx, 2 * CHUNK_BYTES, "{request:?}");
+            }
+            Request::Trace { .. } => assert_eq!(answer.rcx, 8 * RECORD_BYTES),
+            _ => {}
+        }
     }
-    assert_ne!(allocations(|| drop(Box::new(1))), 0, "the counter counts");
+    let statistics = service.statistics();
+    // Two chunks twice, and the page.
+    let entries = [
+        statistics.psc_entries_shared,
+        statistics.psc_entries_private,
+    ];
+    assert_eq!(entries, [5, 5]);
+}
+
+#[test]
+fn c1_every_call_that_is_offered_is_one_of_those() {
+    let service = service();
+    let made: Vec<_> = requests().iter().map(Request::call).collect();
+    for call in Call::ALL.into_iter().filter(|call| !made.contains(call)) {
+        let id = CallId {
+            protocol: service.protocol_number(),
+            call: call.number(),
+        };
+        let answer = service.dispatch(&CallRegisters {
+            rax: id.to_rax(),
+            ..CallRegisters::default()
+        });
+        let code = ResultCode::from_rax(answer.rax);
+        assert_eq!(code, ResultCode::UNSUPPORTED_CALL, "{}", call.name());
+    }
+}
+
+#[test]
+fn a_call_that_allocates_is_counted() {
+    assert_ne!(allocations(|| drop(black_box(Box::new(1)))), 0);
+    let service = service_on(&Still { allocates: true });
+    for request in requests() {
+        let (_, count) = counted(&service, &request);
+        let touches_memory = matches!(
+            request,
+            Request::ListGranted { .. }
+                | Request::Convert { .. }
+                | Request::Statistics { .. }
+                | Request::Trace { .. }
+        );
+        assert_eq!(count > 0, touches_memory, "{request:?}");
+    }
 }
 
 /// A guest's kernel: the service is a call away, the window is leaked memory.

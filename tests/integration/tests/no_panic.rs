@@ -12,8 +12,8 @@ fn contains(object: &[u8], name: &[u8]) -> bool {
     object.windows(name.len()).any(|window| window == name)
 }
 
-/// Builds the fixture with this many extra lines of source and returns its archive.
-fn build(extra: &str) -> Vec<u8> {
+/// Builds the fixture with these extra lines of source and returns its archive, or what the compiler says.
+fn build(extra: &str) -> Result<Vec<u8>, String> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let folder = tempfile::tempdir().unwrap();
     let dependency = |name: &str| format!("{name} = {{ path = {:?} }}\n", workspace.join(name));
@@ -49,17 +49,15 @@ fn build(extra: &str) -> Vec<u8> {
         .env_remove("RUSTFLAGS")
         .output()
         .unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    fs::read(target.join("x86_64-unknown-none/release/libno_panic.a")).unwrap()
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    Ok(fs::read(target.join("x86_64-unknown-none/release/libno_panic.a")).unwrap())
 }
 
 #[test]
 fn c1_the_linked_call_path_contains_no_panic() {
-    let object = build("");
+    let object = build("").unwrap();
     for part in [&b"host_exit"[..], b"guest_write", b"page_adjust"] {
         assert!(contains(&object, part), "the call path was compiled");
     }
@@ -70,5 +68,12 @@ fn c1_the_linked_call_path_contains_no_panic() {
 
     // The same check sees a panic when there is one.
     let index = "#[unsafe(no_mangle)]\npub extern \"C\" fn at(bytes: &[u8; 9], i: usize) -> u8 { bytes[i] }\n";
-    assert!(contains(&build(index), MARK));
+    assert!(contains(&build(index).unwrap(), MARK));
+
+    // It has been built without an allocator; with a use of one it is not.
+    let boxed = "extern crate alloc;\n#[unsafe(no_mangle)]\npub extern \"C\" fn boxed(value: u8) -> alloc::boxed::Box<u8> { alloc::boxed::Box::new(value) }\n";
+    let Err(error) = build(boxed) else {
+        panic!("an allocator came from somewhere");
+    };
+    assert!(error.contains("no global memory allocator"), "{error}");
 }

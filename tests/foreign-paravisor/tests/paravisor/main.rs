@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The worked example at work: three protocols, the window, the state words, an unfriendly host.
 
+mod conversions;
+mod memory;
 mod model;
 
 use foreign_paravisor::boot::{BootError, Plan};

@@ -2,9 +2,9 @@
 //! The paravisor's hardware, played by the model machine, and a guest that calls.
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU8, AtomicU64};
+use std::sync::atomic::{AtomicU8, AtomicU64, AtomicUsize, Ordering};
 
-use foreign_paravisor::boot::{BootError, Pages, Plan, Storage, service};
+use foreign_paravisor::boot::{BootError, Pages, Plan, Storage, configuration, service};
 use foreign_paravisor::calling_areas::{CallingAreas, Cpu};
 use foreign_paravisor::core_protocol::CoreProtocol;
 use foreign_paravisor::dispatcher::{Dispatcher, Next};
@@ -19,10 +19,10 @@ use snp::svsm::{CallRegisters, ListHeader, PvalidateListEntry, ResultCode};
 use snp_model::layout::Range;
 use snp_model::machine::Machine;
 use snp_model::psc::{HostError, HostManner, process};
+use svsm_swiotlb::Service;
 use svsm_swiotlb::page_state::{PageState, RamRange};
 use svsm_swiotlb::platform::PageInstructions;
 use svsm_swiotlb::storage::{chunk_record_bytes, page_state_bytes};
-use svsm_swiotlb::{Configuration, Service};
 
 pub const MIB: u64 = 1 << 20;
 /// 16 MiB of RAM, the last four of which become the window.
@@ -57,6 +57,10 @@ pub struct Model {
     /// Words written to the buffer.
     pub written: AtomicU64,
     pub maps_window: bool,
+    /// The next exit ends with this page validated: by the host, which mapped it twice, or by another of us.
+    pub validated_meanwhile: Mutex<Option<u64>>,
+    /// Lowest address of the stack that a call to the platform has seen.
+    pub deepest: AtomicUsize,
 }
 
 impl Model {
@@ -78,14 +82,21 @@ impl Model {
             manner: Mutex::new(HostManner::Honest),
             written: AtomicU64::new(0),
             maps_window: false,
+            validated_meanwhile: Mutex::new(None),
+            deepest: AtomicUsize::new(usize::MAX),
         }
+    }
+
+    fn note_stack(&self) {
+        let here = 0_u8;
+        let address = std::ptr::from_ref(&here).addr();
+        self.deepest.fetch_min(address, Ordering::Relaxed);
     }
 }
 
 impl Hardware for Model {
     fn write_buffer(&self, offset: usize, word: u64) {
-        self.written
-            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        self.written.fetch_add(1, Ordering::Relaxed);
         self.buffer.lock().unwrap()[offset / 8] = word;
     }
 
@@ -94,6 +105,7 @@ impl Hardware for Model {
     }
 
     fn exit_with_buffer(&self, exit_code: u64) -> (u64, u64) {
+        self.note_stack();
         assert_eq!(exit_code, exit_code::PAGE_STATE_CHANGE);
         let mut buffer = self.buffer.lock().unwrap();
         let header: PscHeader = zerocopy::transmute!(buffer[0]);
@@ -110,16 +122,21 @@ impl Hardware for Model {
         for (word, entry) in buffer[1..].iter_mut().zip(entries) {
             *word = entry.into_bits();
         }
+        if let Some(page) = self.validated_meanwhile.lock().unwrap().take() {
+            self.machine.launch(at(page), 0x1000);
+        }
         (0, reply.exit_info_2)
     }
 
     fn copy_from_guest(&self, from: GuestPhysicalAddress, bytes: &mut [u8]) -> bool {
+        self.note_stack();
         self.machine
             .guest_read(Vmpl::Vmpl0, true, from, bytes)
             .is_ok()
     }
 
     fn copy_to_guest(&self, to: GuestPhysicalAddress, bytes: &[u8]) -> bool {
+        self.note_stack();
         self.machine
             .guest_write(Vmpl::Vmpl0, true, to, bytes)
             .is_ok()
@@ -131,6 +148,7 @@ impl Hardware for Model {
         size: PageSize,
         validate: bool,
     ) -> Option<PvalidateResult> {
+        self.note_stack();
         self.machine.pvalidate(page, size, validate).ok()
     }
 
@@ -140,14 +158,17 @@ impl Hardware for Model {
         size: PageSize,
         target: RmpAdjustTarget,
     ) -> Option<InstructionCode> {
+        self.note_stack();
         self.machine.rmpadjust(page, size, target).ok()
     }
 
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> bool {
+        self.note_stack();
         PageInstructions::zero(&self.machine, page, size).is_ok()
     }
 
     fn flush_guest(&self) {
+        self.note_stack();
         self.machine.flush();
     }
 
@@ -183,7 +204,8 @@ pub fn boot(change: impl FnOnce(&mut Model)) -> Result<Paravisor, BootError> {
         launched: &taken[1..],
         calling_area: at(AREA),
     };
-    let configuration = Configuration::with_encryption_bit(51);
+    // The model's flush reaches all.
+    let configuration = configuration(51, true, true);
     let service: &'static Service<'_, _> = Box::leak(Box::new(service(
         plan,
         storage,

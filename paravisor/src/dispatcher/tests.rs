@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The protocols on the test machine.
+
+use core::sync::atomic::{AtomicU8, AtomicU64};
+
+use protocol::Request;
+use protocol::convert::ConvertEntry;
+use snp::address::{GuestPhysicalAddress, PageSize};
+use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
+use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
+use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
+use svsm_swiotlb::{Configuration, Service};
+use zerocopy::IntoBytes;
+
+use super::Dispatcher;
+use crate::apic_ids::tests::apic_ids;
+use crate::boot_plan::{
+    BootPlan,
+    tests::{boot_block, map},
+};
+use crate::core_protocol::CoreProtocol;
+use crate::layout::BOOT_CALLING_AREA;
+use crate::page_account::{TrackedRam, record};
+use crate::page_owner::PageOwner;
+use crate::termination::Reason;
+use crate::test_machine::{Step, TestMachine};
+use crate::vcpu_table::{VcpuIndex, VcpuTable};
+
+/// Pages of the guest: one with a list, and one that is not validated.
+const LIST: u64 = 0x200_0000;
+const PAGE: u64 = 0x210_1000;
+
+struct World<'a> {
+    machine: &'a TestMachine,
+    dispatcher: Dispatcher<'a, TestMachine>,
+    vcpu: VcpuIndex,
+}
+
+fn world(test: impl FnOnce(&World<'_>)) {
+    let machine = TestMachine::default();
+    let gpa = GuestPhysicalAddress::new;
+    let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+    let tracked = TrackedRam::of(&plan).unwrap();
+    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+    let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
+    let states = PageStates::new(ranges, &words).unwrap();
+    record(&boot_block(), &plan, &states).unwrap();
+    states
+        .set_at_boot(gpa(PAGE), 0x1000, PageState::Invalid)
+        .unwrap();
+    machine.launch(LIST);
+
+    let placed = plan.placement.window;
+    let window = Window::new(gpa(placed.start), placed.bytes()).unwrap();
+    let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
+    let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();
+    let configuration = Configuration {
+        flush_reaches_all: true,
+        ..Configuration::with_encryption_bit(51)
+    };
+    let service = Service::new(&machine, configuration, pool, states).unwrap();
+
+    let vcpus = VcpuTable::new();
+    let seat = vcpus.reserve(0).unwrap();
+    let vcpu = seat.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
+    test(&World {
+        machine: &machine,
+        dispatcher: Dispatcher {
+            core: CoreProtocol {
+                owner: PageOwner::new(&plan, &machine),
+                states: service.page_states(),
+                vcpus: &vcpus,
+                guest_features: 1,
+                processors: apic_ids(&[4, 6]),
+                protocols: &[],
+            },
+            service: &service,
+        },
+        vcpu,
+    });
+}
+
+impl World<'_> {
+    fn call(&self, call: &CallRegisters) -> Result<ResultCode, Reason> {
+        let answer = self.dispatcher.call(self.vcpu, call)?;
+        Ok(ResultCode::from_rax(answer.rax))
+    }
+
+    fn pool(&self, request: Request) -> Result<ResultCode, Reason> {
+        let number = self.dispatcher.service.protocol_number();
+        self.call(&request.encode(number))
+    }
+
+    /// CONVERT of the page to private.
+    fn convert(&self) -> Result<ResultCode, Reason> {
+        let entry = ConvertEntry::request(GuestPhysicalAddress::new(PAGE), PageSize::Size4K, false);
+        self.machine.page(LIST, |page| {
+            page.bytes[..8].copy_from_slice(&1_u64.to_le_bytes());
+            page.bytes[8..16].copy_from_slice(entry.as_bytes());
+        });
+        let list = GuestPhysicalAddress::new(LIST);
+        self.pool(Request::Convert { list, epoch: 1 })
+    }
+}
+
+fn first_call_of(protocol: u32) -> CallRegisters {
+    CallRegisters {
+        rax: CallId { protocol, call: 0 }.to_rax(),
+        rcx: 7,
+        rdx: 8,
+        r8: 9,
+    }
+}
+
+#[test]
+fn the_number_of_the_protocol_decides_who_answers() {
+    world(|world| {
+        let unknown = first_call_of(7);
+        let answer = world.dispatcher.call(world.vcpu, &unknown);
+        let rax = ResultCode::UNSUPPORTED_PROTOCOL.to_rax();
+        assert_eq!(answer, Ok(CallRegisters { rax, ..unknown }));
+        // REMAP_CA of an address that is no page's; IDENTIFY with arguments; both by their own rules.
+        let parameter = Ok(ResultCode::INVALID_PARAMETER);
+        assert_eq!(world.call(&first_call_of(core_protocol::NUMBER)), parameter);
+        let number = world.dispatcher.service.protocol_number();
+        assert_eq!(world.call(&first_call_of(number)), parameter);
+        assert_eq!(world.pool(Request::Identify), Ok(ResultCode::SUCCESS));
+    });
+}
+
+#[test]
+fn a_page_that_convert_makes_private_is_validated_and_the_vm_goes_on() {
+    world(|world| {
+        let attached = world.pool(Request::Attach { version: 1 });
+        assert_eq!(attached, Ok(ResultCode::SUCCESS));
+        assert_eq!(world.convert(), Ok(ResultCode::SUCCESS));
+        let validated = Step::Pvalidate(PAGE, PageSize::Size4K, true);
+        assert!(world.machine.steps().contains(&validated));
+    });
+}
+
+#[test]
+fn p1_p_5_9_11_a_page_that_convert_finds_valid_ends_the_vm() {
+    world(|world| {
+        let attached = world.pool(Request::Attach { version: 1 });
+        assert_eq!(attached, Ok(ResultCode::SUCCESS));
+        // The host has mapped the page behind another one that is validated.
+        world.machine.launch(PAGE);
+        assert_eq!(world.convert(), Err(Reason::ValidateTwice));
+        // On whichever processor a call is served meanwhile.
+        let identify = world.pool(Request::Identify);
+        assert_eq!(identify, Err(Reason::ValidateTwice));
+    });
+}
