@@ -134,7 +134,7 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
             epoch,
             attached: attached.into(),
             generation: self.session.newest_generation(),
-            reserved: 0,
+            stopped: self.has_stopped().into(),
             window_base: self.window().base().bits(),
             next_event: self.counters.trace().next(),
             statistics: self.statistics(),

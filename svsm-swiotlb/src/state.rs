@@ -28,8 +28,8 @@ pub struct ServiceState {
     pub attached: u32,
     /// Generation of the newest grant; 0 before the first.
     pub generation: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// 1 once the service has stopped (P-5.9.11), else 0.
+    pub stopped: u32,
     /// First byte of the window.
     pub window_base: u64,
     /// Number of the next event of the trace; the records themselves stay behind.
@@ -55,6 +55,8 @@ pub enum StateError {
     Window(WindowError),
     /// The parts contradict each other: a chunk held by an epoch that never was, a cap above the hard cap.
     Inconsistent,
+    /// The predecessor found a page valid that by every account was not. The VM ends; nobody serves it any more.
+    Stopped,
 }
 
 impl ServiceState {
@@ -63,6 +65,11 @@ impl ServiceState {
         if self.version != STATE_VERSION || self.bytes != STATE_BYTES {
             return Err(StateError::Version);
         }
+        match self.stopped {
+            0 => {}
+            1 => return Err(StateError::Stopped),
+            _ => return Err(StateError::Inconsistent),
+        }
         let window = pool.window();
         let same_window = self.window_base == window.base().bits()
             && self.statistics.window_bytes == window.bytes();
@@ -70,8 +77,7 @@ impl ServiceState {
             return Err(StateError::Window(WindowError::WrongStorage));
         }
         let statistics = &self.statistics;
-        let sound = self.reserved == 0
-            && self.attached <= 1
+        let sound = self.attached <= 1
             && self.epoch <= Epoch::MAX.number()
             && (self.attached == 0 || self.epoch != 0)
             && statistics.cap_bytes.is_multiple_of(CHUNK_BYTES)

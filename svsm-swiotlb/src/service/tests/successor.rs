@@ -177,7 +177,7 @@ fn p_13_2_a_state_that_contradicts_itself_is_refused() {
         |state| (state.epoch, state.attached) = (0, 0),
         |state| state.epoch = 1 << 24,
         |state| state.attached = 2,
-        |state| state.reserved = 1,
+        |state| state.stopped = 2,
         |state| state.statistics.cap_bytes += CHUNK,
         |state| state.statistics.cap_bytes -= 1,
         |state| state.statistics.peak_granted_bytes = (CHUNKS + 1) * CHUNK,
@@ -185,6 +185,16 @@ fn p_13_2_a_state_that_contradicts_itself_is_refused() {
         assert_eq!(refused(change), StateError::Inconsistent);
     }
     assert!(storage.successor(WINDOW_BASE, &good).is_ok());
+}
+
+#[test]
+fn p_13_2_p_5_9_11_a_service_that_has_stopped_has_no_successor() {
+    let storage = Storage::new();
+    let old = storage.first_owner();
+    assert_eq!(old.state().stopped, 0);
+    old.stop();
+    let refused = storage.successor(WINDOW_BASE, &old.state()).map(|_| ());
+    assert_eq!(refused.unwrap_err(), StateError::Stopped);
 }
 
 #[test]
