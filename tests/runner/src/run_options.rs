@@ -95,6 +95,18 @@ pub enum VmplSwitches {
     Spurious,
 }
 
+/// When other CPUs lose the translations of what is taken back (`snp_host::translations`). The order is the numbering of
+/// the launch switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kick {
+    /// At once.
+    Always,
+    /// Never, as no host may do it.
+    Never,
+    /// When INVLPGB and TLBSYNC have flushed, as hardware allows it.
+    Flush,
+}
+
 /// How to boot an image and what to expect of it.
 #[derive(Debug, Clone, Args)]
 pub struct RunOptions {
@@ -173,9 +185,9 @@ pub struct RunOptions {
     /// Do not fill and check pages that are not shared
     #[arg(long)]
     pub no_pattern: bool,
-    /// Leave the translations of other CPUs alone when a page is taken back, as no host should
-    #[arg(long)]
-    pub no_kick: bool,
+    /// When other CPUs lose the translations of what is taken back
+    #[arg(long, value_enum, default_value = "always")]
+    pub kick: Kick,
     /// Count instructions instead of time, so that the same run gives the same records
     #[arg(long)]
     pub deterministic: bool,
@@ -229,7 +241,7 @@ impl RunOptions {
             .with_pass_through(self.pass_through)
             .with_trace(self.trace)
             .with_no_pattern(self.no_pattern)
-            .with_no_kick(self.no_kick)
+            .with_kick_manner(self.kick as u8)
             .with_page_state_manner(self.psc_manner as u16 | count << 8)
             .with_doorbell_manner(self.hv as u8)
             .with_doorbell_turns(turns(self.hv != HvEvents::Never, self.hv_count))

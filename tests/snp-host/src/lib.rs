@@ -11,7 +11,7 @@
 //! | interface to the runner | [`launch`], [`switches`], [`record`], [`counters`], [`memory_plan`] |
 //! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
-//! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
+//! | exits | [`exits`], [`trapped_instruction`], [`translations`], [`nested_fault`], [`decode`], [`exception_frame`] |
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
@@ -68,6 +68,7 @@ pub mod switches;
 mod test_hardware;
 #[cfg(test)]
 mod tests;
+pub mod translations;
 pub mod trapped_instruction;
 pub mod vcpu;
 pub mod vcpu_creation;

@@ -136,7 +136,7 @@ impl<H: Hardware> Machine<'_, H> {
             }
             _ => self.assign_anew(index),
         }
-        self.is_downgraded = true;
+        self.translations.is_flushed = true;
         (self.attacks.victim, self.attacks.faults) = (Some(index), 0);
         self.counters.event(Event::AttackStruck);
         let gpa = self.plan.shared_page(index);
@@ -186,7 +186,7 @@ impl<H: Hardware> Machine<'_, H> {
         let before = self.nested.frames.claim(index);
         self.assign_anew(index);
         self.sync_both(index, before);
-        self.is_downgraded = true;
+        self.translations.is_flushed = true;
         Ok(())
     }
 

@@ -33,7 +33,7 @@ impl<H: Hardware> Machine<'_, H> {
         let rax = cpu.vcpu().vmcb.save.rax;
         self.suspend(cpu);
         if self.nested.drop_aliases(&self.hardware, &self.rmp) {
-            self.is_downgraded = true;
+            self.translations.is_flushed = true;
         }
         cpu.current = target;
         self.resume(cpu)?;
