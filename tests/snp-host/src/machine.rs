@@ -13,6 +13,7 @@ use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
+use crate::psc_manner::PscManner;
 use crate::record::{self, ExitCode, kind};
 use crate::shared_view::SharedView;
 use crate::switch_manner::SwitchManner;
@@ -37,7 +38,7 @@ pub struct Machine<'a, H> {
     /// How strict to be.
     pub switches: Switches,
     /// How page-state changes are treated.
-    pub manner: HostManner,
+    pub manner: PscManner,
     /// Which switches between VMPLs are skipped.
     pub switch_manner: SwitchManner,
     /// Events for the #HV doorbell.
@@ -81,6 +82,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             return None;
         }
         let manner = HostManner::from_bits(switches.page_state_manner())?;
+        let manner = PscManner::new(manner, switches.page_state_from());
         let switch_manner = switches.switch_manner()?;
         let kicks = switches.kicks()?;
         let doorbell = DoorbellEvents::new(switches.doorbell_events()?);

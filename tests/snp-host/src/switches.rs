@@ -45,8 +45,8 @@ pub struct Switches {
     pub doorbell_turns: u8,
     /// For `switch_manner_code`.
     pub switch_turns: u8,
-    #[bits(16)]
-    __: u16,
+    /// From when on `page_state_manner` is shown ([`crate::psc_manner::PscManner::new`]).
+    pub page_state_from: u16,
 }
 
 impl Switches {
@@ -103,6 +103,7 @@ mod tests {
         assert_eq!(Switches::new().with_no_pattern(true).into_bits(), 32);
         assert_eq!(Switches::new().with_kick_manner(1).into_bits(), 64);
         assert_eq!(Switches::new().with_page_state_manner(2).into_bits(), 0x200);
+        assert_eq!(Switches::new().with_page_state_from(7).into_bits(), 7 << 48);
         let manners = Switches::new()
             .with_doorbell_manner(2)
             .with_doorbell_turns(5)

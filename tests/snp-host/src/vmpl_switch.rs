@@ -41,8 +41,10 @@ impl<H: Hardware> Machine<'_, H> {
         let now = self.hardware.timestamp();
         if target == Vmpl::Vmpl0 {
             cpu.served = Some(ServedCall::begin(rax, now));
+            self.manner.call_begins();
         } else if let Some(call) = cpu.served.take() {
             self.counters.svsm_call_ended(call, now);
+            self.manner.call_ends();
         }
         Ok(())
     }

@@ -23,7 +23,7 @@ const GUEST_EXCEPTION: u64 = 11;
 const DOUBLE_FAULT: u64 = 8;
 
 /// The machine stopped, with a report that contains this.
-fn assert_stopped(outcome: &Outcome, report: &str) {
+pub fn assert_stopped(outcome: &Outcome, report: &str) {
     assert_eq!(outcome.code, DIED, "{}", outcome.text);
     assert!(outcome.text.contains(report), "{report}: {}", outcome.text);
 }
