@@ -122,6 +122,14 @@ impl<H: Hardware> Machine<'_, H> {
                 self.nested.frames.read_only = Some(index);
                 self.nested.sync(&self.hardware, &self.rmp, index, false);
             }
+            (Action::Validate, _) => {
+                self.smash(index);
+                // A page that is the host's stays so.
+                let _ = self
+                    .rmp
+                    .pvalidate(index, PageSize::Size4K, true, Vmpl::Vmpl0);
+                self.nested.sync(&self.hardware, &self.rmp, index, false);
+            }
             (Action::Remap, Some(secrets)) => {
                 self.assign_anew(index);
                 self.assign_anew(secrets);

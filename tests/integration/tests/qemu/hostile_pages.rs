@@ -172,6 +172,50 @@ mod calls {
     }
 }
 
+/// Pages that are valid before VMPL 0 validates them, so that PVALIDATE reports no change: by the rules a page that the host
+/// launched beside the file's, which firmware validates and the digest shows; against them one that a defect makes valid.
+mod valid_already {
+    use super::*;
+
+    #[test]
+    fn p1_a_page_that_was_launched_beside_the_file_ends_the_vm() {
+        let private = ["--ram-state", "private", "--launch-page"];
+        // At boot, and in a call when the guest takes its memory into use by itself.
+        for (ram, page) in [("accepted", "0x2000000"), ("firmware", "0x1600000")] {
+            let bench = Bench::small("selftest", &["--ram", ram]);
+            for outcome in bench.small_run_on_each_rmp(&[&private[..], &[page]].concat()) {
+                assert_reason(&outcome, Reason::ValidateTwice);
+                let in_call = outcome.counter("vmpl-switch") != 0;
+                assert_eq!(in_call, ram == "firmware", "{}", outcome.text);
+            }
+        }
+    }
+
+    #[test]
+    fn p1_p_5_9_11_a_page_that_turns_valid_by_itself_ends_the_vm() {
+        let run = |bench: &Bench, moment, count, rmp| {
+            let attack = ["--attack", "validate", "--attack-moment", moment];
+            let when = ["--attack-count", count, "--rmp", rmp];
+            let outcome = bench.small_run(&[attack, when].concat());
+            assert_eq!(outcome.counter("attack.struck"), 1);
+            assert_reason(&outcome, Reason::ValidateTwice);
+            outcome.counter("attack.missed")
+        };
+        // At boot: the service's storage, and what the guest gets.
+        let bench = Bench::small("selftest", &[]);
+        for (count, rmp) in ["1", "3"].into_iter().zip(RMP_SIZES) {
+            assert_eq!(run(&bench, "validation", count, rmp), 0);
+        }
+        // In a PVALIDATE of the second series of calls, and in a CONVERT to private of the fourth: 32 calls each.
+        let bench = Bench::small("attacked-work", &[]);
+        for (series, before) in [("2", 32), ("4", 96)] {
+            for rmp in RMP_SIZES {
+                assert_eq!(run(&bench, "sweep-validations", series, rmp), before);
+            }
+        }
+    }
+}
+
 /// The same at boot, when all of RAM is taken into use, and to pages of VMPL 0 itself.
 mod own_pages {
     use super::*;
