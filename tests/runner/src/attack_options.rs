@@ -121,7 +121,7 @@ impl FromStr for MsrReply {
     }
 }
 
-/// An event as `TYPE:VECTOR@EXITS`.
+/// An event as `TYPE:VECTOR@EXITS` or `TYPE:VECTOR@call:EXITS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Injected(InjectionWord);
 
@@ -138,15 +138,18 @@ impl FromStr for Injected {
                 "exception" => 3,
                 _ => return None,
             };
-            let exits: u32 = exits.parse().ok().filter(|exits| *exits < 1 << 21)?;
+            let in_call = exits.strip_prefix("call:");
+            let number = in_call.unwrap_or(exits).parse().ok();
+            let exits: u32 = number.filter(|exits| *exits < 1 << 20)?;
             let word = InjectionWord::new()
                 .with_kind(kind)
                 .with_vector(vector.parse().ok()?)
+                .with_in_calls(in_call.is_some())
                 .with_count(exits);
             Some(Self(word))
         };
         parse().ok_or_else(|| {
-            "write interrupt, nmi or exception, a colon, a vector, @ and a number of exits".into()
+            "write interrupt, nmi or exception, a colon, a vector, @, call: or not, and a number of exits".into()
         })
     }
 }
@@ -192,8 +195,9 @@ pub struct AttackOptions {
     /// call, and code, echo, error or none
     #[arg(long, value_name = "REQUEST:FALSEHOOD")]
     pub msr_reply: Option<MsrReply>,
-    /// Raise an event in VMPL0 behind so many of its exits: interrupt, nmi or exception, and its vector
-    #[arg(long, value_name = "TYPE:VECTOR@EXITS")]
+    /// Raise an event in VMPL0 behind so many of its exits, or of those that begin, interrupt and end calls: interrupt, nmi or
+    /// exception, and its vector
+    #[arg(long, value_name = "TYPE:VECTOR@[call:]EXITS")]
     pub inject: Option<Injected>,
     /// Launch these pages of zeros too, which the file does not name: they are valid from the start, and the digest differs
     #[arg(long, value_delimiter = ',', value_name = "ADDRESSES", value_parser = page_address)]
@@ -285,7 +289,7 @@ mod tests {
             (kind::ZERO, 0x9000, 0),
             (kind::ATTACK_ON_PAGE, 0x7000, 0x5012),
             (kind::ATTACK_BY_REPLY, 0, 0x13),
-            (kind::ATTACK_BY_VECTOR, 0, 0x3b0d),
+            (kind::ATTACK_BY_VECTOR, 0, 0x730d),
         ];
         let armed: Vec<_> = armed
             .iter()
@@ -341,7 +345,14 @@ mod tests {
         for text in ["", "psc", "psc:lie", "nothing:code"] {
             assert!(text.parse::<MsrReply>().is_err(), "{text}");
         }
-        for text in ["", "nmi:2", "trap:1@1", "exception:256@1", "nmi:2@2097152"] {
+        for text in [
+            "",
+            "nmi:2",
+            "trap:1@1",
+            "exception:256@1",
+            "nmi:2@1048576",
+            "nmi:2@calls:1",
+        ] {
             assert!(text.parse::<Injected>().is_err(), "{text}");
         }
         let entry = |text: &str| text.parse::<MapEntry>().ok();

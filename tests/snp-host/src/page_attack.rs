@@ -33,12 +33,12 @@ impl<H: Hardware> Machine<'_, H> {
     pub(crate) fn attack_behind_exit(&mut self, cpu: &mut Cpu, left: Left) -> Flow {
         let began = !left.served && cpu.served.is_some();
         let ended = left.served && cpu.served.is_none();
+        let in_call = began || left.served;
         if let Some(attack) = &mut self.attacks.page {
             let sweeps = matches!(attack.moment, Moment::Sweep | Moment::SweepValidations);
             if began && sweeps {
                 attack.call_begins();
             }
-            let in_call = began || left.served;
             let target = match attack.moment {
                 Moment::Exit if left.vmpl == Vmpl::Vmpl0 => {
                     attack.passes().then(|| self.target_page(cpu)).flatten()
@@ -57,7 +57,7 @@ impl<H: Hardware> Machine<'_, H> {
         {
             self.counters.event(Event::AttackMissed);
         }
-        self.inject_vector(cpu, left.vmpl)
+        self.inject_vector(cpu, left.vmpl, in_call)
     }
 
     /// Called before a PVALIDATE of VMPL 0 that validates page `index`.
