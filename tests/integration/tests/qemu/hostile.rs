@@ -234,6 +234,10 @@ mod vectors {
         for exits in [3, 60] {
             assert_termination(&raise(&bench, "exception:13", exits), 0xa, 13);
         }
+        // Before there is a table of handlers it is a shutdown.
+        let outcome = raise(&bench, "exception:13", 1);
+        assert_eq!(outcome.code, DIED, "{}", outcome.text);
+        assert!(outcome.text.contains("died what=triple-fault vmpl=0"));
         // #HV by itself says nothing.
         assert_eq!(raise(&bench, "exception:28", 400).code, 0);
     }
