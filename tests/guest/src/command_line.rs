@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest|watch|restart|limits|attacked|attacked-work` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch|restart|limits|attacked|attacked-work|host-replies` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -22,6 +22,8 @@ pub struct Mode {
     pub limits: bool,
     /// Make calls whose pages the host attacks.
     pub attacked: Option<Attacked>,
+    /// Make calls whose page-state changes the host answers in its manner.
+    pub host_replies: bool,
 }
 
 /// Which page of a call the host is to attack.
@@ -42,6 +44,7 @@ impl Mode {
         restart: false,
         limits: false,
         attacked: None,
+        host_replies: false,
     };
 
     const NOTHING: Self = Self {
@@ -86,6 +89,10 @@ impl Mode {
                 },
                 b"attacked-work" => Self {
                     attacked: Some(Attacked::Work),
+                    ..Self::NOTHING
+                },
+                b"host-replies" => Self {
+                    host_replies: true,
                     ..Self::NOTHING
                 },
                 _ => return None,
@@ -190,6 +197,8 @@ mod tests {
             let mode = Mode::parse(line).expect("known mode");
             assert_eq!((mode.attacked, mode.disk), (Some(attacked), false));
         }
+        let replies = Mode::parse(b"mode=host-replies").expect("known mode");
+        assert!(replies.host_replies && !replies.disk && !limits.host_replies);
         assert_eq!(limits.attacked, None);
         assert_eq!(Mode::parse(b"mode=none"), None);
     }

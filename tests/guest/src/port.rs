@@ -15,6 +15,10 @@ pub const MARKER: u16 = 0x05a0;
 /// attack in the next call. Nothing answers there on a real machine.
 pub const ATTACK: u16 = 0x05a4;
 
+/// A 32-bit write here says how many page-state changes of the next call a hostile test host answers in its manner.
+/// Nothing answers there on a real machine.
+pub const PSC: u16 = 0x05a8;
+
 /// Marker before the second full read: the steady state begins.
 pub const MARK_STEADY_BEGIN: u32 = 1;
 /// Marker after the second full read.

@@ -3,7 +3,7 @@
 
 use protocol::Request;
 use protocol::response::{TraceWritten, decode_answer};
-use protocol::statistics::{STATISTICS_BYTES, Statistics};
+use protocol::statistics::{HostAnomaly, STATISTICS_BYTES, Statistics};
 use protocol::trace::TraceRecord;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use test_guest::record::Record;
@@ -36,6 +36,14 @@ pub fn report(svsm: &Svsm, protocol: u32) {
     ] {
         emit(Record::Service { name, value });
     }
+    for (anomaly, count) in HostAnomaly::ALL.into_iter().zip(statistics.host_anomalies) {
+        if count != 0 {
+            emit(Record::Service {
+                name: anomaly_name(anomaly),
+                value: count,
+            });
+        }
+    }
     // From a number that is yet to come: nothing is written, and the next number is told.
     let end = trace(svsm, protocol, u64::MAX).next;
     let mut next = end.saturating_sub(PRINTED);
@@ -53,6 +61,20 @@ pub fn report(svsm: &Svsm, protocol: u32) {
             break;
         }
         next = written.next;
+    }
+}
+
+/// P-8.5.
+const fn anomaly_name(anomaly: HostAnomaly) -> &'static str {
+    match anomaly {
+        HostAnomaly::Refused => "host-declined",
+        HostAnomaly::NoProgress => "host-no-progress",
+        HostAnomaly::ReservedNotZero => "host-reserved-word",
+        HostAnomaly::EndEntryChanged => "host-last-entry",
+        HostAnomaly::CursorBackwards => "host-cursor-backwards",
+        HostAnomaly::CursorBeyondEnd => "host-cursor-beyond-end",
+        HostAnomaly::Contradiction => "host-contradiction",
+        HostAnomaly::UnknownExitStatus => "host-exit-status",
     }
 }
 

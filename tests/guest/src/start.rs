@@ -31,7 +31,7 @@ use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
 use crate::machine::restart::restart;
-use crate::machine::{processor, team, watch};
+use crate::machine::{host_replies, processor, team, watch};
 use crate::{disk_job, many_job, probe, restart_job, service_report};
 
 /// The start page tables map this much.
@@ -159,6 +159,25 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
             Ok(false) => fail(
                 Stop::SelfTest,
                 format_args!("a call under attack broke a promise"),
+            ),
+            Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
+        }
+    }
+    if mode.host_replies {
+        if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
+            fail(stop, format_args!("the pages to convert were not accepted"));
+        }
+        let caller = host_replies::Caller {
+            svsm: &svsm,
+            ghcb,
+            protocol,
+            epoch: attachment.epoch,
+        };
+        match caller.run(&mut Arena::new(plan.buffers)) {
+            Ok(true) => {}
+            Ok(false) => fail(
+                Stop::SelfTest,
+                format_args!("a call with a false reply broke a promise"),
             ),
             Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
         }

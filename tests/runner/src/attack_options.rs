@@ -27,6 +27,8 @@ pub enum PageAction {
     SwitchMap,
     /// Maps it read-only.
     ReadOnly,
+    /// Makes it valid, which no host can: a defect of hardware.
+    Validate,
 }
 
 /// When the host does it; `snp_host::attack::Moment` says more. The order is its numbering.
@@ -61,6 +63,12 @@ pub enum AttackedPage {
     At(u64),
 }
 
+fn page_address(text: &str) -> Result<u64, String> {
+    let address = parse_size(text).ok();
+    let address = address.filter(|address| address % 4096 == 0);
+    address.ok_or_else(|| "the address of a page".into())
+}
+
 impl FromStr for AttackedPage {
     type Err = String;
 
@@ -71,12 +79,9 @@ impl FromStr for AttackedPage {
             "secrets" => Self::Secrets,
             "calling-area" => Self::CallingArea,
             "storage" => Self::Storage,
-            _ => {
-                let address = parse_size(text).ok().filter(|address| address % 4096 == 0);
-                Self::At(address.ok_or(
-                    "write code, stack, secrets, calling-area, storage or the address of a page",
-                )?)
-            }
+            _ => Self::At(page_address(text).map_err(|error| {
+                format!("write code, stack, secrets, calling-area, storage or {error}")
+            })?),
         })
     }
 }
@@ -116,7 +121,7 @@ impl FromStr for MsrReply {
     }
 }
 
-/// An event as `TYPE:VECTOR@EXITS`.
+/// An event as `TYPE:VECTOR@EXITS` or `TYPE:VECTOR@call:EXITS`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Injected(InjectionWord);
 
@@ -133,15 +138,18 @@ impl FromStr for Injected {
                 "exception" => 3,
                 _ => return None,
             };
-            let exits: u32 = exits.parse().ok().filter(|exits| *exits < 1 << 21)?;
+            let in_call = exits.strip_prefix("call:");
+            let number = in_call.unwrap_or(exits).parse().ok();
+            let exits: u32 = number.filter(|exits| *exits < 1 << 20)?;
             let word = InjectionWord::new()
                 .with_kind(kind)
                 .with_vector(vector.parse().ok()?)
+                .with_in_calls(in_call.is_some())
                 .with_count(exits);
             Some(Self(word))
         };
         parse().ok_or_else(|| {
-            "write interrupt, nmi or exception, a colon, a vector, @ and a number of exits".into()
+            "write interrupt, nmi or exception, a colon, a vector, @, call: or not, and a number of exits".into()
         })
     }
 }
@@ -180,16 +188,20 @@ pub struct AttackOptions {
     /// When [default: exit]
     #[arg(long, value_enum, requires = "attack")]
     pub attack_moment: Option<AttackMoment>,
-    /// For the moments exit, call and validation [default: 1]
+    /// For the moments exit, call and validation [default: 1]; for the sweeps the only series of calls [default: all]
     #[arg(long, value_name = "COUNT", requires = "attack", value_parser = value_parser!(u32).range(1..1 << 20))]
     pub attack_count: Option<u32>,
     /// What of the GHCB MSR protocol the host answers falsely, and how: sev-info, features, psc, register, run-vmpl or
     /// call, and code, echo, error or none
     #[arg(long, value_name = "REQUEST:FALSEHOOD")]
     pub msr_reply: Option<MsrReply>,
-    /// Raise an event in VMPL0 behind so many of its exits: interrupt, nmi or exception, and its vector
-    #[arg(long, value_name = "TYPE:VECTOR@EXITS")]
+    /// Raise an event in VMPL0 behind so many of its exits, or of those that begin, interrupt and end calls: interrupt, nmi or
+    /// exception, and its vector
+    #[arg(long, value_name = "TYPE:VECTOR@[call:]EXITS")]
     pub inject: Option<Injected>,
+    /// Launch these pages of zeros too, which the file does not name: they are valid from the start, and the digest differs
+    #[arg(long, value_delimiter = ',', value_name = "ADDRESSES", value_parser = page_address)]
+    pub launch_page: Vec<u64>,
     /// The memory map that the VMM gives the image instead of the true one: entries of FIRST+PAGES[:TYPE] in pages
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub memory_map: Vec<MapEntry>,
@@ -218,11 +230,15 @@ impl AttackOptions {
                 AttackedPage::At(address) => (0, address),
                 named => (0, locate(named)),
             };
+            let moment = self.attack_moment.unwrap_or(AttackMoment::Exit);
             let word = PageAttackWord::new()
                 .with_action(action as u8)
-                .with_moment(self.attack_moment.unwrap_or(AttackMoment::Exit) as u8)
+                .with_moment(moment as u8)
                 .with_target(target)
-                .with_count(self.attack_count.unwrap_or(1));
+                .with_count(self.attack_count.unwrap_or(match moment {
+                    AttackMoment::Sweep | AttackMoment::SweepValidations => 0,
+                    _ => 1,
+                }));
             Armed {
                 kind: kind::ATTACK_ON_PAGE,
                 gpa,
@@ -239,7 +255,13 @@ impl AttackOptions {
             gpa: 0,
             word: word.into_bits(),
         });
-        [page, reply, vector].into_iter().flatten().collect()
+        let launched = self.launch_page.iter().map(|page| Armed {
+            kind: kind::ZERO,
+            gpa: *page,
+            word: 0,
+        });
+        let armed = [page, reply, vector].into_iter().flatten();
+        launched.chain(armed).collect()
     }
 }
 
@@ -256,6 +278,7 @@ mod tests {
             attack_count: Some(5),
             msr_reply: "register:echo".parse().ok(),
             inject: "exception:13@7".parse().ok(),
+            launch_page: vec![0x9000],
             ..AttackOptions::default()
         };
         let armed = options.armed(|page| {
@@ -263,9 +286,10 @@ mod tests {
             0x7000
         });
         let expected = [
+            (kind::ZERO, 0x9000, 0),
             (kind::ATTACK_ON_PAGE, 0x7000, 0x5012),
             (kind::ATTACK_BY_REPLY, 0, 0x13),
-            (kind::ATTACK_BY_VECTOR, 0, 0x3b0d),
+            (kind::ATTACK_BY_VECTOR, 0, 0x730d),
         ];
         let armed: Vec<_> = armed
             .iter()
@@ -296,6 +320,7 @@ mod tests {
             (PageAction::DoubleMap, Action::DoubleMap),
             (PageAction::SwitchMap, Action::SwitchMap),
             (PageAction::ReadOnly, Action::ReadOnly),
+            (PageAction::Validate, Action::Validate),
         ];
         for (option, action) in pairs {
             let expected = Some((action, Moment::Exit));
@@ -320,7 +345,14 @@ mod tests {
         for text in ["", "psc", "psc:lie", "nothing:code"] {
             assert!(text.parse::<MsrReply>().is_err(), "{text}");
         }
-        for text in ["", "nmi:2", "trap:1@1", "exception:256@1", "nmi:2@2097152"] {
+        for text in [
+            "",
+            "nmi:2",
+            "trap:1@1",
+            "exception:256@1",
+            "nmi:2@1048576",
+            "nmi:2@calls:1",
+        ] {
             assert!(text.parse::<Injected>().is_err(), "{text}");
         }
         let entry = |text: &str| text.parse::<MapEntry>().ok();

@@ -51,7 +51,7 @@ impl Expectation {
             Some("disk") => Self::Disk,
             Some("selftest") => Self::SelfTest,
             Some("restart") => Self::Restart,
-            Some("limits" | "attacked" | "attacked-work") => Self::Success,
+            Some("limits" | "attacked" | "attacked-work" | "host-replies") => Self::Success,
             _ => Self::All,
         }
     }

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::{Args, ValueEnum, value_parser};
 use igvm_builder::parse_size;
 use snp_host::launch::MAX_CPUS;
+use snp_host::psc_manner::NAMED_CALLS;
 use snp_host::switches::Switches;
 
 use crate::attack_options::AttackOptions;
@@ -71,6 +73,25 @@ pub enum PscManner {
     StopInside,
 }
 
+/// From which page-state change of VMPL 0 on its manner is shown (`snp_host::psc_manner`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PscFrom(u16);
+
+impl FromStr for PscFrom {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "named" {
+            return Ok(Self(NAMED_CALLS));
+        }
+        let number = text.parse().ok();
+        let number = number.filter(|number| (1..NAMED_CALLS).contains(number));
+        number
+            .map(Self)
+            .ok_or_else(|| "write a number from 1 on, or named".into())
+    }
+}
+
 /// When the host signals a #HV event to VMPL 0, which must take it before it runs the guest
 /// (`snp_host::doorbell_event`). The order is the numbering of the launch switches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -93,6 +114,18 @@ pub enum VmplSwitches {
     Swallow,
     /// Entries of the guest: VMPL 0 goes on without it having run.
     Spurious,
+}
+
+/// When other CPUs lose the translations of what is taken back (`snp_host::translations`). The order is the numbering of
+/// the launch switches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Kick {
+    /// At once.
+    Always,
+    /// Never, as no host may do it.
+    Never,
+    /// When INVLPGB and TLBSYNC have flushed, as hardware allows it.
+    Flush,
 }
 
 /// How to boot an image and what to expect of it.
@@ -149,6 +182,10 @@ pub struct RunOptions {
     /// Entries that the manners `stop` and `fail` complete first, 4 KiB pages that `stop-inside` does
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub psc_count: u8,
+    /// From which request of VMPL0 on it does so: its number, or named for those that the guest names (mode=host-replies)
+    /// [default: from the start, to every VMPL]
+    #[arg(long, value_name = "NUMBER|named")]
+    pub psc_from: Option<PscFrom>,
     /// When the host signals a #HV event to VMPL0, which must take it before it runs the guest
     #[arg(long, value_enum, default_value = "never")]
     pub hv: HvEvents,
@@ -173,9 +210,9 @@ pub struct RunOptions {
     /// Do not fill and check pages that are not shared
     #[arg(long)]
     pub no_pattern: bool,
-    /// Leave the translations of other CPUs alone when a page is taken back, as no host should
-    #[arg(long)]
-    pub no_kick: bool,
+    /// When other CPUs lose the translations of what is taken back
+    #[arg(long, value_enum, default_value = "always")]
+    pub kick: Kick,
     /// Count instructions instead of time, so that the same run gives the same records
     #[arg(long)]
     pub deterministic: bool,
@@ -229,8 +266,9 @@ impl RunOptions {
             .with_pass_through(self.pass_through)
             .with_trace(self.trace)
             .with_no_pattern(self.no_pattern)
-            .with_no_kick(self.no_kick)
+            .with_kick_manner(self.kick as u8)
             .with_page_state_manner(self.psc_manner as u16 | count << 8)
+            .with_page_state_from(self.psc_from.map_or(0, |PscFrom(number)| number))
             .with_doorbell_manner(self.hv as u8)
             .with_doorbell_turns(turns(self.hv != HvEvents::Never, self.hv_count))
             .with_switch_manner_code(self.switch as u8)

@@ -4,7 +4,7 @@
 # rescinds a page that the other CPU is reading.
 #
 # [phase] is where the other CPU has got to. Modes: 5 the machine kicks CPUs, the page faults at
-# once; 6 it does not, the old translation lives on.
+# once; 6 it does not, the old translation lives on; 7 it does so for a flush only, the old translation lives until then.
 
 .equ GHCB_AP, 0x701000
 .equ GHCB_AP_2, 0x702000
@@ -290,8 +290,8 @@ two_cpus:
     test eax, eax
     expect z
     cmp dword ptr [rip + hostile], 6
-    je 1f
-    mov edx, 7
+    jae 1f
+4:  mov edx, 7
     call await_phase
     expect e
     jmp two_cpus_done
@@ -301,6 +301,14 @@ two_cpus:
     expect z
     cmp dword ptr [rip + phase], 6
     expect e
+    cmp dword ptr [rip + hostile], 6
+    je two_cpus_done
+    mov eax, 8  # everything, global translations too
+    xor ecx, ecx
+    xor edx, edx
+    .byte 0x0f, 0x01, 0xfe  # invlpgb
+    .byte 0x0f, 0x01, 0xff  # tlbsync
+    jmp 4b
 two_cpus_done:
     xor ebp, ebp
     jmp failed

@@ -25,7 +25,7 @@ pub struct PageAttackWord {
     /// [`Target`].
     #[bits(4)]
     pub target: u8,
-    /// For `moment`; from 1 on.
+    /// For `moment`; from 1 on. For the sweeps the only series of calls that is attacked, or 0 for all.
     #[bits(20)]
     pub count: u32,
 }
@@ -45,6 +45,8 @@ pub enum Action {
     SwitchMap,
     /// Read-only in the nested tables.
     ReadOnly,
+    /// Valid though nobody validated it: no host can do that, a defect of hardware could, or a second owner at VMPL 0.
+    Validate,
 }
 
 /// When.
@@ -112,6 +114,7 @@ impl PageAttack {
             3 => Action::DoubleMap,
             4 => Action::SwitchMap,
             5 => Action::ReadOnly,
+            6 => Action::Validate,
             _ => return None,
         };
         let moment = match word.moment() {
@@ -156,9 +159,10 @@ impl PageAttack {
         self.turns == self.count
     }
 
-    /// The same in a call for which the guest named a page, counted from the call's beginning: that page.
-    pub const fn passes_in_call(&mut self) -> Option<usize> {
-        let due = self.turns == self.round;
+    /// The same in a call for which the guest named a page, counted from the call's beginning: that page, if it is of a
+    /// series that is attacked.
+    pub fn passes_in_call(&mut self) -> Option<usize> {
+        let due = self.turns == self.round && (self.count == 0 || self.series == Some(self.count));
         self.turns += 1;
         if due { self.named } else { None }
     }
@@ -224,7 +228,7 @@ mod tests {
             (attack.action, attack.moment, attack.target, attack.address),
             (Action::SwitchMap, Moment::Validation, Target::Code, 0x5000)
         );
-        for data in [6, 0x50, 0x300] {
+        for data in [7, 0x50, 0x300] {
             assert_eq!(PageAttack::decode(0, data), None);
         }
     }
@@ -264,5 +268,21 @@ mod tests {
             (Some(0), false),
         ];
         assert_eq!(rounds, expected);
+    }
+
+    #[test]
+    fn a_sweep_of_one_series_leaves_the_others_alone() {
+        let mut attack = attack(4, 2);
+        let struck = [1, 2, 2, 3].map(|series| {
+            attack.name(5, series);
+            attack.call_begins();
+            let turns: Vec<_> = (0..2).map(|_| attack.passes_in_call()).collect();
+            attack.call_ends();
+            turns
+        });
+        assert_eq!(struck[0], [None, None]);
+        assert_eq!(struck[1], [Some(5), None]);
+        assert_eq!(struck[2], [None, Some(5)]);
+        assert_eq!(struck[3], [None, None]);
     }
 }

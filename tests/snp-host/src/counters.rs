@@ -164,6 +164,8 @@ causes! {
         ReadOnlyFault = "attack.read-only",
         /// Replies of the MSR protocol that were false.
         FalseReply = "attack.false-reply",
+        /// Page-state changes by GHCB that were answered in another manner than the honest one.
+        FalsePageState = "attack.psc",
         /// Events that the host raised in VMPL 0.
         Injected = "attack.injected",
         /// Events that the processor did not take from the host.

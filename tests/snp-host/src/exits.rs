@@ -97,7 +97,7 @@ impl<H: Hardware> Machine<'_, H> {
         self.counters.exit(vmpl, cause);
         match code {
             exit_code::INVALID_OPCODE | exit_code::VMMCALL => self.trapped_instruction(cpu),
-            exit_code::NESTED_FAULT => self.nested_fault(cpu),
+            exit_code::NESTED_FAULT => self.fault_in_delivery(cpu),
             exit_code::CR0_WRITE => self.cr0_write(cpu),
             exit_code::MSR => self.msr_access(cpu),
             exit_code::CPUID if self.switches.pass_through() => {
@@ -127,6 +127,21 @@ impl<H: Hardware> Machine<'_, H> {
             exit_code::SHUTDOWN => Err(self.died(cpu, "triple-fault")),
             _ => Err(self.died(cpu, "unhandled-exit")),
         }
+    }
+
+    /// A nested page fault. When it interrupted the delivery of an event, the event is delivered again with the access that is
+    /// tried again (APM volume 2, 15.20), unless an exception takes its place.
+    fn fault_in_delivery(&mut self, cpu: &mut Cpu) -> Flow {
+        let (rip, interrupted) = {
+            let vmcb = &cpu.vcpu().vmcb;
+            (vmcb.save.rip, vmcb.control.exit_interrupt_info)
+        };
+        self.nested_fault(cpu)?;
+        let vmcb = &mut cpu.vcpu_mut().vmcb;
+        if interrupted & event::VALID != 0 && vmcb.save.rip == rip {
+            vmcb.control.event_injection = interrupted;
+        }
+        Ok(())
     }
 
     fn cpuid_raw(&self, cpu: &mut Cpu) {

@@ -7,11 +7,11 @@ use snp::ghcb::{
     ApCreation, PROTOCOL_VERSION, SHARED_BUFFER_SIZE, doorbell, exit_code, malformed, offset,
 };
 use snp::psc::{PscEntry, PscHeader};
-use snp_model::psc;
+use snp_model::psc::{self, HostManner};
 use snp_model::run_vmpl::Refusal;
 use zerocopy::IntoBytes;
 
-use crate::counters::Vmgexit;
+use crate::counters::{Event, Vmgexit};
 use crate::cpuid_policy;
 use crate::exits::low;
 use crate::hardware::Hardware;
@@ -288,7 +288,11 @@ impl<H: Hardware> Machine<'_, H> {
         self.hardware
             .read(buffer + header_bytes, used.as_mut_bytes());
         let mut run = ConversionRun::default();
-        let reply = psc::process(header, self.manner, used, |page, size, operation| {
+        let manner = self.manner.next(cpu.current);
+        if manner != HostManner::Honest {
+            self.counters.event(Event::FalsePageState);
+        }
+        let reply = psc::process(header, manner, used, |page, size, operation| {
             self.change_page_state(cpu, &mut run, page, size, operation)
         });
         self.report_conversions(cpu, &mut run);

@@ -22,8 +22,10 @@ pub struct InjectionWord {
     /// Type by the layout of EVENTINJ: 0 interrupt, 2 NMI, 3 exception.
     #[bits(3)]
     pub kind: u8,
-    /// Exits of VMPL 0 before it.
-    #[bits(21)]
+    /// Only the exits that begin, interrupt and end calls count; otherwise all of VMPL 0.
+    pub in_calls: bool,
+    /// Exits before it.
+    #[bits(20)]
     pub count: u32,
 }
 
@@ -43,6 +45,7 @@ const UNASKED: u64 = crate::vmcb::exit_code::VMMCALL;
 pub struct Injection {
     vector: u8,
     kind: u8,
+    in_calls: bool,
     left: u32,
 }
 
@@ -54,8 +57,18 @@ impl Injection {
         matches!(word.kind(), INTERRUPT | NMI | EXCEPTION).then_some(Self {
             vector: word.vector(),
             kind: word.kind(),
+            in_calls: word.in_calls(),
             left: word.count(),
         })
+    }
+
+    /// Whether an exit of `left`, which is one of a call's or not, is one to count.
+    const fn counts(self, left: Vmpl, in_call: bool) -> bool {
+        if self.in_calls {
+            in_call
+        } else {
+            matches!(left, Vmpl::Vmpl0)
+        }
     }
 
     /// EVENTINJ; error codes are 0.
@@ -69,15 +82,15 @@ impl Injection {
 }
 
 impl<H: Hardware> Machine<'_, H> {
-    /// Raises what is armed, when its moment has come: behind an exit of `left`.
+    /// Raises what is armed, when its moment has come: behind an exit of `left`, which is one of a call's or not.
     ///
     /// # Errors
     /// The guest cannot take a #VC.
-    pub(crate) fn inject_vector(&mut self, cpu: &mut Cpu, left: Vmpl) -> Flow {
+    pub(crate) fn inject_vector(&mut self, cpu: &mut Cpu, left: Vmpl, in_call: bool) -> Flow {
         let Some(injection) = &mut self.attacks.vector else {
             return Ok(());
         };
-        if left == Vmpl::Vmpl0 {
+        if injection.counts(left, in_call) {
             injection.left = injection.left.saturating_sub(1);
         }
         if injection.left != 0 || cpu.current != Vmpl::Vmpl0 || cpu.is_halted {
@@ -114,5 +127,18 @@ mod tests {
         assert_eq!(event(2, 2), Some(0x8000_0202));
         assert_eq!(event(0, 0x80), Some(0x8000_0080));
         assert_eq!((event(1, 0), event(4, 0)), (None, None));
+    }
+
+    #[test]
+    fn exits_of_vmpl_0_count_or_those_of_calls() {
+        for in_calls in [false, true] {
+            let word = InjectionWord::new().with_kind(3).with_in_calls(in_calls);
+            let injection = Injection::decode(word.into_bits()).unwrap();
+            assert_eq!(injection.counts(Vmpl::Vmpl0, false), !in_calls);
+            assert!(injection.counts(Vmpl::Vmpl0, true));
+            // The guest's exit that begins a call.
+            assert_eq!(injection.counts(Vmpl::Vmpl2, true), in_calls);
+            assert!(!injection.counts(Vmpl::Vmpl2, false));
+        }
     }
 }

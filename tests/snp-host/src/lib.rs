@@ -11,10 +11,10 @@
 //! | interface to the runner | [`launch`], [`switches`], [`record`], [`counters`], [`memory_plan`] |
 //! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
-//! | exits | [`exits`], [`trapped_instruction`], [`nested_fault`], [`decode`], [`exception_frame`] |
+//! | exits | [`exits`], [`trapped_instruction`], [`translations`], [`nested_fault`], [`decode`], [`exception_frame`] |
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
-//! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`recurrence`]; page states: `snp_model::psc` |
+//! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`psc_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //! | attacks | [`attack`], [`page_attack`], [`frames`], [`false_reply`], [`injection`] |
 //!
 //! What it does not model: #HV is raised before a switch of VMPL
@@ -57,6 +57,7 @@ pub mod page_conversion;
 pub mod permission_maps;
 pub mod port_access;
 pub mod power;
+pub mod psc_manner;
 pub mod record;
 pub mod recurrence;
 pub mod residence;
@@ -68,6 +69,7 @@ pub mod switches;
 mod test_hardware;
 #[cfg(test)]
 mod tests;
+pub mod translations;
 pub mod trapped_instruction;
 pub mod vcpu;
 pub mod vcpu_creation;

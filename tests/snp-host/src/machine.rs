@@ -13,10 +13,12 @@ use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
+use crate::psc_manner::PscManner;
 use crate::record::{self, ExitCode, kind};
 use crate::shared_view::SharedView;
 use crate::switch_manner::SwitchManner;
 use crate::switches::Switches;
+use crate::translations::{Kicks, Translations};
 use crate::vcpu::Cpu;
 use crate::vcpu_creation::PostedChanges;
 
@@ -36,7 +38,7 @@ pub struct Machine<'a, H> {
     /// How strict to be.
     pub switches: Switches,
     /// How page-state changes are treated.
-    pub manner: HostManner,
+    pub manner: PscManner,
     /// Which switches between VMPLs are skipped.
     pub switch_manner: SwitchManner,
     /// Events for the #HV doorbell.
@@ -57,8 +59,10 @@ pub struct Machine<'a, H> {
     pub cpus: u32,
     /// What CPUs registered on others, which have not seen it yet.
     pub posted: PostedChanges,
-    /// This exit took back a page or a permission that another CPU may still have a translation of.
-    pub is_downgraded: bool,
+    /// When other CPUs lose their translations.
+    pub kicks: Kicks,
+    /// What this exit has left to do about them.
+    pub translations: Translations,
 }
 
 impl<'a, H: Hardware> Machine<'a, H> {
@@ -78,7 +82,9 @@ impl<'a, H: Hardware> Machine<'a, H> {
             return None;
         }
         let manner = HostManner::from_bits(switches.page_state_manner())?;
+        let manner = PscManner::new(manner, switches.page_state_from());
         let switch_manner = switches.switch_manner()?;
+        let kicks = switches.kicks()?;
         let doorbell = DoorbellEvents::new(switches.doorbell_events()?);
         let nested = NestedTables::build(&hardware, plan, nested_base, switches.pass_through());
         let shared_view = SharedView::new(shared, !switches.no_pattern());
@@ -99,7 +105,8 @@ impl<'a, H: Hardware> Machine<'a, H> {
             counters,
             cpus: 1,
             posted: PostedChanges::default(),
-            is_downgraded: false,
+            kicks,
+            translations: Translations::default(),
         })
     }
 
@@ -173,14 +180,6 @@ impl<'a, H: Hardware> Machine<'a, H> {
                 "stack={address:#x} value={:#x}",
                 u64::from_le_bytes(word)
             ));
-        }
-    }
-
-    /// Before the exit that took something back ends: no CPU goes on with an older translation.
-    pub(crate) fn flush_others(&mut self, cpu: &Cpu) {
-        if core::mem::take(&mut self.is_downgraded) && !self.switches.no_kick() {
-            let kicked = self.hardware.kick_guests(cpu.apic_id);
-            self.counters.events_add(Event::Kick, kicked.into());
         }
     }
 

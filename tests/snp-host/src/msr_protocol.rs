@@ -112,7 +112,7 @@ impl<H: Hardware> Machine<'_, H> {
         let Ok(operation) = PscOperation::try_from(operation) else {
             return REFUSED;
         };
-        match self.manner {
+        match self.manner.next(cpu.current) {
             HostManner::Refuse | HostManner::FailAfter(0) => return REFUSED,
             HostManner::Lie => return 0,
             _ => {}

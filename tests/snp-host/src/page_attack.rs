@@ -33,12 +33,12 @@ impl<H: Hardware> Machine<'_, H> {
     pub(crate) fn attack_behind_exit(&mut self, cpu: &mut Cpu, left: Left) -> Flow {
         let began = !left.served && cpu.served.is_some();
         let ended = left.served && cpu.served.is_none();
+        let in_call = began || left.served;
         if let Some(attack) = &mut self.attacks.page {
             let sweeps = matches!(attack.moment, Moment::Sweep | Moment::SweepValidations);
             if began && sweeps {
                 attack.call_begins();
             }
-            let in_call = began || left.served;
             let target = match attack.moment {
                 Moment::Exit if left.vmpl == Vmpl::Vmpl0 => {
                     attack.passes().then(|| self.target_page(cpu)).flatten()
@@ -57,7 +57,7 @@ impl<H: Hardware> Machine<'_, H> {
         {
             self.counters.event(Event::AttackMissed);
         }
-        self.inject_vector(cpu, left.vmpl)
+        self.inject_vector(cpu, left.vmpl, in_call)
     }
 
     /// Called before a PVALIDATE of VMPL 0 that validates page `index`.
@@ -122,6 +122,14 @@ impl<H: Hardware> Machine<'_, H> {
                 self.nested.frames.read_only = Some(index);
                 self.nested.sync(&self.hardware, &self.rmp, index, false);
             }
+            (Action::Validate, _) => {
+                self.smash(index);
+                // A page that is the host's stays so.
+                let _ = self
+                    .rmp
+                    .pvalidate(index, PageSize::Size4K, true, Vmpl::Vmpl0);
+                self.nested.sync(&self.hardware, &self.rmp, index, false);
+            }
             (Action::Remap, Some(secrets)) => {
                 self.assign_anew(index);
                 self.assign_anew(secrets);
@@ -136,7 +144,7 @@ impl<H: Hardware> Machine<'_, H> {
             }
             _ => self.assign_anew(index),
         }
-        self.is_downgraded = true;
+        self.translations.is_flushed = true;
         (self.attacks.victim, self.attacks.faults) = (Some(index), 0);
         self.counters.event(Event::AttackStruck);
         let gpa = self.plan.shared_page(index);
@@ -186,7 +194,7 @@ impl<H: Hardware> Machine<'_, H> {
         let before = self.nested.frames.claim(index);
         self.assign_anew(index);
         self.sync_both(index, before);
-        self.is_downgraded = true;
+        self.translations.is_flushed = true;
         Ok(())
     }
 

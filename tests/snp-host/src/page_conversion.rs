@@ -106,7 +106,7 @@ impl<H: Hardware> Machine<'_, H> {
             self.set_shared(page, shared);
         }
         // Either view loses what it showed: the private one, or the pattern.
-        self.is_downgraded = true;
+        self.translations.is_downgraded = true;
         let was_large = self.rmp.entry(index).is_some_and(|entry| entry.large);
         let small = self.switches.small_pages_only() || self.nested.frames.splits_block(index);
         if size == PageSize::Size2M && (shared || !small) {

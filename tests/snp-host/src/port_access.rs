@@ -12,7 +12,7 @@ use crate::interrupt_filter;
 use crate::machine::{Flow, Machine};
 use crate::msr_policy;
 use crate::power::PowerChange;
-use crate::record::{ATTACK_PORT, EXIT_PORT, MARKER_PORT, RECORD_PORT, kind};
+use crate::record::{ATTACK_PORT, EXIT_PORT, MARKER_PORT, PSC_PORT, RECORD_PORT, kind};
 use crate::vcpu::Cpu;
 use crate::vmcb::event;
 
@@ -110,6 +110,8 @@ impl<H: Hardware> Machine<'_, H> {
             self.snapshot(value);
         } else if port == ATTACK_PORT && bytes == 4 {
             self.name_page(value);
+        } else if port == PSC_PORT && bytes == 4 {
+            self.manner.name(value);
         } else if !is_host_port(port) {
             if port == firmware_configuration::SELECTOR {
                 self.configuration.select(value);

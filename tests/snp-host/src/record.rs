@@ -16,6 +16,9 @@ pub const MARKER_PORT: u16 = 0x05A0;
 /// A guest writes 32 bits here to name a page that the host may attack in its next call
 /// ([`crate::attack`]); harmless on a real machine.
 pub const ATTACK_PORT: u16 = 0x05A4;
+/// A guest writes 32 bits here to name the next call as one in which the host answers page-state changes in its manner: so
+/// many of them ([`crate::psc_manner`]); harmless on a real machine.
+pub const PSC_PORT: u16 = 0x05A8;
 /// Snapshot id of the final counters.
 pub const FINAL_SNAPSHOT: u32 = u32::MAX;
 /// Reason set with which the guest under test ends the machine; reason 0 is success.

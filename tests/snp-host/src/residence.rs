@@ -116,7 +116,7 @@ impl<H: Hardware> Machine<'_, H> {
             return Err(refusal);
         }
         if self.nested.drop_aliases(&self.hardware, &self.rmp) {
-            self.is_downgraded = true;
+            self.translations.is_flushed = true;
             self.flush_others(cpu);
         }
         let left = core::mem::replace(&mut cpu.current, Vmpl::Vmpl0);

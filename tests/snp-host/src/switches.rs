@@ -5,6 +5,7 @@ use bitfield_struct::bitfield;
 
 use crate::recurrence::Recurrence;
 use crate::switch_manner::SwitchManner;
+use crate::translations::Kicks;
 
 /// Switches of the launch header; all zero is the strict machine.
 #[bitfield(u64)]
@@ -24,10 +25,9 @@ pub struct Switches {
     pub trace: bool,
     /// The shared view is not filled and checked.
     pub no_pattern: bool,
-    /// Other CPUs keep their translations when a page or a permission is taken back: what a host
-    /// that forgets its duty does. For tests of exactly that.
-    pub no_kick: bool,
-    __: bool,
+    /// When other CPUs lose their translations ([`Kicks`]): 0 always, 1 never, 2 when a flush is complete.
+    #[bits(2)]
+    pub kick_manner: u8,
     /// How the host treats page-state changes ([`snp_model::psc::HostManner::from_bits`]): the
     /// manner in bits 15:8, its count in bits 23:16.
     pub page_state_manner: u16,
@@ -45,8 +45,8 @@ pub struct Switches {
     pub doorbell_turns: u8,
     /// For `switch_manner_code`.
     pub switch_turns: u8,
-    #[bits(16)]
-    __: u16,
+    /// From when on `page_state_manner` is shown ([`crate::psc_manner::PscManner::new`]).
+    pub page_state_from: u16,
 }
 
 impl Switches {
@@ -58,6 +58,17 @@ impl Switches {
             0 => Some(Recurrence::Never),
             1 => Some(Recurrence::Once { left: turns }),
             2 => Some(Recurrence::every(turns)),
+            _ => None,
+        }
+    }
+
+    /// When other CPUs lose their translations; `None` when the manner is unknown.
+    #[must_use]
+    pub const fn kicks(self) -> Option<Kicks> {
+        match self.kick_manner() {
+            0 => Some(Kicks::Always),
+            1 => Some(Kicks::Never),
+            2 => Some(Kicks::OnFlush),
             _ => None,
         }
     }
@@ -90,8 +101,9 @@ mod tests {
         assert_eq!(Switches::new().with_pass_through(true).into_bits(), 8);
         assert_eq!(Switches::new().with_trace(true).into_bits(), 16);
         assert_eq!(Switches::new().with_no_pattern(true).into_bits(), 32);
-        assert_eq!(Switches::new().with_no_kick(true).into_bits(), 64);
+        assert_eq!(Switches::new().with_kick_manner(1).into_bits(), 64);
         assert_eq!(Switches::new().with_page_state_manner(2).into_bits(), 0x200);
+        assert_eq!(Switches::new().with_page_state_from(7).into_bits(), 7 << 48);
         let manners = Switches::new()
             .with_doorbell_manner(2)
             .with_doorbell_turns(5)
@@ -103,8 +115,10 @@ mod tests {
         assert_eq!(manners.switch_manner(), Some(swallow));
         let unknown = Switches::new()
             .with_doorbell_manner(3)
-            .with_switch_manner_code(3);
+            .with_switch_manner_code(3)
+            .with_kick_manner(3);
         assert_eq!(unknown.doorbell_events(), None);
         assert_eq!(unknown.switch_manner(), None);
+        assert_eq!(unknown.kicks(), None);
     }
 }

@@ -58,16 +58,7 @@ impl<H: Hardware> Machine<'_, H> {
                 return self.vmgexit(cpu);
             }
             Trapped::Invlpgb | Trapped::Tlbsync => {
-                // Every VMRUN flushes all translations of this CPU, and a kick those of the others.
-                self.is_downgraded = true;
-                vcpu.advance(instruction.length());
-                let flush = instruction == Trapped::Invlpgb;
-                let counted = if flush {
-                    Instruction::Invlpgb
-                } else {
-                    Instruction::Tlbsync
-                };
-                self.counters.instruction(vmpl, counted);
+                self.flush_instruction(cpu, instruction);
                 return Ok(());
             }
             Trapped::Pvalidate => Instruction::Pvalidate,
@@ -188,7 +179,7 @@ impl<H: Hardware> Machine<'_, H> {
         if let Outcome::Done((InstructionCode::SUCCESS, false)) = outcome {
             self.nested
                 .sync(&self.hardware, &self.rmp, index, size == PageSize::Size2M);
-            self.is_downgraded |= takes_back;
+            self.translations.is_downgraded |= takes_back;
         }
         outcome
     }

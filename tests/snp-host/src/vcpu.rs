@@ -257,6 +257,8 @@ pub struct Cpu {
     pub wakes_for_interrupts: bool,
     /// Something was registered on this CPU since it last waited: the next wait ends at once.
     pub has_news: bool,
+    /// An INVLPGB of everything waits for its TLBSYNC.
+    pub began_flush: bool,
     /// The call that VMPL 0 serves on this CPU.
     pub served: Option<ServedCall>,
 }
@@ -274,6 +276,7 @@ impl Cpu {
             is_halted: false,
             wakes_for_interrupts: true,
             has_news: false,
+            began_flush: false,
             served: None,
         }
     }

@@ -33,7 +33,7 @@ impl<H: Hardware> Machine<'_, H> {
         let rax = cpu.vcpu().vmcb.save.rax;
         self.suspend(cpu);
         if self.nested.drop_aliases(&self.hardware, &self.rmp) {
-            self.is_downgraded = true;
+            self.translations.is_flushed = true;
         }
         cpu.current = target;
         self.resume(cpu)?;
@@ -41,8 +41,10 @@ impl<H: Hardware> Machine<'_, H> {
         let now = self.hardware.timestamp();
         if target == Vmpl::Vmpl0 {
             cpu.served = Some(ServedCall::begin(rax, now));
+            self.manner.call_begins();
         } else if let Some(call) = cpu.served.take() {
             self.counters.svsm_call_ended(call, now);
+            self.manner.call_ends();
         }
         Ok(())
     }

@@ -7,6 +7,7 @@
 //! * [`cpu`], [`team`], [`spin_lock`]: which vCPU this is, the further ones, and what they share
 //! * [`net`], [`nvme_memory`], [`burst`]: the other devices' memory, and a load beside them
 //! * [`conversion`]: the costs of converting pages; [`watch`]: a page that is read while it is converted
+//! * [`attacked`], [`host_replies`]: calls whose pages the host attacks, or whose requests it answers falsely
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
@@ -21,6 +22,7 @@ mod entry;
 pub mod exceptions;
 pub mod ghcb;
 mod heap;
+pub mod host_replies;
 pub mod memory;
 pub mod net;
 pub mod nvme_memory;

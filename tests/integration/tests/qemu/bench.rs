@@ -102,8 +102,10 @@ impl Bench {
         let guest = built.join("x86_64-unknown-none/release/test-guest");
         let bench = Self::empty(built.clone(), built);
         let cmdline = format!("mode={mode}");
-        let own = ["--window", "16MiB", "--cmdline", &cmdline];
-        let options = [&own[..], options].concat();
+        let mut options = [&["--cmdline", &cmdline], options].concat();
+        if !options.contains(&"--window") {
+            options.extend(["--window", "16MiB"]);
+        }
         bench.pack(&guest, &options.iter().map(OsStr::new).collect::<Vec<_>>());
         bench.write_disk(&[0; 4096]);
         bench

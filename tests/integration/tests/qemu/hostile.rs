@@ -190,30 +190,42 @@ mod maps {
 mod vectors {
     use super::*;
 
+    const GENERAL_PROTECTION: u64 = 13;
+    const UNEXPECTED_VC: u64 = Reason::UnexpectedVc.code() as u64;
+
+    /// Events, and the reasons with which they end the VM.
+    const ENDING: [(&str, u64); 11] = [
+        ("exception:0", 0),
+        ("nmi:2", 2),
+        ("exception:3", 3),
+        ("exception:8", 8),
+        ("exception:13", GENERAL_PROTECTION),
+        ("exception:14", 14),
+        ("exception:18", 18),
+        // #VC by an exit that VMPL 0 never makes.
+        ("exception:29", UNEXPECTED_VC),
+        ("interrupt:13", GENERAL_PROTECTION),
+        // Beyond the table's end.
+        ("interrupt:32", GENERAL_PROTECTION),
+        ("interrupt:255", GENERAL_PROTECTION),
+    ];
+
     /// Behind so many exits VMPL 0 takes memory into use.
     fn raise(bench: &Bench, event: &str, exits: u32) -> Outcome {
         bench.small_run(&["--inject", &format!("{event}@{exits}")])
     }
 
+    /// Behind so many exits of calls that PVALIDATE and convert pages.
+    fn raise_in_call(bench: &Bench, event: &str, exits: u32) -> Outcome {
+        let outcome = bench.small_run(&["--inject", &format!("{event}@call:{exits}")]);
+        assert!(outcome.counter("vmpl-switch") > 1, "no call was made");
+        outcome
+    }
+
     #[test]
     fn without_restricted_injection_an_unexpected_vector_ends_the_vm() {
         let bench = Bench::small("selftest", &["--restricted-injection", "off"]);
-        let general_protection = 13;
-        for (event, reason) in [
-            ("exception:0", 0),
-            ("nmi:2", 2),
-            ("exception:3", 3),
-            ("exception:8", 8),
-            ("exception:13", 13),
-            ("exception:14", 14),
-            ("exception:18", 18),
-            // #VC by an exit that VMPL 0 never makes.
-            ("exception:29", Reason::UnexpectedVc.code().into()),
-            ("interrupt:13", 13),
-            // Beyond the table's end.
-            ("interrupt:32", general_protection),
-            ("interrupt:255", general_protection),
-        ] {
+        for (event, reason) in ENDING {
             let outcome = raise(&bench, event, 400);
             assert_eq!(outcome.counter("attack.injected"), 1, "{event}");
             assert_termination(&outcome, 0xa, reason);
@@ -222,15 +234,36 @@ mod vectors {
         for exits in [3, 60] {
             assert_termination(&raise(&bench, "exception:13", exits), 0xa, 13);
         }
+        // Before there is a table of handlers it is a shutdown.
+        let outcome = raise(&bench, "exception:13", 1);
+        assert_eq!(outcome.code, DIED, "{}", outcome.text);
+        assert!(outcome.text.contains("died what=triple-fault vmpl=0"));
         // #HV by itself says nothing.
         assert_eq!(raise(&bench, "exception:28", 400).code, 0);
     }
 
     #[test]
+    fn in_a_call_an_unexpected_vector_ends_the_vm_too() {
+        let bench = Bench::small("attacked-work", &["--restricted-injection", "off"]);
+        // From the first call's beginning on, further and further: to calls that work on three pages each.
+        let moments = [1, 2, 3, 4, 6, 9, 14, 20, 33, 70, 151, 400, 901, 2000, 4999];
+        for (exits, (event, reason)) in moments.into_iter().zip(ENDING.into_iter().cycle()) {
+            let outcome = raise_in_call(&bench, event, exits);
+            assert_eq!(outcome.counter("attack.injected"), 1, "{event}@{exits}");
+            assert_termination(&outcome, 0xa, reason);
+        }
+        let outcome = raise_in_call(&bench, "exception:28", 100);
+        assert_eq!((outcome.code, outcome.counter("attack.injected")), (0, 1));
+    }
+
+    #[test]
     fn with_restricted_injection_the_processor_takes_none() {
         let bench = Bench::small("selftest", &[]);
-        for event in ["exception:13", "exception:29", "nmi:2", "interrupt:32"] {
-            let outcome = raise(&bench, event, 400);
+        let events = ["exception:13", "exception:29", "nmi:2", "interrupt:32"];
+        let at_boot = events.map(|event| raise(&bench, event, 400));
+        let in_call = [("exception:14", 5), ("nmi:2", 300)];
+        let in_call = in_call.map(|(event, exits)| raise_in_call(&bench, event, exits));
+        for outcome in at_boot.iter().chain(&in_call) {
             assert_eq!(outcome.code, 0, "{}", outcome.text);
             assert_eq!(outcome.counter("attack.injection-refused"), 1);
             assert_eq!(outcome.counter("attack.injected"), 0);

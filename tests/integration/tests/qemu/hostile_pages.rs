@@ -23,7 +23,7 @@ const GUEST_EXCEPTION: u64 = 11;
 const DOUBLE_FAULT: u64 = 8;
 
 /// The machine stopped, with a report that contains this.
-fn assert_stopped(outcome: &Outcome, report: &str) {
+pub fn assert_stopped(outcome: &Outcome, report: &str) {
     assert_eq!(outcome.code, DIED, "{}", outcome.text);
     assert!(outcome.text.contains(report), "{report}: {}", outcome.text);
 }
@@ -172,6 +172,50 @@ mod calls {
     }
 }
 
+/// Pages that are valid before VMPL 0 validates them, so that PVALIDATE reports no change: by the rules a page that the host
+/// launched beside the file's, which firmware validates and the digest shows; against them one that a defect makes valid.
+mod valid_already {
+    use super::*;
+
+    #[test]
+    fn p1_a_page_that_was_launched_beside_the_file_ends_the_vm() {
+        let private = ["--ram-state", "private", "--launch-page"];
+        // At boot, and in a call when the guest takes its memory into use by itself.
+        for (ram, page) in [("accepted", "0x2000000"), ("firmware", "0x1600000")] {
+            let bench = Bench::small("selftest", &["--ram", ram]);
+            for outcome in bench.small_run_on_each_rmp(&[&private[..], &[page]].concat()) {
+                assert_reason(&outcome, Reason::ValidateTwice);
+                let in_call = outcome.counter("vmpl-switch") != 0;
+                assert_eq!(in_call, ram == "firmware", "{}", outcome.text);
+            }
+        }
+    }
+
+    #[test]
+    fn p1_p_5_9_11_a_page_that_turns_valid_by_itself_ends_the_vm() {
+        let run = |bench: &Bench, moment, count, rmp| {
+            let attack = ["--attack", "validate", "--attack-moment", moment];
+            let when = ["--attack-count", count, "--rmp", rmp];
+            let outcome = bench.small_run(&[attack, when].concat());
+            assert_eq!(outcome.counter("attack.struck"), 1);
+            assert_reason(&outcome, Reason::ValidateTwice);
+            outcome.counter("attack.missed")
+        };
+        // At boot: the service's storage, and what the guest gets.
+        let bench = Bench::small("selftest", &[]);
+        for (count, rmp) in ["1", "3"].into_iter().zip(RMP_SIZES) {
+            assert_eq!(run(&bench, "validation", count, rmp), 0);
+        }
+        // In a PVALIDATE of the second series of calls, and in a CONVERT to private of the fourth: 32 calls each.
+        let bench = Bench::small("attacked-work", &[]);
+        for (series, before) in [("2", 32), ("4", 96)] {
+            for rmp in RMP_SIZES {
+                assert_eq!(run(&bench, "sweep-validations", series, rmp), before);
+            }
+        }
+    }
+}
+
 /// The same at boot, when all of RAM is taken into use, and to pages of VMPL 0 itself.
 mod own_pages {
     use super::*;
@@ -240,36 +284,57 @@ mod own_pages {
         }
     }
 
+    /// Pages from the beginning of the image, which are code, constants and the first data, and how many.
+    const DENSE: (u64, u64) = (0x41_0000, 0x20);
+    /// All of it: with page tables, and with stacks of processors that there may not be.
+    const WHOLE: (u64, u64) = (0x41_0000, 0x112);
+
+    /// How a run may end whose page of VMPL 0 vanishes (THREAT-MODEL.md, "How a breach shows"): nobody needs it any more; it
+    /// was noticed; the double fault that follows where the handler needs it; a page of ours is rescinded; the machine stops
+    /// since the code that ends the VM faults, or since no exception can be delivered.
+    fn is_documented(outcome: &Outcome) -> bool {
+        let ending = &outcome.report["termination"];
+        let reason = |set: u64, reasons: &[u64]| {
+            ending["set"] == set && reasons.iter().any(|reason| ending["reason"] == *reason)
+        };
+        let [lost, rescinded] = [Reason::NotValidated, Reason::RescindFailed];
+        let named = [lost.code().into(), rescinded.code().into(), DOUBLE_FAULT];
+        let stopped = ["lost-handler", "undeliverable-vc"]
+            .iter()
+            .any(|what| outcome.text.contains(&format!("died what={what} ")));
+        match outcome.code {
+            0 => reason(0xb, &[0]),
+            DIED => reason(0xa, &named) || (ending.is_null() && stopped),
+            _ => false,
+        }
+    }
+
     /// Pages of the image by a seed, at exits by the same seed: from the first ones to those of the self-test.
     #[test]
     fn any_page_of_the_image_at_any_time() {
         let bench = Bench::small("selftest", &[]);
         let mut endings = BTreeSet::new();
         let mut seed: u64 = 0x5eed_0005;
-        for round in 0..8 {
+        for round in 0..24 {
             seed = seed
                 .wrapping_mul(6364136223846793005)
                 .wrapping_add(1442695040888963407);
-            let page = format!("{:#x}", 0x41_0000 + (seed >> 33) % 0x90 * 0x1000);
+            let (first, pages) = if round % 3 == 2 { WHOLE } else { DENSE };
+            let page = format!("{:#x}", first + (seed >> 33) % pages * 0x1000);
             let exit = 1 + (seed >> 12) % 1500;
             let rmp = ["--rmp", RMP_SIZES[round % 2]];
             let attack = ["--attack", "unvalidate", "--attack-page", &page];
             let when = format!("{exit}");
             let outcome =
                 bench.small_run(&[&attack[..], &["--attack-count", &when], &rmp].concat());
+            let struck = outcome.counter("attack.struck");
             assert!(
-                !outcome.text.contains("(--"),
+                struck == 1 && is_documented(&outcome),
                 "{page} at {exit}: {}",
                 outcome.text
             );
-            let ending = &outcome.report["termination"];
-            let named = ending["set"] == 0xa || outcome.text.contains("died what=");
-            assert!(
-                named || outcome.code == 0,
-                "{page} at {exit}: {}",
-                outcome.text
-            );
-            endings.insert((outcome.code, ending["reason"].as_u64()));
+            let reason = outcome.report["termination"]["reason"].as_u64();
+            endings.insert((outcome.code, reason));
         }
         // Lost and noticed, and lost without anybody caring.
         let lost = (DIED, Some(u64::from(Reason::NotValidated.code())));

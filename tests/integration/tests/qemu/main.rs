@@ -8,6 +8,7 @@
 mod bench;
 mod hostile;
 mod hostile_pages;
+mod hostile_replies;
 mod linux;
 mod ovmf;
 mod self_check;

@@ -36,8 +36,9 @@ const TIMEOUT: &str = "300";
 /// Whether QEMU has a thread for each processor, or one for all.
 const EACH: &str = "tcg,thread=multi";
 const ONE: &str = "tcg,thread=single";
-/// Switch `no_kick` of `snp_host::switches`.
+/// Switch `kick_manner` of `snp_host::switches`: never, and when a flush is complete.
 const NO_KICK: &str = "64";
+const KICK_ON_FLUSH: &str = "128";
 
 /// Runs the guest with these switches and this mode (0: nothing wrong; `self_check.rs`). Returns
 /// the code of the machine's `exit` record and all records.
@@ -153,6 +154,16 @@ fn without_kicks_an_old_translation_lives_on() {
     assert_eq!(code, 0, "{records}");
     let (code, records) = run_on(EACH, "2", NO_KICK, "5");
     // Step 29.
+    assert!(records.contains("set=0xb reason=0x1d"), "{records}");
+    assert_eq!(code, 1, "{records}");
+}
+
+/// What a guest forgets to flush shows: a rescinded page is read until the flush, and not beyond.
+#[test]
+fn an_old_translation_lives_until_the_flush() {
+    let (code, records) = run_on(EACH, "2", KICK_ON_FLUSH, "7");
+    assert_eq!(code, 0, "{records}");
+    let (code, records) = run_on(EACH, "2", KICK_ON_FLUSH, "5");
     assert!(records.contains("set=0xb reason=0x1d"), "{records}");
     assert_eq!(code, 1, "{records}");
 }

@@ -168,3 +168,38 @@ fn device_memory_is_an_exception_and_the_rest_does_not_exist() {
     assert!(!bench.machine.is_device(0xFFFF_F000, 4097));
     assert!(!bench.machine.is_device(4 << 30, 8));
 }
+
+#[test]
+fn an_event_whose_delivery_faults_is_delivered_again() {
+    let interrupted = event::GENERAL_PROTECTION;
+    // Taken away by implicit conversion; not validated, which is an exception of its own.
+    for (switches, event, rip) in [
+        (
+            Switches::new().with_implicit_conversion(true),
+            interrupted,
+            CODE,
+        ),
+        (Switches::new(), 0, HANDLER),
+    ] {
+        let mut bench = Bench::with(switches);
+        let index = bench.index(FREE);
+        let shared = switches.implicit_conversion();
+        bench
+            .machine
+            .convert(index, PageSize::Size4K, shared)
+            .unwrap();
+        bench.cpu.vcpu_mut().vmcb.control.exit_interrupt_info = interrupted;
+        assert_eq!(bench.exit(exit_code::NESTED_FAULT, READ, FREE | C), Ok(()));
+        assert_eq!(bench.cpu.vcpu().vmcb.control.event_injection, event);
+        assert_eq!(bench.rip(), rip);
+    }
+    // A fault of the guest's own.
+    let mut bench = Bench::with(Switches::new().with_implicit_conversion(true));
+    let index = bench.index(FREE);
+    bench
+        .machine
+        .convert(index, PageSize::Size4K, true)
+        .unwrap();
+    assert_eq!(bench.exit(exit_code::NESTED_FAULT, READ, FREE | C), Ok(()));
+    assert_eq!(bench.cpu.vcpu().vmcb.control.event_injection, 0);
+}

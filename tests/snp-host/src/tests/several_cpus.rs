@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Two CPUs over one machine: what one registers, takes back or waits for, and what the other sees.
 
-use snp::address::{GuestPhysicalAddress, Vmpl};
+use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::ghcb::ApCreation;
 use snp::ghcb_msr::response;
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
@@ -16,6 +16,7 @@ use crate::permission_maps::PermissionMaps;
 use crate::residence::Step;
 use crate::svsm_calls::Form;
 use crate::switches::Switches;
+use crate::translations::Translations;
 use crate::vcpu::Cpu;
 use crate::vmcb::exit_code;
 
@@ -25,6 +26,8 @@ const CREATE_ON_INIT: u16 = 0;
 const CREATE: u16 = 1;
 const DESTROY: u16 = 2;
 const PVALIDATE: [u8; 4] = [0xF2, 0x0F, 0x01, 0xFF];
+const INVLPGB: [u8; 4] = [0x0F, 0x01, 0xFE, 0x90];
+const TLBSYNC: [u8; 4] = [0x0F, 0x01, 0xFF, 0x90];
 const RMPADJUST: [u8; 4] = [0xF3, 0x0F, 0x01, 0xFE];
 
 /// The boot CPU's bench, and the second CPU.
@@ -161,14 +164,11 @@ fn news_end_the_wait_even_when_they_come_before_it() {
 
 #[test]
 fn what_is_taken_back_is_flushed_everywhere_and_what_is_given_is_not() {
-    for (switches, kicks) in [
-        (Switches::new(), 1),
-        (Switches::new().with_no_kick(true), 0),
-    ] {
-        let (mut bench, _) = two_cpus(switches);
+    for (manner, kicks) in [(0, 1), (1, 0), (2, 0)] {
+        let (mut bench, _) = two_cpus(Switches::new().with_kick_manner(manner));
         bench.validate(FREE);
         // That was no exit, which would have ended with the kick.
-        bench.machine.is_downgraded = false;
+        bench.machine.translations = Translations::default();
         let run = |bench: &mut Bench, bytes, rdx: u64| {
             let vcpu = bench.cpu.vcpu_mut();
             (vcpu.vmcb.save.rax, vcpu.registers.rcx, vcpu.registers.rdx) = (FREE, 0, rdx);
@@ -190,5 +190,43 @@ fn what_is_taken_back_is_flushed_everywhere_and_what_is_given_is_not() {
         assert_eq!(run(&mut bench, PVALIDATE, 1), 0, "it is validated");
         assert_eq!(run(&mut bench, PVALIDATE, 0), kicks, "rescinded");
         assert_eq!(run(&mut bench, PVALIDATE, 1), 0, "validated");
+    }
+}
+
+#[test]
+fn a_flush_is_an_invlpgb_of_everything_and_the_tlbsync_behind_it() {
+    const EVERYTHING: u64 = 8;
+    const ONE_ADDRESS: u64 = 9;
+    for (manner, kicks) in [(0, [1, 1, 1, 1, 1]), (1, [0; 5]), (2, [0, 0, 0, 0, 1])] {
+        let (mut bench, _) = two_cpus(Switches::new().with_kick_manner(manner));
+        let steps = [
+            (TLBSYNC, 0),
+            (INVLPGB, ONE_ADDRESS),
+            (TLBSYNC, 0),
+            (INVLPGB, EVERYTHING),
+            (TLBSYNC, 0),
+        ];
+        let kicked = steps.map(|(bytes, rax)| {
+            bench.cpu.vcpu_mut().vmcb.save.rax = rax;
+            let before = bench.machine.hardware.kicks.get();
+            assert_eq!(bench.execute(bytes, exit_code::INVALID_OPCODE), Ok(()));
+            bench.machine.hardware.kicks.get() - before
+        });
+        assert_eq!(kicked, kicks);
+    }
+}
+
+#[test]
+fn a_page_that_the_host_takes_leaves_translations_alone_but_by_manner_0() {
+    for (manner, kicks) in [(0, 1), (2, 0)] {
+        let (mut bench, _) = two_cpus(Switches::new().with_kick_manner(manner));
+        bench.validate(FREE);
+        bench.machine.translations = Translations::default();
+        let index = bench.index(FREE);
+        let taken = bench.machine.convert(index, PageSize::Size4K, true);
+        assert_eq!(taken, Ok(()));
+        let before = bench.machine.hardware.kicks.get();
+        bench.machine.flush_others(&bench.cpu);
+        assert_eq!(bench.machine.hardware.kicks.get() - before, kicks);
     }
 }

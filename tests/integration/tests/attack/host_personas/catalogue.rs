@@ -5,7 +5,7 @@ use super::pages::{
     carry, deputy, double_mapping, flush_first, moved_secret, race, remapped_valid_page,
     rescinded_between, rescinded_list, residual, stale_permissions,
 };
-use super::qemu_tests::{HOSTILE, MAIN, PAGES};
+use super::qemu_tests::{HOSTILE, MAIN, PAGES, REPLIES, SMP};
 use super::replies::{
     boot_replies, edited_entries, lie_about_sharing, opposite, replies, wrong_echoes,
 };
@@ -39,6 +39,22 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
         "A",
         "CF where the map expected a change",
         Here("the VM ends: ValidateTwice", carry),
+    ),
+    (
+        "A",
+        "launches a page that the file does not name, which is valid then",
+        Qemu(
+            PAGES,
+            "valid_already::p1_a_page_that_was_launched_beside_the_file_ends_the_vm",
+        ),
+    ),
+    (
+        "A",
+        "none: a page turns valid by itself",
+        Qemu(
+            PAGES,
+            "valid_already::p1_p_5_9_11_a_page_that_turns_valid_by_itself_ends_the_vm",
+        ),
     ),
     (
         "B",
@@ -106,6 +122,32 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
         "C",
         "replies to GROW and RELEASE out of order",
         Here("HOST_REFUSED, or HOST_MISBEHAVED and quarantine", replies),
+    ),
+    (
+        "C",
+        "declines in GROW, RELEASE and CONVERT, at the first request or at all",
+        Qemu(
+            REPLIES,
+            "p4_p_5_7_6_p_5_8_4_p_5_9_9_a_host_that_declines_in_a_call",
+        ),
+    ),
+    (
+        "C",
+        "breaks the rules of a reply there",
+        Qemu(
+            REPLIES,
+            "p3_p4_p_5_7_7_p_5_8_4_p_5_9_10_a_reply_that_breaks_the_rules_in_a_call",
+        ),
+    ),
+    (
+        "C",
+        "claims success there and does nothing",
+        Qemu(REPLIES, "p4_one_that_claims_success_in_a_call"),
+    ),
+    (
+        "C",
+        "turns hostile in the middle of the boot",
+        Qemu(REPLIES, "one_that_begins_in_the_middle_of_the_boot"),
     ),
     (
         "D",
@@ -180,6 +222,11 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
             "one flush before a rescinded page is anybody's; see p2_f in guest_attacks/",
             flush_first,
         ),
+    ),
+    (
+        "F",
+        "keeps old translations until the flush is complete",
+        Qemu(SMP, "p2_a_page_that_is_converted_is_gone_for_every_vcpu"),
     ),
     (
         "G",

@@ -62,6 +62,13 @@ pub const HOOKS: &[(&str, Cover)] = &[
         ),
     ),
     (
+        "vector-into-vmpl0",
+        Qemu(
+            HOSTILE,
+            "vectors::in_a_call_an_unexpected_vector_ends_the_vm_too",
+        ),
+    ),
+    (
         "vector-into-restricted-vmpl0",
         Qemu(
             HOSTILE,
@@ -95,6 +102,13 @@ pub const HOOKS: &[(&str, Cover)] = &[
         ),
     ),
     ("cf-surprise", Here("the VM ends: ValidateTwice", carry)),
+    (
+        "cf-surprise",
+        Qemu(
+            PAGES,
+            "valid_already::p1_p_5_9_11_a_page_that_turns_valid_by_itself_ends_the_vm",
+        ),
+    ),
     (
         "0x404-on-touch",
         Here("INVALID_ADDRESS, quarantine", rescinded_list),

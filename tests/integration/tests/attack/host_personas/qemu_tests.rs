@@ -5,6 +5,8 @@
 pub const MAIN: &str = "main.rs";
 pub const HOSTILE: &str = "hostile.rs";
 pub const PAGES: &str = "hostile_pages.rs";
+pub const REPLIES: &str = "hostile_replies.rs";
+pub const SMP: &str = "smp.rs";
 
 /// Whether a file of tests/qemu has this test: a function, in a module where one is named.
 pub fn is_there(file: &str, test: &str) -> bool {
@@ -12,6 +14,8 @@ pub fn is_there(file: &str, test: &str) -> bool {
         MAIN => include_str!("../../qemu/main.rs"),
         HOSTILE => include_str!("../../qemu/hostile.rs"),
         PAGES => include_str!("../../qemu/hostile_pages.rs"),
+        REPLIES => include_str!("../../qemu/hostile_replies.rs"),
+        SMP => include_str!("../../qemu/smp.rs"),
         _ => return false,
     };
     let (module, name) = test.rsplit_once("::").unwrap_or(("", test));
@@ -44,5 +48,5 @@ fn a_test_that_is_not_there_is_missed() {
     ] {
         assert!(!is_there(HOSTILE, gone), "{gone}");
     }
-    assert!(!is_there("smp.rs", "two_vcpus"));
+    assert!(!is_there("self_check.rs", "every_step_holds"));
 }
