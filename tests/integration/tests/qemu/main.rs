@@ -60,7 +60,33 @@ mod machines {
     fn a_host_that_converts_on_a_touch() {
         for outcome in Bench::new().run_on_each_rmp(&["--host-manner", "implicit"]) {
             assert_success(&outcome);
+            // Everybody asks before they touch.
+            assert_eq!(outcome.counter("convert.implicit"), 0);
         }
+    }
+
+    /// What it is asked for it calls done. So each page is converted when it is touched, the GHCB first, and stays so.
+    #[test]
+    fn a_host_that_converts_on_a_touch_only() {
+        let bench = Bench::packed(&["--cmdline", "mode=disk"]);
+        let lazy = ["--host-manner", "implicit", "--psc-manner", "lie"];
+        let outcome = bench.run(&[&lazy[..], &["--memory", "160MiB"]].concat());
+        // RAM, but for a few MiB that were part of the launch, and of the pool what was used.
+        let touched = outcome.counter("convert.implicit");
+        assert!(touched > (96 - 8) << 8, "{touched}: {}", outcome.text);
+        // Guest and disks find nothing wrong. The chunks that are given back are not taken, and hold what was in them.
+        let checks = outcome.report["checks"].as_array().expect("checks");
+        let failed = checks.iter().filter(|check| check["ok"] == false);
+        let failed: Vec<_> = failed
+            .map(|check| check["name"].as_str().unwrap())
+            .collect();
+        let of_the_host = [
+            "no page that is not shared was written from outside",
+            "the pool grows at least three times",
+            "chunks are given back at the end",
+        ];
+        assert_eq!(failed, of_the_host, "{}", outcome.text);
+        assert!(checks.len() >= 10);
     }
 
     #[test]

@@ -19,7 +19,7 @@ mod forbidden;
 mod incomplete;
 mod prepared;
 mod registers;
-mod rewritten;
+pub mod rewritten;
 mod same_pages;
 mod threads;
 mod victims;
