@@ -169,6 +169,8 @@ impl PageInstructions for Machine {
     }
 
     fn flush(&self) {
-        self.state().counters.flushes += 1;
+        let mut state = self.state();
+        state.counters.flushes += 1;
+        state.translations.flush();
     }
 }

@@ -12,6 +12,7 @@ use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::psc::{MAX_ENTRIES, PscEntry, PscOperation};
 
 use super::frames::{Frame, Frames};
+use super::processor::Translations;
 use crate::access::View;
 use crate::layout::{Layout, Range};
 use crate::psc::{HostError, HostManner};
@@ -42,6 +43,7 @@ pub(super) struct State {
     pub layout: Layout,
     pub entries: Vec<RmpEntry>,
     pub frames: Frames,
+    pub translations: Translations,
     /// Pages that were validated and not zeroed since, by index.
     pub not_zeroed: BTreeSet<usize>,
     /// One of them that a lower VMPL was let at.
@@ -146,6 +148,7 @@ impl Machine {
                 layout,
                 entries,
                 frames: Frames::new(),
+                translations: Translations::default(),
                 not_zeroed: BTreeSet::new(),
                 granted_with_contents: None,
                 manner: HostManner::Honest,

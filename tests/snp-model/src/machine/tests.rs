@@ -165,6 +165,47 @@ fn a_grant_without_zeroing_is_noticed() {
 }
 
 #[test]
+fn a_processor_goes_by_its_translation_until_the_flush() {
+    let machine = machine();
+    machine.launch(PAGE, 0x1000);
+    grant(&machine, PAGE, ALL);
+    let [first, second] = [0, 1].map(|number| machine.processor(number));
+    let write = |bytes: &[u8]| first.write(Vmpl::Vmpl2, true, PAGE, bytes);
+    let refused = |outcome| Err(AccessFault::Refused(outcome));
+    assert_eq!(write(b"old"), Ok(()));
+    grant(&machine, PAGE, RmpPermissions::NONE);
+    assert_eq!(machine.stronger_translation(), Some(PAGE.bits()));
+    let other = second.read(Vmpl::Vmpl2, true, PAGE, &mut [0; 3]);
+    assert_eq!(other, refused(AccessOutcome::VmplViolation), "it had none");
+    machine.pvalidate(PAGE, PageSize::Size4K, false).unwrap();
+    machine.host_changes(PAGE, PageSize::Size4K, PscOperation::Shared);
+    machine.device_write(PAGE, b"public").unwrap();
+    assert_eq!(write(b"stale"), Ok(()), "it lands in what is shared");
+    assert_ne!(&host_reads(&machine)[..6], b"public");
+    machine.flush();
+    assert_eq!(machine.stronger_translation(), None);
+    assert_eq!(write(b"late"), refused(AccessOutcome::NotAssigned));
+}
+
+#[test]
+fn a_translation_for_reading_is_not_one_for_writing() {
+    let machine = machine();
+    machine.launch(PAGE, 0x1000);
+    grant(&machine, PAGE, RmpPermissions::READ);
+    let processor = machine.processor(0);
+    let write = || processor.write(Vmpl::Vmpl2, true, PAGE, b"new");
+    processor.read(Vmpl::Vmpl2, true, PAGE, &mut [0]).unwrap();
+    let refused = AccessFault::Refused(AccessOutcome::VmplViolation);
+    assert_eq!(write(), Err(refused));
+    grant(&machine, PAGE, ALL);
+    assert_eq!(write(), Ok(()), "a fault walks again");
+    // A frame that the host has put elsewhere is still where the translation leads.
+    assert!(machine.host_remaps(PAGE, NEXT));
+    assert_eq!(machine.stronger_translation(), Some(PAGE.bits()));
+    assert_eq!(write(), Ok(()));
+}
+
+#[test]
 fn the_nth_call_fails_once() {
     let machine = machine();
     machine.launch(PAGE, 0x1000);
