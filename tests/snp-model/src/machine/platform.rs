@@ -16,6 +16,10 @@ use crate::rmp::Outcome;
 
 impl HostPages for Machine {
     fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
+        let due = self.state().due_before_exit();
+        if let Some(what) = due {
+            what();
+        }
         let mut state = self.state();
         state.counters.psc_exits += 1;
         if state.fails_now() {
@@ -85,6 +89,15 @@ fn execute<T>(
 }
 
 impl State {
+    /// Counts an exit; what was to be done before it.
+    fn due_before_exit(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        let (left, _) = self.before_exit.as_mut()?;
+        *left = left.saturating_sub(1);
+        let due = *left == 0;
+        let what = due.then(|| self.before_exit.take()).flatten();
+        what.map(|(_, what)| what)
+    }
+
     fn indices(&self, page: GuestPhysicalAddress, size: PageSize) -> Range<usize> {
         let first = self.index(page).unwrap_or(0);
         first..first + usize::try_from(size.pages()).unwrap_or(0)

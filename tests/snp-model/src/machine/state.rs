@@ -39,6 +39,9 @@ pub struct Counters {
     pub guest_writes: u64,
 }
 
+/// What happens elsewhere before a VMGEXIT: exits that come before it, and what.
+pub(super) type BeforeExit = (u64, Box<dyn FnOnce() + Send>);
+
 pub(super) struct State {
     pub layout: Layout,
     pub entries: Vec<RmpEntry>,
@@ -54,6 +57,7 @@ pub(super) struct State {
     pub counters: Counters,
     /// Platform calls left until one fails; `None` is never.
     pub fail_in: Option<u64>,
+    pub before_exit: Option<BeforeExit>,
 }
 
 impl State {
@@ -155,6 +159,7 @@ impl Machine {
                 psc_buffers: HashMap::new(),
                 counters: Counters::default(),
                 fail_in: None,
+                before_exit: None,
             }),
         }
     }
@@ -189,6 +194,17 @@ impl Machine {
     /// Makes the `nth` platform call from now on fail (1 is the next one).
     pub fn fail_platform_call(&self, nth: u64) {
         self.state().fail_in = Some(nth);
+    }
+
+    /// Does something, once, before the `nth` VMGEXIT from now on (1 is the next one), on the thread that makes it. The
+    /// machine goes on meanwhile.
+    pub fn before_exit(&self, nth: u64, what: impl FnOnce() + Send + 'static) {
+        self.state().before_exit = Some((nth, Box::new(what)));
+    }
+
+    /// Forgets what was to be done before an exit, if there was no such exit.
+    pub fn before_no_exit(&self) {
+        self.state().before_exit = None;
     }
 
     /// What happened so far.
