@@ -47,7 +47,8 @@ impl Log for Console {
         let processor = processor::current();
         let own = processor.number() + 1;
         let mut patience = PATIENCE;
-        while let Err(writer) = WRITER.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed)
+        while let Err(writer) =
+            WRITER.compare_exchange(0, own, Ordering::Acquire, Ordering::Relaxed)
             && writer != own
             && patience > 0
         {
