@@ -23,7 +23,9 @@ fn turn(key: u64, offset: usize, bytes: &mut [u8]) {
         return;
     }
     // Beginning with what is for the first byte.
-    let key = key.rotate_right(8 * (offset as u32 % 8));
+    let mut key = key.to_le_bytes();
+    key.rotate_left(offset % 8);
+    let key = u64::from_le_bytes(key);
     let (words, rest) = bytes.as_chunks_mut::<8>();
     for word in words {
         *word = (u64::from_le_bytes(*word) ^ key).to_le_bytes();
