@@ -229,7 +229,7 @@ fn detach_leaves_what_is_mapped_as_orphans_for_the_next_kernel() {
     fill(&first, 2);
     first.give_back();
     assert_eq!(first.detach(), Ok(2 * CHUNK_BYTES));
-    assert_eq!(first.detach(), Err(guest_shim::MapError::NotAttached));
+    assert_eq!(first.detach(), Err(MapError::NotAttached));
     let second = guest.pool(Config::default());
     assert_eq!(second.attachment().orphaned_bytes, 2 * CHUNK_BYTES);
     assert!(!second.attachment().fresh);
