@@ -2,6 +2,8 @@
 //! What conversions of the guest's own pages cost, by the host's counters between the guest's markers
 //! (tests/guest/src/machine/conversion.rs): by CONVERT, and by the core protocol as Linux does it.
 
+use std::ops::RangeInclusive;
+
 use serde::Serialize;
 
 use crate::checks::Check;
@@ -24,6 +26,8 @@ const LARGE: u64 = 2 << 20;
 const UNITS: u64 = 4096;
 /// Entries of a batch (P-6.4).
 const BATCH: u64 = 253;
+/// Entries of a list of PVALIDATE, and of the page-state change that goes with it.
+const LINUX_BATCH: u64 = 64;
 /// 4 KiB pages in a large one.
 const PARTS: u64 = LARGE / SMALL;
 
@@ -120,24 +124,49 @@ impl OwnConversion {
     }
 }
 
-/// Whether CONVERT kept to its bounds.
+impl OwnConversion {
+    /// Whether the figures are what they can be: not more, or the work was not batched, and not less, or some was not done.
+    /// A host that is not prompt is asked again for what is left.
+    fn is_plausible(&self, prompt_host: bool) -> bool {
+        let entries = self.bytes / self.page_bytes;
+        let calls = match (self.by_convert, self.page_bytes, self.shared) {
+            (true, SMALL, _) => exactly(entries.div_ceil(BATCH)),
+            // One by one at best, page by page at worst.
+            (true, _, true) => entries.div_ceil(BATCH)..=entries.div_ceil(UNITS / PARTS),
+            (true, _, false) => exactly(entries.div_ceil(UNITS / PARTS)),
+            (false, SMALL, _) => exactly(entries.div_ceil(LINUX_BATCH)),
+            // A large page that fails is done in two lists.
+            (false, _, _) => entries.div_ceil(LINUX_BATCH)..=3 * entries,
+        };
+        let asked = match self.by_convert {
+            true => self.calls,
+            false => entries.div_ceil(LINUX_BATCH),
+        };
+        let flushes = match (self.by_convert, self.page_bytes, self.shared) {
+            (_, _, false) => exactly(0),
+            (true, ..) | (_, SMALL, _) => exactly(self.calls),
+            // Of the lists of 256, each takes four.
+            (false, ..) => self.calls..=9 * entries,
+        };
+        calls.contains(&self.calls)
+            && self.psc_exits >= asked
+            && (self.psc_exits == asked || !prompt_host)
+            && flushes.contains(&self.flushes)
+    }
+}
+
+const fn exactly(value: u64) -> RangeInclusive<u64> {
+    value..=value
+}
+
+/// Whether CONVERT kept to its bounds, and what it is compared with to its own.
 #[must_use]
 pub fn check(outcome: &Outcome) -> Check {
     let transcript = &outcome.transcript;
     let found = OwnConversion::of(transcript);
     let bytes = transcript.converted.unwrap_or_default();
-    let within = |one: &&OwnConversion| {
-        let most = match (one.page_bytes, one.shared) {
-            (SMALL, _) => (bytes / SMALL).div_ceil(BATCH),
-            // Page by page at worst.
-            _ => (bytes / LARGE).div_ceil(UNITS / PARTS),
-        };
-        let flushes = if one.shared { most } else { 0 };
-        // A host that returns early is asked again.
-        let exits = if outcome.prompt_host { most } else { u64::MAX };
-        one.calls != 0 && one.calls <= most && one.psc_exits <= exits && one.flushes <= flushes
-    };
-    let wrong = found.iter().find(|one| one.by_convert && !within(one));
+    let prompt = outcome.prompt_host;
+    let wrong = found.iter().find(|one| !one.is_plausible(prompt));
     let small = |by_convert| {
         let mut small = found.iter().filter(|one| one.page_bytes == SMALL);
         small.find(|one| one.by_convert == by_convert)
@@ -199,5 +228,50 @@ mod tests {
         assert!(OwnConversion::covers(&transcript, 16));
         assert!(!OwnConversion::covers(&transcript, 15));
         assert!(!OwnConversion::covers(&transcript, 91));
+    }
+
+    #[test]
+    fn figures_are_neither_too_high_nor_too_low() {
+        let figures = |by_convert, page_bytes, shared, [calls, psc_exits, flushes]: [u64; 3]| {
+            let one = OwnConversion {
+                by_convert,
+                bytes: 64 << 20,
+                page_bytes,
+                shared,
+                calls,
+                psc_exits,
+                flushes,
+                ..OwnConversion::default()
+            };
+            [true, false].map(|prompt| one.is_plausible(prompt))
+        };
+        let (small, large) = (4096, 2 << 20);
+        for (by_convert, page_bytes, shared, good) in [
+            (true, small, true, [65, 65, 65]),
+            (true, small, false, [65, 65, 0]),
+            (false, small, true, [256, 256, 256]),
+            (false, small, false, [256, 256, 0]),
+            (true, large, true, [1, 1, 1]),
+            (true, large, true, [4, 4, 4]),
+            (true, large, false, [4, 4, 0]),
+            (false, large, true, [1, 1, 1]),
+            (false, large, true, [96, 1, 288]),
+            (false, large, false, [96, 1, 0]),
+        ] {
+            let judged = |figures_of| figures(by_convert, page_bytes, shared, figures_of);
+            assert_eq!(judged(good), [true; 2], "{good:?}");
+            let [calls, exits, flushes] = good;
+            assert_eq!(judged([calls, exits + 1, flushes]), [false, true]);
+            assert_eq!(judged([calls, exits - 1, flushes]), [false; 2], "{good:?}");
+            assert_eq!(judged([0, exits, flushes]), [false; 2], "{good:?}");
+            if flushes > 0 {
+                assert_eq!(judged([calls, exits, 0]), [false; 2], "{good:?}");
+            }
+            if page_bytes == small {
+                assert_eq!(judged([calls + 1, exits + 1, flushes]), [false; 2]);
+                assert_eq!(judged([calls, exits, flushes + 1]), [false; 2]);
+            }
+        }
+        assert_eq!(figures(true, large, true, [5, 5, 5]), [false; 2]);
     }
 }

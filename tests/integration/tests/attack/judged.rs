@@ -76,6 +76,7 @@ fn machine(shape: &Shape, pages: &[(u64, PageState)], blocks: &[u64]) -> Hostile
         machine.host_changes(gpa(*block), size, PscOperation::Private);
         let valid = machine.pvalidate(gpa(*block), size, true);
         valid.expect("an assigned page");
+        machine.zero(gpa(*block), size).expect("a valid page");
         let granted = machine.rmpadjust(gpa(*block), size, target);
         granted.expect("a valid page");
         write(*block);

@@ -1,11 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Accesses of the guest and of devices to the two views of memory.
-
-use std::boxed::Box;
+//! Accesses of the guest, of devices and of the host.
 
 use snp::address::{GuestPhysicalAddress, Vmpl};
 
-use super::state::{Machine, Page, State};
+use super::state::{Machine, State};
 use crate::access::{AccessKind, AccessOutcome, View, access};
 
 /// Why an access did not happen.
@@ -15,43 +13,12 @@ pub enum AccessFault {
     NoPage,
     /// The rules say so.
     Refused(AccessOutcome),
-}
-
-/// What the untouched shared view of a page holds, different on every page: a device or guest that
-/// reads it has read what nobody wrote.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pattern(u64);
-
-impl Pattern {
-    /// The pattern of page `index`.
-    pub const fn of(index: usize) -> Self {
-        Self((index as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ 0x5AA5_C33C_0FF0_9669)
-    }
-
-    /// The page full of it.
-    pub fn page(self) -> Box<[u8; 4096]> {
-        let mut page = Box::new([0; 4096]);
-        // At once: word by word it is most of what a test under Miri would do.
-        page.copy_from_slice([self.0.to_le_bytes(); 512].as_flattened());
-        page
-    }
+    /// The host or a device writes to what the guest owns: the reverse map keeps it from there.
+    GuestOwned,
 }
 
 impl State {
-    fn view(&mut self, view: View, index: usize) -> &mut Page {
-        match view {
-            View::Private => self
-                .private
-                .entry(index)
-                .or_insert_with(|| Pattern::of(!index).page()),
-            View::Shared => self
-                .shared
-                .entry(index)
-                .or_insert_with(|| Pattern::of(index).page()),
-        }
-    }
-
-    fn locate(
+    pub(super) fn locate(
         &self,
         address: GuestPhysicalAddress,
         length: usize,
@@ -65,26 +32,23 @@ impl State {
         }
     }
 
-    fn checked(
-        &mut self,
+    /// Which bytes an access means, by the entry of the page as it is now.
+    pub(super) fn checked(
+        &self,
         vmpl: Vmpl,
         c_bit: bool,
         kind: AccessKind,
-        address: GuestPhysicalAddress,
-        length: usize,
-    ) -> Result<&mut [u8], AccessFault> {
-        let (index, offset) = self.locate(address, length)?;
+        index: usize,
+    ) -> Result<View, AccessFault> {
         match access(&self.entries[index], vmpl, c_bit, kind) {
-            AccessOutcome::Allowed(view) => {
-                Ok(&mut self.view(view, index)[offset..offset + length])
-            }
+            AccessOutcome::Allowed(view) => Ok(view),
             refused => Err(AccessFault::Refused(refused)),
         }
     }
 }
 
 impl Machine {
-    /// A read by the guest at `vmpl`, inside one page.
+    /// A read by the guest at `vmpl`, inside one page, on a processor that keeps no translations.
     ///
     /// # Errors
     /// What the hardware would raise.
@@ -96,12 +60,13 @@ impl Machine {
         bytes: &mut [u8],
     ) -> Result<(), AccessFault> {
         let mut state = self.state();
-        let source = state.checked(vmpl, c_bit, AccessKind::Read, address, bytes.len())?;
-        bytes.copy_from_slice(source);
+        let (index, offset) = state.locate(address, bytes.len())?;
+        let view = state.checked(vmpl, c_bit, AccessKind::Read, index)?;
+        state.frame_of(index).read(view, offset, bytes);
         Ok(())
     }
 
-    /// A write by the guest at `vmpl`, inside one page.
+    /// A write by the guest at `vmpl`, inside one page, on a processor that keeps no translations.
     ///
     /// # Errors
     /// What the hardware would raise.
@@ -113,13 +78,13 @@ impl Machine {
         bytes: &[u8],
     ) -> Result<(), AccessFault> {
         let mut state = self.state();
-        state
-            .checked(vmpl, c_bit, AccessKind::Write, address, bytes.len())?
-            .copy_from_slice(bytes);
+        let (index, offset) = state.locate(address, bytes.len())?;
+        let view = state.checked(vmpl, c_bit, AccessKind::Write, index)?;
+        state.frame_of(index).write(view, offset, bytes);
         Ok(())
     }
 
-    /// A read by a device, inside one page: it sees the shared view, whoever owns the page.
+    /// A read by the host or a device, inside one page, whoever owns it: what is private is encrypted.
     ///
     /// # Errors
     /// [`AccessFault::NoPage`].
@@ -130,15 +95,14 @@ impl Machine {
     ) -> Result<(), AccessFault> {
         let mut state = self.state();
         let (index, offset) = state.locate(address, bytes.len())?;
-        let page = state.view(View::Shared, index);
-        bytes.copy_from_slice(&page[offset..offset + bytes.len()]);
+        state.frame_of(index).read(View::Shared, offset, bytes);
         Ok(())
     }
 
-    /// A write by a device, inside one page: it never reaches the private view.
+    /// A write by the host or a device, inside one page.
     ///
     /// # Errors
-    /// [`AccessFault::NoPage`].
+    /// [`AccessFault::NoPage`] and [`AccessFault::GuestOwned`].
     pub fn device_write(
         &self,
         address: GuestPhysicalAddress,
@@ -146,17 +110,17 @@ impl Machine {
     ) -> Result<(), AccessFault> {
         let mut state = self.state();
         let (index, offset) = state.locate(address, bytes.len())?;
-        let page = state.view(View::Shared, index);
-        page[offset..offset + bytes.len()].copy_from_slice(bytes);
+        if state.entries[index].assigned {
+            return Err(AccessFault::GuestOwned);
+        }
+        state.frame_of(index).write(View::Shared, offset, bytes);
         Ok(())
     }
 
-    /// A page whose shared view, which is all the host and devices can read, holds these bytes, at a multiple of their
-    /// number.
-    pub fn shared_view_of(&self, bytes: &[u8]) -> Option<u64> {
-        let state = self.state();
-        let holds = |page: &Page| page.chunks_exact(bytes.len()).any(|found| found == bytes);
-        let (index, _) = state.shared.iter().find(|(_, page)| holds(page))?;
-        Some(state.layout.gpa_of(*index)?.bits())
+    /// A page in which the host reads this word, at a multiple of its size.
+    pub fn host_finds(&self, word: &[u8; 8]) -> Option<u64> {
+        let mut state = self.state();
+        let index = state.frames.page_with(*word)?;
+        Some(state.layout.gpa_of(index)?.bits())
     }
 }

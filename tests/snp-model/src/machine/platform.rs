@@ -2,6 +2,7 @@
 //! The service's platform traits, as VMPL 0 sees this machine.
 
 use std::boxed::Box;
+use std::ops::Range;
 use std::thread;
 
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
@@ -15,6 +16,10 @@ use crate::rmp::Outcome;
 
 impl HostPages for Machine {
     fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
+        let due = self.state().due_before_exit();
+        if let Some(what) = due {
+            what();
+        }
         let mut state = self.state();
         state.counters.psc_exits += 1;
         if state.fails_now() {
@@ -83,6 +88,43 @@ fn execute<T>(
     }
 }
 
+impl State {
+    /// Counts an exit; what was to be done before it.
+    fn due_before_exit(&mut self) -> Option<Box<dyn FnOnce() + Send>> {
+        let (left, _) = self.before_exit.as_mut()?;
+        *left = left.saturating_sub(1);
+        let due = *left == 0;
+        let what = due.then(|| self.before_exit.take()).flatten();
+        what.map(|(_, what)| what)
+    }
+
+    fn indices(&self, page: GuestPhysicalAddress, size: PageSize) -> Range<usize> {
+        let first = self.index(page).unwrap_or(0);
+        first..first + usize::try_from(size.pages()).unwrap_or(0)
+    }
+
+    fn was_validated(&mut self, page: GuestPhysicalAddress, size: PageSize, validate: bool) {
+        for index in self.indices(page, size) {
+            self.not_zeroed.remove(&index);
+            if validate {
+                self.not_zeroed.insert(index);
+            }
+        }
+    }
+
+    fn was_zeroed(&mut self, page: GuestPhysicalAddress) {
+        if let Some(index) = self.index(page) {
+            self.not_zeroed.remove(&index);
+        }
+    }
+
+    fn was_granted(&mut self, page: GuestPhysicalAddress, size: PageSize) {
+        let range = self.indices(page, size);
+        let with_contents = self.not_zeroed.range(range).next().copied();
+        self.granted_with_contents = self.granted_with_contents.or(with_contents);
+    }
+}
+
 impl PageInstructions for Machine {
     fn pvalidate(
         &self,
@@ -95,9 +137,13 @@ impl PageInstructions for Machine {
         if state.fails_now() {
             return Err(Fault);
         }
-        execute(&mut state, page, |state, index| {
+        let result = execute(&mut state, page, |state, index| {
             state.rmp().pvalidate(index, size, validate, Vmpl::Vmpl0)
-        })
+        })?;
+        if result.code == InstructionCode::SUCCESS && !result.unchanged {
+            state.was_validated(page, size, validate);
+        }
+        Ok(result)
     }
 
     fn rmpadjust(
@@ -111,9 +157,13 @@ impl PageInstructions for Machine {
         if state.fails_now() {
             return Err(Fault);
         }
-        execute(&mut state, page, |state, index| {
+        let code = execute(&mut state, page, |state, index| {
             state.rmp().rmpadjust(index, size, target, Vmpl::Vmpl0)
-        })
+        })?;
+        if code == InstructionCode::SUCCESS && target.permissions() != 0 {
+            state.was_granted(page, size);
+        }
+        Ok(code)
     }
 
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
@@ -126,127 +176,14 @@ impl PageInstructions for Machine {
                 .ok_or(Fault)?;
             self.guest_write(Vmpl::Vmpl0, true, address, &[0; 4096])
                 .map_err(|_| Fault)?;
+            self.state().was_zeroed(address);
         }
         Ok(())
     }
 
     fn flush(&self) {
-        self.state().counters.flushes += 1;
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use snp::psc::{PscEntry, PscHeader, PscOperation};
-
-    use super::*;
-    use crate::access::AccessOutcome;
-    use crate::layout::Range;
-    use crate::machine::AccessFault;
-
-    const PAGE: GuestPhysicalAddress = GuestPhysicalAddress::new(0x20_0000);
-
-    fn share(machine: &Machine, operation: PscOperation) -> PscDescriptor {
-        let mut descriptor = PscDescriptor::new();
-        descriptor.header = PscHeader::default();
-        descriptor.entries[0] = PscEntry::request(PAGE, PageSize::Size2M, operation);
-        machine.page_state_change(&mut descriptor, Issue::First);
-        descriptor
-    }
-
-    #[test]
-    fn the_views_are_different_bytes() {
-        let machine = Machine::new(&[Range {
-            base: 0,
-            bytes: 4 << 20,
-        }]);
-        share(&machine, PscOperation::Private);
-        machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
-        machine.write(PAGE, b"secret").unwrap();
-        let mut seen = [0; 6];
-        machine.device_read(PAGE, &mut seen).unwrap();
-        assert_ne!(&seen, b"secret");
-        let next = PAGE.checked_add(0x1000).unwrap();
-        let (mut private, mut shared) = ([0; 6], [0; 6]);
-        machine.read(next, &mut private).unwrap();
-        machine.device_read(next, &mut shared).unwrap();
-        assert_ne!(private, shared, "nor are the untouched ones equal");
-        machine.device_write(PAGE, b"attack").unwrap();
-        machine.read(PAGE, &mut seen).unwrap();
-        assert_eq!(&seen, b"secret");
-    }
-
-    #[test]
-    fn nothing_survives_a_conversion() {
-        let machine = Machine::new(&[Range {
-            base: 0,
-            bytes: 4 << 20,
-        }]);
-        share(&machine, PscOperation::Private);
-        machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
-        machine.write(PAGE, b"secret").unwrap();
-        machine.device_write(PAGE, b"public").unwrap();
-        share(&machine, PscOperation::Shared);
-        assert_eq!(machine.read(PAGE, &mut [0; 6]), Err(Fault));
-        let mut seen = [0; 6];
-        machine.device_read(PAGE, &mut seen).unwrap();
-        assert_ne!(&seen, b"public");
-        share(&machine, PscOperation::Private);
-        machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
-        let mut seen = [0; 6];
-        machine.read(PAGE, &mut seen).unwrap();
-        assert_ne!(&seen, b"secret");
-    }
-
-    #[test]
-    fn repeating_a_change_changes_nothing() {
-        let machine = Machine::new(&[Range {
-            base: 0,
-            bytes: 4 << 20,
-        }]);
-        share(&machine, PscOperation::Private);
-        machine.pvalidate(PAGE, PageSize::Size2M, true).unwrap();
-        machine.write(PAGE, b"secret").unwrap();
-        share(&machine, PscOperation::Private);
-        let mut seen = [0; 6];
-        machine.read(PAGE, &mut seen).unwrap();
-        assert_eq!(&seen, b"secret");
-        assert_eq!(machine.counters().pages_private, 512);
-        assert_eq!(machine.counters().psc_exits, 2);
-    }
-
-    #[test]
-    fn a_lower_level_needs_a_grant() {
-        let machine = Machine::new(&[Range {
-            base: 0,
-            bytes: 4 << 20,
-        }]);
-        machine.launch(PAGE, 0x1000);
-        let refused = AccessFault::Refused(AccessOutcome::VmplViolation);
-        assert_eq!(
-            machine.guest_read(Vmpl::Vmpl2, true, PAGE, &mut [0]),
-            Err(refused)
-        );
-        let grant = RmpAdjustTarget::grant(Vmpl::Vmpl2, snp::operands::RmpPermissions::READ);
-        machine.rmpadjust(PAGE, PageSize::Size4K, grant).unwrap();
-        assert_eq!(
-            machine.guest_read(Vmpl::Vmpl2, true, PAGE, &mut [0]),
-            Ok(())
-        );
-    }
-
-    #[test]
-    fn the_nth_call_fails_once() {
-        let machine = Machine::new(&[Range {
-            base: 0,
-            bytes: 4 << 20,
-        }]);
-        machine.launch(PAGE, 0x1000);
-        machine.fail_platform_call(2);
-        assert_eq!(machine.write(PAGE, b"a"), Ok(()));
-        assert_eq!(machine.write(PAGE, b"b"), Err(Fault));
-        assert_eq!(machine.write(PAGE, b"c"), Ok(()));
-        assert_eq!(machine.counters().guest_writes, 3);
-        assert_eq!(machine.counters().guest_reads, 0);
+        let mut state = self.state();
+        state.counters.flushes += 1;
+        state.translations.flush();
     }
 }

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The machine itself: memory map, reverse map, both views of every page, the host's manner.
+//! The machine itself: memory map, reverse map, memory, the host's manner.
 
 use std::boxed::Box;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::ThreadId;
 use std::vec;
@@ -11,11 +11,12 @@ use std::vec::Vec;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::psc::{MAX_ENTRIES, PscEntry, PscOperation};
 
+use super::frames::{Frame, Frames};
+use super::processor::Translations;
+use crate::access::View;
 use crate::layout::{Layout, Range};
 use crate::psc::{HostError, HostManner};
 use crate::rmp::{Rmp, RmpEntry};
-
-pub(super) type Page = Box<[u8; 4096]>;
 
 /// What happened on the machine so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,22 +39,36 @@ pub struct Counters {
     pub guest_writes: u64,
 }
 
+/// What happens elsewhere before a VMGEXIT: exits that come before it, and what.
+pub(super) type BeforeExit = (u64, Box<dyn FnOnce() + Send>);
+
 pub(super) struct State {
     pub layout: Layout,
     pub entries: Vec<RmpEntry>,
-    pub private: HashMap<usize, Page>,
-    pub shared: HashMap<usize, Page>,
+    pub frames: Frames,
+    pub translations: Translations,
+    /// Pages that were validated and not zeroed since, by index.
+    pub not_zeroed: BTreeSet<usize>,
+    /// One of them that a lower VMPL was let at.
+    pub granted_with_contents: Option<usize>,
     pub manner: HostManner,
     /// The entries in the shared buffer of each processor's GHCB; a thread plays a processor.
     pub psc_buffers: HashMap<ThreadId, Box<[PscEntry; MAX_ENTRIES]>>,
     pub counters: Counters,
     /// Platform calls left until one fails; `None` is never.
     pub fail_in: Option<u64>,
+    pub before_exit: Option<BeforeExit>,
 }
 
 impl State {
     pub fn index(&self, address: GuestPhysicalAddress) -> Option<usize> {
         self.layout.index_of(address)
+    }
+
+    /// The frame behind a page.
+    pub fn frame_of(&mut self, index: usize) -> &mut Frame {
+        let number = self.frames.behind(index);
+        self.frames.frame(number)
     }
 
     pub fn rmp(&mut self) -> Rmp<'_> {
@@ -95,10 +110,7 @@ impl State {
             if owned == assign {
                 continue;
             }
-            // Neither view survives a change: what was written with one key is noise with the other.
-            // A view that is not there reads as its page's pattern.
-            self.private.remove(&page);
-            self.shared.remove(&page);
+            // The bits stay where they are: what was written with the key is noise without, and the other way round.
             let counter = if assign {
                 &mut self.counters.pages_private
             } else {
@@ -139,18 +151,32 @@ impl Machine {
             state: Mutex::new(State {
                 layout,
                 entries,
-                private: HashMap::new(),
-                shared: HashMap::new(),
+                frames: Frames::new(),
+                translations: Translations::default(),
+                not_zeroed: BTreeSet::new(),
+                granted_with_contents: None,
                 manner: HostManner::Honest,
                 psc_buffers: HashMap::new(),
                 counters: Counters::default(),
                 fail_in: None,
+                before_exit: None,
             }),
         }
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Memory that was not touched yet is not encrypted from now on: what the guest's key keeps from the host shows.
+    pub fn encrypt_no_more(&self) {
+        self.state().frames.encrypt_no_more();
+    }
+
+    /// A page that a lower VMPL was let at before it was zeroed: it holds what it held when it was validated.
+    pub fn granted_with_contents(&self) -> Option<u64> {
+        let state = self.state();
+        Some(state.layout.gpa_of(state.granted_with_contents?)?.bits())
     }
 
     /// Counts a platform call; true when it is the one that shall fail.
@@ -168,6 +194,17 @@ impl Machine {
     /// Makes the `nth` platform call from now on fail (1 is the next one).
     pub fn fail_platform_call(&self, nth: u64) {
         self.state().fail_in = Some(nth);
+    }
+
+    /// Does something, once, before the `nth` VMGEXIT from now on (1 is the next one), on the thread that makes it. The
+    /// machine goes on meanwhile.
+    pub fn before_exit(&self, nth: u64, what: impl FnOnce() + Send + 'static) {
+        self.state().before_exit = Some((nth, Box::new(what)));
+    }
+
+    /// Forgets what was to be done before an exit, if there was no such exit.
+    pub fn before_no_exit(&self) {
+        self.state().before_exit = None;
     }
 
     /// What happened so far.
@@ -208,19 +245,14 @@ impl Machine {
         self.state().change(page, size, operation).is_ok()
     }
 
-    /// The host backs `page` with the memory that `source` had: with the bytes in it, encrypted with the same key. The
-    /// reverse map has one entry for that memory, so `source` has none any more, and the entry starts anew.
+    /// The host backs `page` with the memory that `source` had: with the bits in it, and the same key. The reverse map
+    /// has one entry for that memory, so `source` has none any more, and gets the memory that `page` had.
     pub fn host_remaps(&self, page: GuestPhysicalAddress, source: GuestPhysicalAddress) -> bool {
         let mut state = self.state();
         let (Some(to), Some(from)) = (state.index(page), state.index(source)) else {
             return false;
         };
-        let bytes = state.private.remove(&from);
-        state.shared.remove(&to);
-        state.private.remove(&to);
-        if let Some(bytes) = bytes {
-            state.private.insert(to, bytes);
-        }
+        state.frames.swap(to, from);
         let mut rmp = state.rmp();
         rmp.rmpupdate(from, PageSize::Size4K, false)
             && rmp.rmpupdate(to, PageSize::Size4K, false)
@@ -247,7 +279,7 @@ impl Machine {
                 .index(address)
                 .expect("launch pages are memory of the machine");
             state.rmp().set_launch_page(index);
-            state.private.insert(index, Box::new([0; 4096]));
+            state.frame_of(index).write(View::Private, 0, &[0; 4096]);
         }
     }
 }

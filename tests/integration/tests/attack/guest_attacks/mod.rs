@@ -5,6 +5,7 @@
 //! * `victims`, `attacks`: the calls that are interrupted, and what interrupts them
 //! * `another_processor`: each attack before each platform call of each victim
 //! * `same_pages`: two processors that convert the same pages
+//! * `old_translations`: a processor that has kept the translation of a page on its way
 //! * `rewritten`: lists that change while they are read
 //! * `forbidden`: addresses that are not the guest's to name
 //! * `incomplete`: lists that are taken up again, otherwise
@@ -17,9 +18,10 @@ mod attacks;
 mod epochs;
 mod forbidden;
 mod incomplete;
+mod old_translations;
 mod prepared;
 mod registers;
-mod rewritten;
+pub mod rewritten;
 mod same_pages;
 mod threads;
 mod victims;

@@ -15,6 +15,23 @@ use crate::core_world::{LARGE, OWN, SUCCESS, World, documented, page};
 
 #[test]
 fn p_7_6_a_list_rewritten_during_the_call_changes_nothing() {
+    list_granted();
+}
+
+/// For the table of hooks: both kinds of lists, rewritten by another processor right after they were fetched.
+pub fn after_the_fetch(_: &World<'_>) {
+    list_granted();
+    for (to_shared, (what, rewrite)) in [true, false]
+        .into_iter()
+        .flat_map(|to_shared| REWRITES.map(|rewrite| (to_shared, rewrite)))
+    {
+        let mut reached = false;
+        prepared(|world| reached = rewritten(world, to_shared, AFTER_THE_FETCH, what, rewrite));
+        assert!(reached, "{what}: nothing was rewritten");
+    }
+}
+
+fn list_granted() {
     prepared(|world| {
         world.platform.recorder.take();
         let attacker = world.platform.recorder.gate(2);
@@ -40,6 +57,8 @@ fn p_7_6_a_list_rewritten_during_the_call_changes_nothing() {
 /// What another processor makes of the list.
 type Rewrite = fn(&World<'_>);
 
+/// The platform call of a CONVERT that follows header and entries.
+const AFTER_THE_FETCH: u64 = 3;
 /// Entries of the list; another one lies behind its end.
 const LENGTH: u16 = 2;
 

@@ -16,7 +16,9 @@ use svsm_swiotlb::page_state::PageState;
 use super::conversion_replies::{LIST, PAGES, attach, outcomes, smalls};
 use super::pages::seen;
 use crate::conversions::{convert, large, small};
-use crate::core_world::{ADDRESS, FRESH, LARGE, OWN, SUCCESS, World, page, world};
+use crate::core_world::{
+    ADDRESS, FRESH, LARGE, OWN, SUCCESS, World, page, world, world_in_plain_sight,
+};
 use crate::platform::{Act, Surprise, gpa};
 
 use Outcome::{Converted, Quarantined};
@@ -227,27 +229,54 @@ pub fn surprises(_: &World<'_>) {
 pub fn residual(world: &World<'_>) {
     attach(world);
     let machine = world.platform.machine();
+    let host_reads = |page| {
+        let mut bytes = [0; 4096];
+        machine.device_read(gpa(page), &mut bytes).unwrap();
+        bytes
+    };
     for page in PAGES {
         world.put(page, &SECRET.repeat(512));
     }
+    let encrypted = PAGES.map(host_reads);
     assert_eq!(world.convert(LIST, &smalls(true)), SUCCESS);
-    let mut bytes = [0; 4096];
-    for page in PAGES {
-        machine.device_read(gpa(page), &mut bytes).unwrap();
-        assert!(
-            !bytes.chunks_exact(8).any(|word| word == SECRET),
-            "{page:#x}"
-        );
-        // What the host leaves there is not what the guest finds.
-        machine.device_write(gpa(page), &[0xEE; 4096]).unwrap();
-    }
+    // CONVERT does not zero what it shares (P-5.9.12): it is the guest's key that keeps it from the host.
+    assert!(PAGES.map(host_reads) == encrypted);
+    assert_eq!(machine.host_finds(&SECRET), None);
+    // What the host leaves there, or finds there and leaves, is not what the guest finds.
+    machine.device_write(gpa(PAGES[1]), &[0xEE; 4096]).unwrap();
     assert_eq!(world.convert(LIST, &smalls(false)), SUCCESS);
     for page in PAGES {
+        let mut bytes = [0xFF; 4096];
         machine
             .guest_read(Vmpl::Vmpl2, true, gpa(page), &mut bytes)
             .unwrap();
-        assert_eq!(bytes, [0; 4096], "{page:#x}");
+        assert!(bytes == [0; 4096], "{page:#x}: {:x?}", &bytes[..16]);
     }
     let again = world.pool(&convert(1, LIST)).0;
     assert_eq!(again, ResultCode::INVALID_PARAMETER, "the list is done");
+    // The search for private bytes looks where it should: on a machine without that key it finds them.
+    world_in_plain_sight(|world| {
+        attach(world);
+        assert_eq!(world.convert(LIST, &smalls(true)), SUCCESS);
+        for number in 0..16 {
+            let other = page(number);
+            if !PAGES.contains(&other) {
+                world.put(other, &[0; 4096]);
+            }
+        }
+        for number in 0..4 {
+            let own = gpa(OWN + number * 4096);
+            let machine = world.platform.machine();
+            machine
+                .guest_write(Vmpl::Vmpl0, true, own, &[0; 4096])
+                .unwrap();
+        }
+        let found = world.platform.machine().host_finds(&SECRET);
+        assert!(found.is_some_and(|page| PAGES.contains(&page)), "{found:?}");
+    });
+}
+
+#[test]
+fn l_p_5_9_12_what_a_converted_page_held_is_seen_by_nobody() {
+    world(residual);
 }

@@ -73,7 +73,14 @@ const MANNERS: [Row; 13] = [
 ];
 
 pub fn replies(_: &World<'_>) {
-    for (manner, there, back) in MANNERS {
+    replies_of(|_| true);
+}
+
+/// The manners that fit, of which there is one at least.
+pub fn replies_of(fits: impl Fn(HostManner) -> bool) {
+    let fitting = || MANNERS.into_iter().filter(|(manner, ..)| fits(*manner));
+    assert_ne!(fitting().count(), 0, "no such manner");
+    for (manner, there, back) in fitting() {
         for (to_shared, (code, expected)) in [(true, there), (false, back)] {
             world(|world| {
                 attach(world);
