@@ -16,8 +16,17 @@ digest=$(sha256sum "$first" | cut -d' ' -f1)
 record "boot version=1 mem=0x10000000 switches=0x0"
 say "@selftest name=unknown-call expected=0x80000002 got=0x80000002 ok=1"
 say "@attach tsc=1000 boot_tsc=10 window=268435456 granted=2097152"
+done=0 flushes=0
 for id in $(seq 16 33); do
-  record "mark id=$id tsc=$((1100 + id))"; snapshot $id $((1100 + id)) $((id + ${more_calls:-0} * (id / 29))) 8
+  record "mark id=$id tsc=$((1100 + id))"; record "snapshot id=$id tsc=$((1100 + id))"
+  record "count name=vmgexit.2.msr-run-vmpl value=$((done + ${more_calls:-0} * (id / 29)))"
+  record "count name=vmgexit.0.psc value=$done"; record "count name=instruction.0.invlpgb value=$flushes"; record "end id=$id"
+  # There, back, and nothing; 2 MiB at once, or in batches of 253 and of 64 pages.
+  batches=1; [ $id -ge 28 ] && batches=3; [ $id -ge 31 ] && batches=8
+  case $(((id - 16) % 3)) in
+  0) done=$((done + batches)); flushes=$((flushes + batches)) ;;
+  1) done=$((done + batches)) ;;
+  esac
 done
 record "psc tsc=1118 vmpl=0 op=shared gpa=0x100000 bytes=4096 total_shared=4096"
 say "@convert bytes=2097152"
