@@ -4,10 +4,9 @@
 //! An update tries again only when another processor's update came in between, which is one step of a call that gets on: so
 //! no call waits for another, and none repeats oftener than others succeed.
 
-use protocol::{Epoch, Generation, Refusal, result};
+use protocol::{Epoch, Generation, result};
 use snp::svsm::ResultCode;
 
-use crate::pool::{GrowWish, Pool, ReserveRefusal, TransitRun};
 use crate::sync::{AtomicU32, Ordering};
 
 /// The newest epoch has ended and no other has begun.
@@ -99,30 +98,19 @@ impl Session {
         }
     }
 
-    /// Reserves a run for a call of this epoch, unless the epoch has ended meanwhile.
+    /// Checks the epoch once more, for a call that has written down what it is about to do.
     ///
-    /// Whoever ends the epoch counts the run among what it leaves behind: either that processor changes the epoch's word
-    /// before this one looks at it a second time, and the run is given back; or it finds what was written before the look,
-    /// the run in the accounts (P-5.2.2). So the look has to be a write.
+    /// Whoever ends the epoch then counts that among what it leaves behind: either it changes the word before this look, and
+    /// the call is refused; or it finds what was written before the look (P-5.2.2). So the look has to be a write.
     ///
     /// # Errors
-    /// As [`Session::check`], and what [`Pool::reserve`] refuses.
-    pub fn reserve<'p>(
-        &self,
-        epoch: Epoch,
-        pool: &'p Pool<'_>,
-        wish: GrowWish,
-    ) -> Result<TransitRun<'p>, Refusal> {
-        let run = pool.reserve(wish).map_err(refusal_of)?;
+    /// As [`Session::check`].
+    pub fn confirm(&self, epoch: Epoch) -> Result<(), ResultCode> {
         if self.epoch.fetch_or(0, Ordering::AcqRel) == epoch.number() {
-            return Ok(run);
+            return Ok(());
         }
-        run.free();
-        Err(self
-            .check(epoch.number())
-            .err()
-            .unwrap_or(result::STALE_EPOCH)
-            .into())
+        // An epoch that has ended does not come back.
+        self.check(epoch.number()).and(Err(result::STALE_EPOCH))
     }
 
     /// The generation of a new grant.
@@ -143,15 +131,6 @@ impl Default for Session {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn refusal_of(refusal: ReserveRefusal) -> Refusal {
-    match refusal {
-        ReserveRefusal::CapReached => result::CAP_REACHED,
-        ReserveRefusal::NoContiguousRun => result::NO_CONTIGUOUS_RUN,
-        ReserveRefusal::Busy => ResultCode::BUSY,
-    }
-    .into()
 }
 
 fn following(epoch: u32) -> Option<Epoch> {

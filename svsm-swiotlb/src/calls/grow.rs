@@ -5,11 +5,12 @@ use protocol::response::Granted;
 use protocol::trace::TraceKind;
 use protocol::{CHUNK_BYTES, Epoch, Holder, Refusal, result};
 use snp::psc::PscOperation;
+use snp::svsm::ResultCode;
 
 use crate::Service;
 use crate::host_reply::{BatchEnd, change_batch};
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::{GrowWish, InTransit, TransitRun, chunk_bytes};
+use crate::pool::{GrowWish, InTransit, ReserveRefusal, TransitRun, chunk_bytes};
 use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
@@ -31,7 +32,12 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             most: chunks(most),
             contiguous,
         };
-        let run = self.session.reserve(epoch, &self.pool, wish)?;
+        let run = self.pool.reserve(wish).map_err(refusal_of)?;
+        // Only now is it certain that an ATTACH beside this call counts the run, if it is granted.
+        if let Err(code) = self.session.confirm(epoch) {
+            run.free();
+            return Err(code.into());
+        }
         let end = change_batch(self.platform, &self.counters, &run, PscOperation::Shared);
         let done = match end {
             BatchEnd::Complete => run.chunks(),
@@ -81,4 +87,13 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
 /// Chunks in a multiple of the chunk size; a batch bounds them later.
 fn chunks(bytes: u64) -> usize {
     usize::try_from(bytes / CHUNK_BYTES).unwrap_or(usize::MAX)
+}
+
+fn refusal_of(refusal: ReserveRefusal) -> Refusal {
+    match refusal {
+        ReserveRefusal::CapReached => result::CAP_REACHED,
+        ReserveRefusal::NoContiguousRun => result::NO_CONTIGUOUS_RUN,
+        ReserveRefusal::Busy => ResultCode::BUSY,
+    }
+    .into()
 }

@@ -62,16 +62,18 @@ fn p_12_3_a_reader_beside_writers_sees_whole_records_only() {
         scope.spawn(move || {
             // Also when an assertion fails: the writers would never end.
             let _stop = StopWhenDropped(stop);
-            let mut whole = 0;
-            for pass in 0_u64.. {
-                if whole >= RECORDS {
-                    break;
-                }
+            let (mut whole, mut newest_first) = (0, false);
+            while whole < RECORDS {
                 // From the oldest on, which are overwritten at this moment, and from the newest on, which stay a
                 // while however slow this is.
+                newest_first = !newest_first;
                 let (oldest, next) = (trace.oldest(), trace.next());
                 for step in 0..next - oldest {
-                    let number = [oldest + step, next - 1 - step][usize::from(pass % 2 == 1)];
+                    let number = if newest_first {
+                        next - 1 - step
+                    } else {
+                        oldest + step
+                    };
                     let Some(record) = trace.record(number) else {
                         continue;
                     };

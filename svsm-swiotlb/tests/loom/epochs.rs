@@ -20,8 +20,14 @@ fn p_5_2_2_what_an_old_epoch_is_granted_is_counted_by_the_attach_that_ended_it()
     loom::model(|| {
         let (pool, session) = (pool(1, 1), session());
         let grower = thread::spawn(move || {
-            let run = session.reserve(Epoch::FIRST, pool, wish(1, 1, false));
-            run.is_ok_and(|run| run.grant(HOLDER, 1) == CHUNK_BYTES)
+            // As GROW does it.
+            let run = pool.reserve(wish(1, 1, false)).unwrap();
+            if session.confirm(Epoch::FIRST).is_ok() {
+                run.grant(HOLDER, 1) == CHUNK_BYTES
+            } else {
+                run.free();
+                false
+            }
         });
         let epoch = session.begin().unwrap();
         let orphaned = granted(pool);

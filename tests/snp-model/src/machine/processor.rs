@@ -45,12 +45,8 @@ impl Translations {
 
 impl State {
     /// Frame and view of an access: by the translation that is kept, else by the entry, which is kept then.
-    fn translate(
-        &mut self,
-        (processor, vmpl, c_bit, index): Key,
-        kind: AccessKind,
-    ) -> Result<(usize, View), AccessFault> {
-        let key = (processor, vmpl, c_bit, index);
+    fn translate(&mut self, key: Key, kind: AccessKind) -> Result<(usize, View), AccessFault> {
+        let (_, vmpl, c_bit, index) = key;
         if let Some(kept) = self.translations.0.get(&key)
             && kept.permits(kind)
         {
