@@ -95,7 +95,7 @@ pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Re
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use core::sync::atomic::AtomicU8;
 
     use svsm_swiotlb::page_state::RamRanges;
@@ -103,6 +103,17 @@ mod tests {
     use super::*;
     use crate::boot_block::RAM_FIRMWARE;
     use crate::boot_plan::tests::{boot_block, map};
+
+    /// The plan of a machine for tests, and the states of its pages as the boot records them.
+    pub fn recorded(test: impl for<'a> FnOnce(&'a BootPlan, PageStates<'a>)) {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let tracked = TrackedRam::of(&plan).unwrap();
+        let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+        let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
+        let states = PageStates::new(ranges, &words).unwrap();
+        record(&boot_block(), &plan, &states).unwrap();
+        test(&plan, states);
+    }
 
     #[test]
     fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {

@@ -6,22 +6,16 @@ mod lists;
 mod races;
 mod vcpus;
 
-use core::sync::atomic::AtomicU8;
-
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallId, CallRegisters, PvalidateListEntry, ResultCode, core_protocol as call};
-use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
+use svsm_swiotlb::page_state::{PageState, PageStates};
 use svsm_swiotlb::platform::PageInstructions;
 use zerocopy::IntoBytes;
 
 use super::{CoreProtocol, VersionRange};
 use crate::apic_ids::tests::apic_ids;
-use crate::boot_plan::{
-    BootPlan,
-    tests::{boot_block, map},
-};
 use crate::layout::{BOOT_CALLING_AREA, LAUNCH_VMSA};
-use crate::page_account::{TrackedRam, record};
+use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
@@ -57,42 +51,38 @@ fn world(test: impl FnOnce(&World<'_>)) {
 }
 
 fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
-    let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
-    let tracked = TrackedRam::of(&plan).unwrap();
-    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
-    let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
-    let states = PageStates::new(ranges, &words).unwrap();
-    record(&boot_block(), &plan, &states).unwrap();
-    for gpa in [LIST, PAGE, PAGE + 0x1000, BOOT_CALLING_AREA] {
-        machine.launch(gpa);
-    }
-    for page in 0..512 {
-        machine.launch(LARGE + page * 4096);
-    }
-    let vcpus = VcpuTable::new();
-    let gpa = GuestPhysicalAddress::new;
-    let vcpu = vcpus
-        .reserve(0)
-        .unwrap()
-        .fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
-    let core = CoreProtocol {
-        owner: PageOwner::new(&plan, machine),
-        states: &states,
-        vcpus: &vcpus,
-        guest_features: 1,
-        processors: apic_ids(&PROCESSORS),
-        protocols: &[VersionRange {
-            protocol: 0x4000_0001,
-            min: 1,
-            max: 2,
-        }],
-    };
-    test(&World {
-        machine,
-        window: plan.placement.window,
-        states: &states,
-        core,
-        vcpu,
+    recorded(|plan, states| {
+        for gpa in [LIST, PAGE, PAGE + 0x1000, BOOT_CALLING_AREA] {
+            machine.launch(gpa);
+        }
+        for page in 0..512 {
+            machine.launch(LARGE + page * 4096);
+        }
+        let vcpus = VcpuTable::new();
+        let gpa = GuestPhysicalAddress::new;
+        let vcpu = vcpus
+            .reserve(0)
+            .unwrap()
+            .fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
+        let core = CoreProtocol {
+            owner: PageOwner::new(plan, machine),
+            states: &states,
+            vcpus: &vcpus,
+            guest_features: 1,
+            processors: apic_ids(&PROCESSORS),
+            protocols: &[VersionRange {
+                protocol: 0x4000_0001,
+                min: 1,
+                max: 2,
+            }],
+        };
+        test(&World {
+            machine,
+            window: plan.placement.window,
+            states: &states,
+            core,
+            vcpu,
+        });
     });
 }
 

@@ -1,26 +1,22 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The protocols on the test machine.
 
-use core::sync::atomic::{AtomicU8, AtomicU64};
+use core::sync::atomic::AtomicU64;
 
 use protocol::Request;
 use protocol::convert::ConvertEntry;
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
-use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
+use svsm_swiotlb::page_state::PageState;
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::IntoBytes;
 
 use super::Dispatcher;
 use crate::apic_ids::tests::apic_ids;
-use crate::boot_plan::{
-    BootPlan,
-    tests::{boot_block, map},
-};
 use crate::core_protocol::CoreProtocol;
 use crate::layout::BOOT_CALLING_AREA;
-use crate::page_account::{TrackedRam, record};
+use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::termination::Reason;
 use crate::test_machine::{Step, TestMachine};
@@ -39,44 +35,40 @@ struct World<'a> {
 fn world(test: impl FnOnce(&World<'_>)) {
     let machine = TestMachine::default();
     let gpa = GuestPhysicalAddress::new;
-    let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
-    let tracked = TrackedRam::of(&plan).unwrap();
-    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
-    let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
-    let states = PageStates::new(ranges, &words).unwrap();
-    record(&boot_block(), &plan, &states).unwrap();
-    states
-        .set_at_boot(gpa(PAGE), 0x1000, PageState::Invalid)
-        .unwrap();
-    machine.launch(LIST);
+    recorded(|plan, states| {
+        states
+            .set_at_boot(gpa(PAGE), 0x1000, PageState::Invalid)
+            .unwrap();
+        machine.launch(LIST);
 
-    let placed = plan.placement.window;
-    let window = Window::new(gpa(placed.start), placed.bytes()).unwrap();
-    let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
-    let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();
-    let configuration = Configuration {
-        flush_reaches_all: true,
-        ..Configuration::with_encryption_bit(51)
-    };
-    let service = Service::new(&machine, configuration, pool, states).unwrap();
+        let placed = plan.placement.window;
+        let window = Window::new(gpa(placed.start), placed.bytes()).unwrap();
+        let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
+        let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();
+        let configuration = Configuration {
+            flush_reaches_all: true,
+            ..Configuration::with_encryption_bit(51)
+        };
+        let service = Service::new(&machine, configuration, pool, states).unwrap();
 
-    let vcpus = VcpuTable::new();
-    let seat = vcpus.reserve(0).unwrap();
-    let vcpu = seat.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
-    test(&World {
-        machine: &machine,
-        dispatcher: Dispatcher {
-            core: CoreProtocol {
-                owner: PageOwner::new(&plan, &machine),
-                states: service.page_states(),
-                vcpus: &vcpus,
-                guest_features: 1,
-                processors: apic_ids(&[4, 6]),
-                protocols: &[],
+        let vcpus = VcpuTable::new();
+        let seat = vcpus.reserve(0).unwrap();
+        let vcpu = seat.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
+        test(&World {
+            machine: &machine,
+            dispatcher: Dispatcher {
+                core: CoreProtocol {
+                    owner: PageOwner::new(plan, &machine),
+                    states: service.page_states(),
+                    vcpus: &vcpus,
+                    guest_features: 1,
+                    processors: apic_ids(&[4, 6]),
+                    protocols: &[],
+                },
+                service: &service,
             },
-            service: &service,
-        },
-        vcpu,
+            vcpu,
+        });
     });
 }
 

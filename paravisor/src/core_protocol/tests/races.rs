@@ -10,19 +10,15 @@ use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::operands::{PvalidateResult, RmpAdjustTarget};
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol as call};
 use snp::vmsa::{EFER_SVME, Vmsa};
-use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
+use svsm_swiotlb::page_state::PageState;
 use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::{NO_CHANGE, SUCCESS, Step, small};
 use crate::apic_ids::{ProcessorId, tests::apic_ids};
-use crate::boot_plan::{
-    BootPlan,
-    tests::{boot_block, map},
-};
 use crate::core_protocol::CoreProtocol;
 use crate::layout::BOOT_CALLING_AREA;
-use crate::page_account::{TrackedRam, record};
+use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::test_machine::TestMachine;
 use crate::vcpu_control::{StartError, VcpuControl};
@@ -105,26 +101,22 @@ fn world(test: impl FnOnce(&World<'_>)) {
     (0..16).for_each(|number| machine.launch(page(number)));
     machine.launch(BOOT_CALLING_AREA);
     let machine = Shared(Mutex::new(machine));
-    let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
-    let tracked = TrackedRam::of(&plan).unwrap();
-    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
-    let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
-    let states = PageStates::new(ranges, &words).unwrap();
-    record(&boot_block(), &plan, &states).unwrap();
-    let vcpus = VcpuTable::new();
-    let gpa = GuestPhysicalAddress::new;
-    let boot = vcpus.reserve(0).unwrap();
-    let boot = boot.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
-    test(&World {
-        core: CoreProtocol {
-            owner: PageOwner::new(&plan, &machine),
-            states: &states,
-            vcpus: &vcpus,
-            guest_features: 1,
-            processors: apic_ids(&[0, 1]),
-            protocols: &[],
-        },
-        boot,
+    recorded(|plan, states| {
+        let vcpus = VcpuTable::new();
+        let gpa = GuestPhysicalAddress::new;
+        let boot = vcpus.reserve(0).unwrap();
+        let boot = boot.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
+        test(&World {
+            core: CoreProtocol {
+                owner: PageOwner::new(plan, &machine),
+                states: &states,
+                vcpus: &vcpus,
+                guest_features: 1,
+                processors: apic_ids(&[0, 1]),
+                protocols: &[],
+            },
+            boot,
+        });
     });
 }
 
