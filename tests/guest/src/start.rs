@@ -21,7 +21,7 @@ use test_guest::self_test::{Facts, lost_cases};
 use test_guest::stop::Stop;
 
 use crate::devices::Others;
-use crate::machine::attacked::Caller;
+use crate::machine::caller::Caller;
 use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
 use crate::machine::conversion;
 use crate::machine::cpu;
@@ -31,7 +31,7 @@ use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
 use crate::machine::restart::restart;
-use crate::machine::{host_replies, processor, team, watch};
+use crate::machine::{attacked, host_replies, processor, team, watch};
 use crate::{disk_job, many_job, probe, restart_job, service_report};
 
 /// The start page tables map this much.
@@ -144,9 +144,12 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         }
         restart_job::finish(ghcb, buffers, &svsm, protocol);
     }
-    if let Some(attacked) = mode.attacked {
+    if mode.attacked.is_some() || mode.host_replies {
         if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
-            fail(stop, format_args!("the pages to attack were not accepted"));
+            fail(
+                stop,
+                format_args!("the pages of the calls were not accepted"),
+            );
         }
         let caller = Caller {
             svsm: &svsm,
@@ -154,30 +157,16 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
             protocol,
             epoch: attachment.epoch,
         };
-        match caller.run(&mut Arena::new(plan.buffers), attacked) {
-            Ok(true) => {}
-            Ok(false) => fail(
-                Stop::SelfTest,
-                format_args!("a call under attack broke a promise"),
-            ),
-            Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
-        }
-    }
-    if mode.host_replies {
-        if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
-            fail(stop, format_args!("the pages to convert were not accepted"));
-        }
-        let caller = host_replies::Caller {
-            svsm: &svsm,
-            ghcb,
-            protocol,
-            epoch: attachment.epoch,
+        let arena = &mut Arena::new(plan.buffers);
+        let kept = match mode.attacked {
+            Some(attacked) => attacked::run(caller, arena, attacked),
+            None => host_replies::run(caller, arena),
         };
-        match caller.run(&mut Arena::new(plan.buffers)) {
+        match kept {
             Ok(true) => {}
             Ok(false) => fail(
                 Stop::SelfTest,
-                format_args!("a call with a false reply broke a promise"),
+                format_args!("a call under a hostile host broke a promise"),
             ),
             Err(step) => fail(Stop::SelfTest, format_args!("{step}")),
         }

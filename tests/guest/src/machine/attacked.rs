@@ -18,9 +18,8 @@ use test_guest::port;
 use test_guest::record::Record;
 use zerocopy::IntoBytes;
 
-use super::calling::Svsm;
-use super::ghcb::RegisteredGhcb;
-use super::memory::{Buffers, ExchangePage, PAGE_BYTES, exchange_page};
+use super::caller::{Caller, SECRET, each, is_zero, page_at};
+use super::memory::{Buffers, exchange_page};
 use super::pass_watch::emit;
 
 /// Calls of each series. A call over [`WORK_PAGES`] pages has fewer exits than this.
@@ -33,8 +32,6 @@ const _: () = assert!(LIST_ENTRIES as u64 == WORK_PAGES);
 /// Memory for all of it.
 const BYTES: u64 = ROUNDS * SERIES.len() as u64 * (WORK_PAGES + 1) * PAGE_SIZE;
 const _: () = assert!(BYTES <= Buffers::BYTES);
-/// First word of a page before it goes.
-const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
 
 /// What a call does with its pages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,25 +58,22 @@ const DOCUMENTED: [ResultCode; 5] = [
     ResultCode(core_protocol::ERROR_NO_CHANGE),
 ];
 
-/// Whoever makes the calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// SVSM calls.
-    pub svsm: &'a Svsm,
-    /// Page-state changes and ports.
-    pub ghcb: RegisteredGhcb,
-    /// The service.
-    pub protocol: u32,
-    /// The attachment.
-    pub epoch: u32,
+/// Goes through all series; `arena` has as much accepted memory as [`Buffers`]. False when something did not hold.
+///
+/// # Errors
+/// What the job could not do; no attack is the cause.
+pub fn run(
+    caller: Caller<'_>,
+    arena: &mut Arena,
+    attacked: Attacked,
+) -> Result<bool, &'static str> {
+    Calls(caller).run(arena, attacked)
 }
 
-impl Caller<'_> {
-    /// Goes through all series; `arena` has as much accepted memory as [`Buffers`]. False when something did not hold.
-    ///
-    /// # Errors
-    /// What the job could not do; no attack is the cause.
-    pub fn run(&self, arena: &mut Arena, attacked: Attacked) -> Result<bool, &'static str> {
+struct Calls<'a>(Caller<'a>);
+
+impl Calls<'_> {
+    fn run(&self, arena: &mut Arena, attacked: Attacked) -> Result<bool, &'static str> {
         let mut all_ok = true;
         for (number, (work, name)) in (1..).zip(SERIES) {
             for _ in 0..ROUNDS {
@@ -135,7 +129,7 @@ impl Caller<'_> {
         if work == Work::Validate {
             // As Linux does it: the host gives the page anew.
             for operation in [PscOperation::Shared, PscOperation::Private] {
-                page_state::change(&self.ghcb.channel(), pages, operation)
+                page_state::change(&self.0.ghcb.channel(), pages, operation)
                     .map_err(|_| "the host declined")?;
             }
         }
@@ -146,6 +140,7 @@ impl Caller<'_> {
     fn name(&self, page: u64, series: u32) -> Result<(), &'static str> {
         let number = u32::try_from(page / PAGE_SIZE).map_err(|_| "a page beyond 64 GiB")?;
         let written = self
+            .0
             .ghcb
             .channel()
             .port_write(port::ATTACK, 4, series << 24 | number);
@@ -199,24 +194,18 @@ impl Caller<'_> {
                 }
             }
             Work::ToShared | Work::ToPrivate => {
-                let epoch = self.epoch;
-                Request::Convert { list, epoch }.encode(self.protocol)
+                let epoch = self.0.epoch;
+                Request::Convert { list, epoch }.encode(self.0.protocol)
             }
         };
-        let answer = self.svsm.call(registers)?;
+        let answer = self.0.svsm.call(registers)?;
         Some(ResultCode::from_rax(answer.rax))
     }
 
     /// Whether pages that the call says it made private are zero. Only where nobody attacked them.
     fn is_kept(&self, work: Work, code: ResultCode, pages: Range) -> bool {
         let private = matches!(work, Work::Validate | Work::ToPrivate);
-        !private
-            || code != ResultCode::SUCCESS
-            || each(pages).all(|page| {
-                let mut bytes = [0xff; PAGE_BYTES];
-                page_at(page).read(&mut bytes);
-                bytes == [0; PAGE_BYTES]
-            })
+        !private || code != ResultCode::SUCCESS || each(pages).all(is_zero)
     }
 
     /// Names the pages in calls once more, one by one: what the service believes of them and what they are must
@@ -226,7 +215,7 @@ impl Caller<'_> {
         for page in each(pages) {
             let one = Range::new(page, page + PAGE_SIZE);
             // Validating what is the host's would wait for the host.
-            page_state::change(&self.ghcb.channel(), one, PscOperation::Private)
+            page_state::change(&self.0.ghcb.channel(), one, PscOperation::Private)
                 .map_err(|_| "the host declined")?;
             for work in [
                 Work::Validate,
@@ -239,13 +228,4 @@ impl Caller<'_> {
         }
         Ok(())
     }
-}
-
-fn each(pages: Range) -> impl Iterator<Item = u64> {
-    (0..pages.bytes() / PAGE_SIZE).map(move |number| pages.start + number * PAGE_SIZE)
-}
-
-fn page_at(address: u64) -> ExchangePage {
-    // SAFETY: A page of the arena that the job was given, or the exchange page: no object lies in it.
-    unsafe { ExchangePage::new(address) }
 }

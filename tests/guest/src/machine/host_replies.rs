@@ -17,9 +17,8 @@ use test_guest::port;
 use test_guest::record::Record;
 use zerocopy::IntoBytes;
 
-use super::calling::Svsm;
-use super::ghcb::RegisteredGhcb;
-use super::memory::{ExchangePage, PAGE_BYTES, exchange_page};
+use super::caller::{Caller, SECRET, each, is_zero, page_at};
+use super::memory::exchange_page;
 use super::pass_watch::emit;
 
 /// Requests of a call that are answered in the manner, by round.
@@ -31,21 +30,6 @@ const PAGES: u64 = 3;
 /// The same, as the length of a list.
 const ENTRIES: usize = 3;
 const _: () = assert!(ENTRIES as u64 == PAGES);
-/// First word of a page before it goes.
-const SECRET: u64 = 0x5ec2_e75e_c2e7_5ec2;
-
-/// Whoever makes the calls.
-#[derive(Debug, Clone, Copy)]
-pub struct Caller<'a> {
-    /// SVSM calls.
-    pub svsm: &'a Svsm,
-    /// Ports.
-    pub ghcb: RegisteredGhcb,
-    /// The service.
-    pub protocol: u32,
-    /// The attachment.
-    pub epoch: u32,
-}
 
 /// A list that a call has worked on.
 struct Converted {
@@ -67,12 +51,18 @@ impl Converted {
 
 type Step<T> = Result<T, &'static str>;
 
-impl Caller<'_> {
-    /// Makes all calls, over accepted memory of `arena`. False when something did not hold.
-    ///
-    /// # Errors
-    /// What the job could not do.
-    pub fn run(&self, arena: &mut Arena) -> Step<bool> {
+/// Makes all calls, over accepted memory of `arena`. False when something did not hold.
+///
+/// # Errors
+/// What the job could not do.
+pub fn run(caller: Caller<'_>, arena: &mut Arena) -> Step<bool> {
+    Calls(caller).run(arena)
+}
+
+struct Calls<'a>(Caller<'a>);
+
+impl Calls<'_> {
+    fn run(&self, arena: &mut Arena) -> Step<bool> {
         let mut all_ok = true;
         for requests in ROUNDS {
             all_ok &= self.grow("reply-grow", "granted", false, requests)?;
@@ -223,7 +213,7 @@ impl Caller<'_> {
         self.ask(Request::Grow {
             window: 0,
             contiguous,
-            epoch: self.epoch,
+            epoch: self.0.epoch,
             least: if contiguous { most } else { CHUNK_BYTES },
             most,
         })
@@ -233,7 +223,7 @@ impl Caller<'_> {
         self.ask(Request::Release {
             base: GuestPhysicalAddress::new(grant.rcx),
             bytes,
-            epoch: self.epoch,
+            epoch: self.0.epoch,
             generation: u32::try_from(grant.r8).map_err(|_| "a generation of more than 32 bits")?,
         })
     }
@@ -267,7 +257,7 @@ impl Caller<'_> {
         exchange_page().write(&bytes);
         let answer = self.ask(Request::Convert {
             list: GuestPhysicalAddress::new(exchange_page().address()),
-            epoch: self.epoch,
+            epoch: self.0.epoch,
         })?;
         exchange_page().read(&mut bytes);
         let mut outcomes = [Outcome::Converted; ENTRIES];
@@ -284,12 +274,12 @@ impl Caller<'_> {
 
     /// Names the next call to the host.
     fn name(&self, requests: u32) -> Step<()> {
-        let written = self.ghcb.channel().port_write(port::PSC, 4, requests);
+        let written = self.0.ghcb.channel().port_write(port::PSC, 4, requests);
         written.map_err(|_| "the host took no number")
     }
 
     fn ask(&self, request: Request) -> Step<CallRegisters> {
-        let answer = self.svsm.call(request.encode(self.protocol));
+        let answer = self.0.svsm.call(request.encode(self.0.protocol));
         answer.ok_or("a call was not seen")
     }
 }
@@ -305,19 +295,4 @@ fn show(name: &'static str, got: u32, ok: bool) {
 
 fn chunks(bytes: u64) -> u32 {
     u32::try_from(bytes / CHUNK_BYTES).unwrap_or(u32::MAX)
-}
-
-fn each(pages: Range) -> impl Iterator<Item = u64> {
-    (0..pages.bytes() / PAGE_SIZE).map(move |number| pages.start + number * PAGE_SIZE)
-}
-
-fn page_at(address: u64) -> ExchangePage {
-    // SAFETY: A page of the arena that the job was given; no object lies in it.
-    unsafe { ExchangePage::new(address) }
-}
-
-fn is_zero(page: u64) -> bool {
-    let mut bytes = [0xff; PAGE_BYTES];
-    page_at(page).read(&mut bytes);
-    bytes == [0; PAGE_BYTES]
 }

@@ -7,13 +7,15 @@
 //! * [`cpu`], [`team`], [`spin_lock`]: which vCPU this is, the further ones, and what they share
 //! * [`net`], [`nvme_memory`], [`burst`]: the other devices' memory, and a load beside them
 //! * [`conversion`]: the costs of converting pages; [`watch`]: a page that is read while it is converted
-//! * [`attacked`], [`host_replies`]: calls whose pages the host attacks, or whose requests it answers falsely
+//! * [`attacked`], [`host_replies`]: calls whose pages the host attacks, or whose requests it answers falsely; [`caller`]: what
+//!   they share
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
 pub mod attacked;
 pub mod block;
 pub mod burst;
+pub mod caller;
 pub mod calling;
 pub mod conversion;
 pub mod cpu;
