@@ -28,6 +28,7 @@ FIRMWARE ?=
 KDIR   ?=
 SOAK_BOOTS ?= 100
 SOAK_LINUX ?= 10
+SOAK_VCPUS ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -63,12 +64,45 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 .PHONY: help setup setup-qemu module module-object module-package images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
+# What `make help` prints behind the targets.
+#?
+#? variables of `make run`, `make linux` and `make igvm`:
+#?   MEM=1GiB         guest memory, the window included
+#?   WINDOW=256MiB    pool window, a multiple of 2MiB
+#?   DISK=file        disk to read (default: a file system image made from this tree)
+#?   RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)
+#?   RESTRICTED_INJECTION=on|off   off for hosts that lack it
+#?   HARD_CAP=size    most that the pool can ever be granted (default: the window)
+#?   UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time
+#?   VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)
+#?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
+#?   CPUS=1           print launch digests for 1..CPUS vCPUs
+#?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
+#?
+#? variables of `make linux`:
+#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...
+#?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
+#?   CMDLINE=text     further words of the kernel command line
+#?
+#? variables of `make module`:
+#?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
+#?   LINUX=6.12       series whose headers are fetched where KDIR is not given
+#?
+#? variables of `make ovmf`: those above, and
+#?   FIRMWARE=file    an OVMF.fd of your own
+#?
+#? variables of `make soak`:
+#?   SOAK_BOOTS=100   boots of the small guest
+#?   SOAK_LINUX=10    boots of Linux
+#?   SOAK_VCPUS=n     all of them with n vCPUs, of which each has its thread (default: 1 and 2 in turns)
+#?
+#? variables of `make bench`:
+#?   PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)
+
 help: ## List the targets and the variables
 	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
-	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
-	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make module`:\n  KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)\n  LINUX=6.12       series whose headers are fetched where KDIR is not given\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@sed -n 's/^#? \{0,1\}//p' $(MAKEFILE_LIST)
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -152,7 +186,7 @@ module-package: module-object
 	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
-	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
+	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
 
 # The images are built twice, by the same names (firmware-images).
 .NOTPARALLEL:
