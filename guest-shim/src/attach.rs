@@ -183,12 +183,7 @@ fn find<'a, P: Platform>(
 ) -> Result<Found<'a>, AttachError> {
     let mut client = Client::new(config.protocol);
     let identity = identify(&client, platform, config.query_protocol)?;
-    let geometry = client.geometry(platform)?;
-    if 1_u64.checked_shl(geometry.attributes.log2_chunk().into()) != Some(CHUNK_BYTES) {
-        return Err(AttachError::UnusableWindow);
-    }
-    let window =
-        Window::new(geometry.base.bits(), geometry.bytes).ok_or(AttachError::UnusableWindow)?;
+    let window = window_of(&client, platform)?;
     let limits = client.work_limits(platform)?;
     if limits.grow_bytes < CHUNK_BYTES {
         return Err(AttachError::Malformed);
@@ -226,6 +221,25 @@ fn find<'a, P: Platform>(
         },
         service_limit: limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES,
     })
+}
+
+fn window_of<P: Platform>(client: &Client, platform: &P) -> Result<Window, AttachError> {
+    let geometry = client.geometry(platform)?;
+    if 1_u64.checked_shl(geometry.attributes.log2_chunk().into()) != Some(CHUNK_BYTES) {
+        return Err(AttachError::UnusableWindow);
+    }
+    Window::new(geometry.base.bits(), geometry.bytes).ok_or(AttachError::UnusableWindow)
+}
+
+/// The window of the service that a later [`Pool::attach`] with this configuration finds: a kernel learns from it how much
+/// metadata it needs. Nothing is attached.
+///
+/// # Errors
+/// [`AttachError`]: no service, another one, or a window that cannot be used.
+pub fn find_window<P: Platform>(platform: &P, config: &Config) -> Result<Window, AttachError> {
+    let client = Client::new(config.protocol);
+    identify(&client, platform, config.query_protocol)?;
+    window_of(&client, platform)
 }
 
 impl<'a> Found<'a> {

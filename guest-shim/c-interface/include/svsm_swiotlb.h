@@ -225,6 +225,14 @@ struct svsm_swiotlb_config {
     uint32_t reserved;
 };
 
+// A range of guest physical addresses, without the C-bit.
+struct svsm_swiotlb_window {
+    // First address.
+    uint64_t base;
+    // Size in bytes.
+    uint64_t bytes;
+};
+
 // What a give-back achieved.
 struct svsm_swiotlb_given_back {
     // Bytes the pool no longer holds.
@@ -280,14 +288,6 @@ struct svsm_swiotlb_adoption {
     uint64_t adopted_bytes;
     // Bytes of an earlier kernel that the metadata does not cover; given back.
     uint64_t uncovered_bytes;
-};
-
-// A range of guest physical addresses, without the C-bit.
-struct svsm_swiotlb_window {
-    // First address.
-    uint64_t base;
-    // Size in bytes.
-    uint64_t bytes;
 };
 
 // What the service said at attach.
@@ -468,6 +468,33 @@ int svsm_swiotlb_config_init(struct svsm_swiotlb_config *config,
 
 // A short English text for a number that a function returned, for logs. Never null; other numbers get a text too.
 const char *svsm_swiotlb_error_text(int error);
+
+#if !defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Finds the service, checks its identity and learns its window, for a kernel that sizes its metadata at run time
+// (`svsm_swiotlb_metadata_bytes`). Attaches nothing and changes nothing.
+//
+// Errors: INVALID_ARGUMENT, NO_SERVICE, ANOTHER_PROTOCOL, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+//
+// # Safety
+// `platform` and `config` are null or initialised, and the platform's functions keep their contracts; `window` is null or
+// writable.
+int svsm_swiotlb_find(const struct svsm_swiotlb_platform *platform,
+                      const struct svsm_swiotlb_config *config,
+                      struct svsm_swiotlb_window *window);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Finds the service, checks its identity and learns its window, for a kernel that sizes its metadata at run time
+// (`svsm_swiotlb_metadata_bytes`). Attaches nothing and changes nothing.
+//
+// Errors: INVALID_ARGUMENT, NO_SERVICE, ANOTHER_PROTOCOL, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+//
+// # Safety
+// `config` is null or initialised, and the functions `svsm_swiotlb_platform_*` keep their contracts; `window` is null or
+// writable.
+int svsm_swiotlb_find(const struct svsm_swiotlb_config *config,
+                      struct svsm_swiotlb_window *window);
+#endif
 
 #if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
 // Issues the call in `registers` by the guest call sequence (AMD 58019, section 5: calling area, GHCB, VMGEXIT; both

@@ -12,6 +12,7 @@ mod attach;
 mod callbacks;
 mod config;
 mod error;
+mod find;
 #[cfg(feature = "linked-platform")]
 mod linked;
 mod maintenance;
@@ -41,6 +42,7 @@ pub use attach::{
 pub use callbacks::PlatformTable;
 pub use config::{Config, VERSION, svsm_swiotlb_config_init};
 pub use error::{Error, svsm_swiotlb_error_text};
+pub use find::svsm_swiotlb_find;
 pub use maintenance::{
     GivenBack, svsm_swiotlb_give_back, svsm_swiotlb_maintain, svsm_swiotlb_set_cap,
 };
