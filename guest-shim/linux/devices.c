@@ -53,9 +53,14 @@ static bool wanted(struct device *dev, const struct device_driver *driver)
 	       (driver && named(wanted_devices, driver->name));
 }
 
+static bool is_driven(const struct device *dev)
+{
+	return dev->dma_ops == &svsm_dma_ops || dev->dma_ops == &svsm_first_dma_ops;
+}
+
 static void take(struct device *dev)
 {
-	if (dev->dma_ops == &svsm_dma_ops)
+	if (is_driven(dev))
 		return;
 	if (!wanted(dev, dev->driver))
 		return;
@@ -69,13 +74,13 @@ static void take(struct device *dev)
 	}
 	if (!try_module_get(THIS_MODULE))
 		return;
-	set_dma_ops(dev, &svsm_dma_ops);
+	set_dma_ops(dev, &svsm_first_dma_ops);
 	atomic_inc(&driven);
 }
 
 static void drop(struct device *dev)
 {
-	if (dev->dma_ops != &svsm_dma_ops)
+	if (!is_driven(dev))
 		return;
 	set_dma_ops(dev, NULL);
 	atomic_dec(&driven);
@@ -83,30 +88,18 @@ static void drop(struct device *dev)
 }
 
 /*
- * Lets go a device whose mask does not reach the window. Nothing of it can be
- * mapped, since a mapping needs the mask. Returns whether the kernel's own way
- * serves that mask.
- */
-bool svsm_device_leave(struct device *dev, u64 mask)
-{
-	u64 before = dev->coherent_dma_mask;
-	bool served;
-
-	dev_notice(dev, "svsm_swiotlb: its DMA mask %#llx does not reach the window, it keeps the kernel's own way\n",
-		   mask);
-	drop(dev);
-	served = !dma_set_coherent_mask(dev, mask);
-	dev->coherent_dma_mask = before;
-	return served;
-}
-
-/*
  * After a failed probe the core still frees what the driver had, with the
  * operations. This runs later and takes them away.
+ *
+ * A device that leaves does so inside an operation: its reference is dropped
+ * here, when the module's exit waits for it.
  */
+static atomic_t left = ATOMIC_INIT(0);
+
 static void drop_unbound(struct work_struct *work)
 {
 	struct pci_dev *pdev = NULL;
+	int references = atomic_xchg(&left, 0);
 
 	for_each_pci_dev(pdev) {
 		device_lock(&pdev->dev);
@@ -114,9 +107,27 @@ static void drop_unbound(struct work_struct *work)
 			drop(&pdev->dev);
 		device_unlock(&pdev->dev);
 	}
+	while (references--)
+		module_put(THIS_MODULE);
 }
 
 static DECLARE_WORK(drop_work, drop_unbound);
+
+/*
+ * Lets go a device whose mask does not reach the window. Returns whether it is
+ * gone; one that has buffers here cannot go.
+ */
+bool svsm_device_leave(struct device *dev, u64 mask)
+{
+	if (cmpxchg(&dev->dma_ops, &svsm_first_dma_ops, NULL) != &svsm_first_dma_ops)
+		return !is_driven(dev);
+	dev_notice(dev, "svsm_swiotlb: its DMA mask %#llx does not reach the window, it keeps the kernel's own way\n",
+		   mask);
+	atomic_dec(&driven);
+	atomic_inc(&left);
+	schedule_work(&drop_work);
+	return true;
+}
 
 static int on_bus(struct notifier_block *block, unsigned long action, void *data)
 {
@@ -127,7 +138,7 @@ static int on_bus(struct notifier_block *block, unsigned long action, void *data
 		take(dev);
 		break;
 	case BUS_NOTIFY_DRIVER_NOT_BOUND:
-		if (dev->dma_ops == &svsm_dma_ops)
+		if (is_driven(dev))
 			schedule_work(&drop_work);
 		break;
 	case BUS_NOTIFY_UNBOUND_DRIVER:
@@ -235,7 +246,7 @@ int svsm_devices_init(const char *devices, const char *rebind)
 		return error;
 	}
 	for_each_pci_dev(pdev) {
-		if (pdev->dev.driver && pdev->dev.dma_ops != &svsm_dma_ops &&
+		if (pdev->dev.driver && !is_driven(&pdev->dev) &&
 		    wanted(&pdev->dev, pdev->dev.driver) && !use_dma_iommu(&pdev->dev))
 			take_bound(pdev, release);
 	}

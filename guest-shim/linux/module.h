@@ -57,7 +57,7 @@ struct svsm_refusals {
 };
 
 extern struct svsm_refusals svsm_refusals;
-extern const struct dma_map_ops svsm_dma_ops;
+extern const struct dma_map_ops svsm_dma_ops, svsm_first_dma_ops;
 
 /* devices.c */
 

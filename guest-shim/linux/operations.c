@@ -275,16 +275,18 @@ static void op_free(struct device *dev, size_t size, void *pointer, dma_addr_t h
 }
 
 /*
- * A device that does not reach the window keeps the kernel's own way. Its
- * driver says so before it maps anything, which makes this the place to let
- * it go.
+ * Not there, and so refused by the kernel with its usual error: alloc_pages_op,
+ * mmap and get_sgtable, since the window has no struct page.
  */
-static int op_dma_supported(struct device *dev, u64 mask)
-{
-	if (reach_of(dev, mask) >= svsm_window_last)
-		return 1;
-	return svsm_device_leave(dev, mask);
-}
+#define COMMON_OPERATIONS						\
+	.free = op_free,						\
+	.unmap_sg = op_unmap_sg,					\
+	.sync_single_for_cpu = op_sync_single_for_cpu,			\
+	.sync_single_for_device = op_sync_single_for_device,		\
+	.sync_sg_for_cpu = op_sync_sg_for_cpu,				\
+	.sync_sg_for_device = op_sync_sg_for_device,			\
+	.get_required_mask = op_get_required_mask,			\
+	.max_mapping_size = op_max_mapping_size
 
 static u64 op_get_required_mask(struct device *dev)
 {
@@ -296,13 +298,19 @@ static size_t op_max_mapping_size(struct device *dev)
 	return svsm_max_mapping;
 }
 
-/*
- * Not there, and so refused by the kernel with its usual error: alloc_pages_op,
- * mmap and get_sgtable, since the window has no struct page.
- */
+static int op_dma_supported(struct device *dev, u64 mask)
+{
+	if (reach_of(dev, mask) >= svsm_window_last)
+		return 1;
+	dev_err(dev, "svsm_swiotlb: DMA mask %#llx refused: it does not reach the window, and the device has buffers there\n",
+		mask);
+	return 0;
+}
+
+/* Operations of a device that has used them. */
 const struct dma_map_ops svsm_dma_ops = {
+	COMMON_OPERATIONS,
 	.alloc = op_alloc,
-	.free = op_free,
 #ifdef SVSM_HAVE_MAP_PHYS
 	.map_phys = op_map_phys,
 	.unmap_phys = op_unmap_phys,
@@ -312,12 +320,82 @@ const struct dma_map_ops svsm_dma_ops = {
 	.map_resource = op_map_resource,
 #endif
 	.map_sg = op_map_sg,
-	.unmap_sg = op_unmap_sg,
-	.sync_single_for_cpu = op_sync_single_for_cpu,
-	.sync_single_for_device = op_sync_single_for_device,
-	.sync_sg_for_cpu = op_sync_sg_for_cpu,
-	.sync_sg_for_device = op_sync_sg_for_device,
 	.dma_supported = op_dma_supported,
-	.get_required_mask = op_get_required_mask,
-	.max_mapping_size = op_max_mapping_size,
+};
+
+/*
+ * A device begins with operations that look at its mask: one that does not
+ * reach all of the window is let go to the kernel's own way, which is only
+ * possible as long as it has no buffers here. From its first buffer on it has
+ * the operations above.
+ */
+static bool begin(struct device *dev, u64 mask)
+{
+	if (reach_of(dev, mask) < svsm_window_last && svsm_device_leave(dev, mask))
+		return false;
+	cmpxchg(&dev->dma_ops, &svsm_first_dma_ops, &svsm_dma_ops);
+	return true;
+}
+
+static void *first_alloc(struct device *dev, size_t size, dma_addr_t *handle, gfp_t gfp, unsigned long attrs)
+{
+	if (!begin(dev, dev->coherent_dma_mask))
+		return dma_alloc_attrs(dev, size, handle, gfp, attrs);
+	return op_alloc(dev, size, handle, gfp, attrs);
+}
+
+#ifdef SVSM_HAVE_MAP_PHYS
+static dma_addr_t first_map_phys(struct device *dev, phys_addr_t phys, size_t size,
+				 enum dma_data_direction dir, unsigned long attrs)
+{
+	if (!begin(dev, *dev->dma_mask))
+		return dma_map_phys(dev, phys, size, dir, attrs);
+	return op_map_phys(dev, phys, size, dir, attrs);
+}
+#else
+static dma_addr_t first_map_page(struct device *dev, struct page *page, unsigned long offset, size_t size,
+				 enum dma_data_direction dir, unsigned long attrs)
+{
+	if (!begin(dev, *dev->dma_mask))
+		return dma_map_page_attrs(dev, page, offset, size, dir, attrs);
+	return op_map_page(dev, page, offset, size, dir, attrs);
+}
+#endif
+
+static int first_map_sg(struct device *dev, struct scatterlist *sgl, int nents,
+			enum dma_data_direction dir, unsigned long attrs)
+{
+	if (!begin(dev, *dev->dma_mask))
+		return dma_map_sg_attrs(dev, sgl, nents, dir, attrs) ?: -EIO;
+	return op_map_sg(dev, sgl, nents, dir, attrs);
+}
+
+static int first_dma_supported(struct device *dev, u64 mask)
+{
+	u64 before = dev->coherent_dma_mask;
+	int supported;
+
+	if (reach_of(dev, mask) >= svsm_window_last)
+		return 1;
+	if (!svsm_device_leave(dev, mask))
+		return 0;
+	/* The only way to ask the kernel's own way whether it serves a mask. */
+	supported = !dma_set_coherent_mask(dev, mask);
+	dev->coherent_dma_mask = before;
+	return supported;
+}
+
+const struct dma_map_ops svsm_first_dma_ops = {
+	COMMON_OPERATIONS,
+	.alloc = first_alloc,
+#ifdef SVSM_HAVE_MAP_PHYS
+	.map_phys = first_map_phys,
+	.unmap_phys = op_unmap_phys,
+#else
+	.map_page = first_map_page,
+	.unmap_page = op_unmap_page,
+	.map_resource = op_map_resource,
+#endif
+	.map_sg = first_map_sg,
+	.dma_supported = first_dma_supported,
 };
