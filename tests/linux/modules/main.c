@@ -16,7 +16,7 @@
 
 #include "map_test.h"
 
-/* The order matters: growth before the large mappings, the lost mask at the end. */
+/* The order matters: growth comes before the large mappings. */
 static const struct map_test *const lists[] = { data_tests, constraint_tests, refusal_tests };
 
 static struct pci_dev *claimed;

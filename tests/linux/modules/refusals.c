@@ -2,6 +2,7 @@
 /*
  * What is refused, what is misuse, and what a refusal leaves behind: nothing.
  */
+#include <linux/device.h>
 #include <linux/hardirq.h>
 #include <linux/mm.h>
 #include <linux/pfn.h>
@@ -200,30 +201,54 @@ free:
 	kfree(buffer);
 }
 
-/* A device that does not reach the window is the kernel's from then on. */
+/* Where one page is mapped. */
+static dma_addr_t place(struct device *dev, void *buffer)
+{
+	dma_addr_t at = dma_map_single(dev, buffer, SZ_4K, DMA_TO_DEVICE);
+
+	if (!check(!dma_mapping_error(dev, at), "it is not mapped"))
+		return 0;
+	dma_unmap_single(dev, at, SZ_4K, DMA_TO_DEVICE);
+	return at;
+}
+
+/* As if its driver came anew. */
+static void attach_again(struct pci_dev *pdev)
+{
+	device_release_driver(&pdev->dev);
+	check(device_attach(&pdev->dev) == 1, "the driver does not come back");
+	check(get_dma_ops(&pdev->dev), "the pool does not drive it again");
+}
+
+/*
+ * A device that does not reach the window is the kernel's, if its driver says
+ * so before it has mapped anything; later it is told that this cannot be.
+ */
 static void narrow_mask(struct pci_dev *pdev)
 {
-	u64 devices = statistic("devices"), maps = statistic("maps"), mask;
 	void *buffer = kmalloc(SZ_4K, GFP_KERNEL);
-	dma_addr_t at;
+	u64 devices = statistic("devices"), mask, maps;
+	dma_addr_t at = place(&pdev->dev, buffer);
 
-	at = dma_map_single(&pdev->dev, buffer, SZ_4K, DMA_TO_DEVICE);
-	if (!check(!dma_mapping_error(&pdev->dev, at), "it is not mapped"))
-		goto free;
-	dma_unmap_single(&pdev->dev, at, SZ_4K, DMA_TO_DEVICE);
 	/* Ends before the chunk. */
 	mask = ALIGN_DOWN(at, SZ_2M) - 1;
+	check(dma_set_mask(&pdev->dev, mask), "the mask %#llx is accepted with buffers beyond it", mask);
+	check(place(&pdev->dev, buffer) > mask, "it has left the pool with buffers there");
+
+	attach_again(pdev);
+	maps = statistic("maps");
 	check(!dma_set_mask_and_coherent(&pdev->dev, mask), "the mask %#llx is refused", mask);
 	check(!get_dma_ops(&pdev->dev), "it keeps the pool's operations");
 	check(statistic("devices") == devices - 1, "%llu devices of %llu are left", statistic("devices"),
 	      devices);
-	at = dma_map_single(&pdev->dev, buffer, SZ_4K, DMA_TO_DEVICE);
-	if (check(!dma_mapping_error(&pdev->dev, at), "the kernel's own way does not map")) {
-		check(at + SZ_4K - 1 <= mask, "%pad is beyond the mask %#llx", &at, mask);
-		dma_unmap_single(&pdev->dev, at, SZ_4K, DMA_TO_DEVICE);
-	}
-	check(statistic("maps") == maps + 1, "the pool mapped");
-free:
+	at = place(&pdev->dev, buffer);
+	check(at + SZ_4K - 1 <= mask, "%pad is beyond the mask %#llx", &at, mask);
+	check(statistic("maps") == maps, "the pool mapped");
+
+	attach_again(pdev);
+	check(!dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
+	check(statistic("devices") == devices, "%llu devices instead of %llu", statistic("devices"), devices);
+	check(place(&pdev->dev, buffer) > mask, "it is not the pool's again");
 	kfree(buffer);
 }
 
