@@ -8,26 +8,37 @@ extern crate std;
 
 mod argument;
 mod attach;
+#[cfg(not(feature = "linked-platform"))]
 mod callbacks;
 mod config;
 mod error;
+#[cfg(feature = "linked-platform")]
+mod linked;
 mod maintenance;
 mod mapping;
 mod orphans;
 #[cfg(target_os = "none")]
 mod panic;
 mod pool;
+mod registers;
 mod reservation;
 mod shared_buffer;
 mod statistics;
 mod sync;
 mod unmap;
 
+/// The kernel that a pool is attached over.
+#[cfg(not(feature = "linked-platform"))]
+use callbacks::Callbacks as Kernel;
+#[cfg(feature = "linked-platform")]
+use linked::Linked as Kernel;
+
 pub use attach::{
     svsm_swiotlb_attach, svsm_swiotlb_metadata_bytes, svsm_swiotlb_metadata_bytes_with_small,
     svsm_swiotlb_pool_alignment, svsm_swiotlb_pool_bytes,
 };
-pub use callbacks::{CallRegisters, PlatformTable};
+#[cfg(not(feature = "linked-platform"))]
+pub use callbacks::PlatformTable;
 pub use config::{Config, VERSION, svsm_swiotlb_config_init};
 pub use error::{Error, svsm_swiotlb_error_text};
 pub use maintenance::{
@@ -43,6 +54,7 @@ pub use pool::{
     Attachment, POOL_ALIGNMENT, POOL_BYTES, PoolStorage, Window, svsm_swiotlb_attachment,
     svsm_swiotlb_contains, svsm_swiotlb_window,
 };
+pub use registers::CallRegisters;
 pub use reservation::{Reservation, svsm_swiotlb_cancel_reservation, svsm_swiotlb_reserve};
 pub use shared_buffer::{
     SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_free_shared,
