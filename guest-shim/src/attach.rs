@@ -196,8 +196,8 @@ fn find<'a, P: Platform>(
     let base = platform
         .translate(window.base(), window.bytes())
         .ok_or(AttachError::NotMapped)?;
-    let metadata = Metadata::carve(metadata, window.chunks(), config.cpus)
-        .ok_or(AttachError::NoRecords)?;
+    let metadata =
+        Metadata::carve(metadata, window.chunks(), config.cpus).ok_or(AttachError::NoRecords)?;
     let attached = client.attach(platform)?;
     if let Some(cap) = config.cap_bytes {
         let cap = cap

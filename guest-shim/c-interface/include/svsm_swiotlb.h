@@ -237,7 +237,7 @@ struct svsm_swiotlb_given_back {
     uint32_t reserved;
 };
 
-// Where a mapping may lie; all three hold together. A structure full of zeroes, or a null pointer, means anywhere.
+// Where a mapping may lie; all of it holds together. A structure full of zeroes, or a null pointer, means anywhere.
 struct svsm_swiotlb_constraints {
     // These low bits of the device address equal those of the buffer's address: 0, or a power of two minus 1 (Linux
     // `min_align_mask`; 4095 for NVMe).
@@ -247,6 +247,9 @@ struct svsm_swiotlb_constraints {
     uint64_t alignment;
     // Highest address the device can reach, or 0 for any: the mapping's last byte is at most there.
     uint64_t highest_address;
+    // Power of two, or 0 for none: the mapping does not cross a multiple of it (Linux `dma_get_seg_boundary` plus 1).
+    // Read only if the configuration at attach was of version 3 or later.
+    uint64_t boundary;
 };
 
 // A buffer that a device can reach: a plain value to keep in a queue. Using one after its unmap is an error that is
@@ -669,6 +672,18 @@ int svsm_swiotlb_alloc_shared(struct svsm_swiotlb_pool *pool,
                               size_t length,
                               uint64_t align,
                               struct svsm_swiotlb_shared_buffer *buffer);
+
+// The same where a device reaches it; `constraints` may be null. `alignment` is what the address is a multiple of, and so
+// is one more than `min_align_mask`.
+//
+// Errors: as `svsm_swiotlb_alloc_shared`.
+//
+// # Safety
+// `pool` is null or a pool; `constraints` is null or initialised; `buffer` is null or writable.
+int svsm_swiotlb_alloc_shared_within(struct svsm_swiotlb_pool *pool,
+                                     size_t length,
+                                     const struct svsm_swiotlb_constraints *constraints,
+                                     struct svsm_swiotlb_shared_buffer *buffer);
 
 // Ends the use of shared memory. The caller has made sure that no device uses it any more.
 //

@@ -57,8 +57,8 @@ pub use pool::{
 pub use registers::CallRegisters;
 pub use reservation::{Reservation, svsm_swiotlb_cancel_reservation, svsm_swiotlb_reserve};
 pub use shared_buffer::{
-    SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_free_shared,
-    svsm_swiotlb_free_shared_address,
+    SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_alloc_shared_within,
+    svsm_swiotlb_free_shared, svsm_swiotlb_free_shared_address,
 };
 pub use statistics::{
     Pressure, PressureLevel, Statistics, svsm_swiotlb_pressure, svsm_swiotlb_statistics,

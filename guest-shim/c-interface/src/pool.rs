@@ -89,6 +89,22 @@ impl PoolStorage {
         Ok(unsafe { &(*pointer).pool })
     }
 
+    /// The same, and the version of the header that its caller was compiled against.
+    ///
+    /// # Errors
+    /// As [`PoolStorage::get`].
+    ///
+    /// # Safety
+    /// As [`PoolStorage::get`].
+    pub(crate) unsafe fn get_versioned<'a>(
+        pointer: *const Self,
+    ) -> Result<(&'a Pool<'static, Kernel>, u32), Error> {
+        // SAFETY: By the caller's contract.
+        let pool = unsafe { Self::get(pointer)? };
+        // SAFETY: It is a pool.
+        Ok((pool, unsafe { (*pointer).header_version }))
+    }
+
     /// The same, to be changed as a whole.
     ///
     /// # Errors

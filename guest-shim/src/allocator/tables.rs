@@ -233,7 +233,8 @@ impl<'a> Metadata<'a> {
         area.fill(0);
         let rest = aligned(area, align_of::<CpuCache>())?;
         let (cpu_caches, rest) = CpuCache::carve(rest, caches(cpus))?;
-        let (heads, rest) = <[Heads]>::mut_from_prefix_with_elems(rest, heads(window_chunks)).ok()?;
+        let (heads, rest) =
+            <[Heads]>::mut_from_prefix_with_elems(rest, heads(window_chunks)).ok()?;
         let all_covered = rest.len() / BYTES_PER_CHUNK >= window_chunks;
         let for_chunks = if all_covered {
             rest.len()

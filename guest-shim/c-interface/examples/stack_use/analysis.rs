@@ -4,8 +4,8 @@
 //! A function's frame is what its instructions take from the stack: pushes, subtractions and alignments, all of them
 //! added up wherever they stand, so it is never less than what is taken at one time. A function needs its frame and, for
 //! each call, the return address and what the called function needs. Functions of the kernel count nothing but the return
-//! address; they are named. What cannot be read is an error: a call through a pointer, a recursion, an unknown way to move
-//! the stack pointer.
+//! address; they are named. What cannot be read is an error: a call or a jump through a pointer or a table (kernels have objects
+//! built without jump tables), a recursion, an unknown way to move the stack pointer.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -255,15 +255,12 @@ impl Function {
                 },
             },
             _ if mnemonic.starts_with('j') => match target {
-                Some(target) if target.starts_with(THUNKS) => {
-                    self.unknown.push(instruction.to_owned());
-                }
                 Some(target) if target == RETURN_THUNK || is_inside(&target, own) => {}
-                Some(target) => {
+                Some(target) if !operands.starts_with('*') && !target.starts_with(THUNKS) => {
                     self.jumps.insert(target);
                 }
-                // Through a table of the function's own places.
-                None => {}
+                // Through a table or a pointer: nobody knows where to.
+                _ => self.unknown.push(instruction.to_owned()),
             },
             _ if operands.ends_with(",%rsp") => self.unknown.push(instruction.to_owned()),
             _ => {}

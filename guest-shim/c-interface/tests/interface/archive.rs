@@ -39,7 +39,7 @@ pub fn bare_metal() -> &'static Path {
     })
 }
 
-/// The archive for one object of a kernel that is linked with its functions: optimised as a whole.
+/// The archive for one object of a kernel that is linked with its functions: optimised as a whole, without jump tables.
 pub fn linked_bare_metal() -> &'static Path {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
@@ -56,6 +56,8 @@ pub fn linked_bare_metal() -> &'static Path {
                 "profile.release.lto=\"fat\"",
                 "--config",
                 "profile.release.codegen-units=1",
+                "--config",
+                "build.rustflags=[\"-Crelocation-model=static\", \"-Cno-redzone=yes\", \"-Cjump-tables=no\"]",
             ],
             &format!("{BARE_METAL}/release"),
         )

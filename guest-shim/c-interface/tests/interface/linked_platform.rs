@@ -18,17 +18,6 @@ fn object(test: &str) -> std::path::PathBuf {
     object_of(archive::linked_bare_metal(), test)
 }
 
-fn disassembly(object: &Path) -> String {
-    let code = run(Command::new("objdump")
-        .args(["-d", "-r", "--no-show-raw-insn"])
-        .arg(object));
-    assert!(
-        code.contains("<svsm_swiotlb_map>:"),
-        "objdump shows no code: is it the one of binutils?"
-    );
-    code
-}
-
 #[test]
 fn the_kernels_functions_are_all_that_is_missing() {
     let object = object("linked-names");
@@ -113,6 +102,8 @@ fn the_analysis_reads_frames_calls_and_jumps() {
     );
     for (name, bad) in [
         ("pointer", "call *%rax"),
+        ("tail", "jmp *%rax"),
+        ("table", "jmp *table(,%rax,8)"),
         ("memory", "call *8(%rdi)"),
         ("thunk", "call __x86_indirect_thunk_rax"),
         ("itself", "call svsm_swiotlb_a"),
