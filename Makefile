@@ -45,7 +45,7 @@ OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
 # The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES :=
+MODULE_FEATURES := linked-platform
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
