@@ -46,7 +46,7 @@ OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
 # The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES :=
+MODULE_FEATURES := linked-platform
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
@@ -61,7 +61,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 # What `make help` prints behind the targets.
@@ -174,6 +174,10 @@ module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/bu
 	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
 
+test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the module in a guest (for KDIR or LINUX as above)
+	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh tests/linux/modules $(MODULE_DIR)/tests $$headers
+
 # What bounds its use of the stack belongs here, behind the checks.
 module-object: setup ## Build the Rust part of the module, and check it
 	@scripts/setup.sh rust-src
@@ -207,6 +211,7 @@ test-loom: ## What CPUs share in the shim, the service and the paravisor, in eve
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
+	@for series in 6.12 7; do $(MAKE) --no-print-directory LINUX=$$series KDIR= module test-modules || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the models with small windows.

@@ -89,6 +89,8 @@ pub struct Facts {
     pub digests: BTreeMap<String, DeviceDigest>,
     /// What was written.
     pub marker: Option<Marker>,
+    /// What modules for tests said, by module.
+    pub said: BTreeMap<String, Vec<String>>,
     /// Steps that failed, and why.
     pub failed: BTreeMap<String, String>,
     /// The kernel's last message.
@@ -145,6 +147,7 @@ impl Facts {
                 self.digests.insert(device, DeviceDigest { bytes, sha256 });
             }
             LinuxLine::Marker(offset, sha256) => self.marker = Some(Marker { offset, sha256 }),
+            LinuxLine::Said(module, words) => self.said.entry(module).or_default().push(words),
             LinuxLine::Failed(step, cause) => {
                 self.failed.entry(step).or_insert(cause);
             }

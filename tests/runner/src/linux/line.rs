@@ -31,6 +31,8 @@ pub enum LinuxLine {
     Digest(String, u64, String),
     /// A block was written to the second disk: offset, SHA-256.
     Marker(u64, String),
+    /// What a module for tests said: its name, its words.
+    Said(String, String),
     /// A step failed, and why.
     Failed(String, String),
     /// All steps were tried, this many seconds after the kernel's start.
@@ -45,6 +47,7 @@ impl LinuxLine {
         Some(match kind {
             "log" => Ok(Self::Log(rest.to_owned())),
             "failed" => failed(rest),
+            "said" => said(rest),
             _ => Line::parse(text).and_then(|line| fact(&line)),
         })
     }
@@ -57,6 +60,12 @@ fn failed(rest: &str) -> Result<LinuxLine, LineError> {
         .and_then(|rest| rest.split_once(" cause="))
         .ok_or("no step=STEP cause=WORDS")?;
     Ok(LinuxLine::Failed(step.to_owned(), cause.to_owned()))
+}
+
+/// `MODULE: WORDS`.
+fn said(rest: &str) -> Result<LinuxLine, LineError> {
+    let (module, words) = rest.split_once(": ").ok_or("no MODULE: WORDS")?;
+    Ok(LinuxLine::Said(module.to_owned(), words.to_owned()))
 }
 
 fn fact(line: &Line<'_>) -> Result<LinuxLine, LineError> {
@@ -147,6 +156,10 @@ mod tests {
                 "failed step=net cause=there is no eth0: a = b",
                 LinuxLine::Failed("net".into(), "there is no eth0: a = b".into()),
             ),
+            (
+                "said map_test: large-2m failed byte 0: wrong",
+                LinuxLine::Said("map_test".into(), "large-2m failed byte 0: wrong".into()),
+            ),
             ("done uptime=9", LinuxLine::Done(9.0)),
         ] {
             let line = format!("linux: {text}");
@@ -170,6 +183,7 @@ mod tests {
             "ram start=0x2000 last=0x1000",
             "reserved start=0x1000 last=0x2000",
             "failed step=net",
+            "said map_test",
             "digest device=vda sha256=ab",
             "marker offset=1",
         ] {
