@@ -15,6 +15,9 @@ use crate::kernel_module::ModuleFolder;
 /// of them built in.
 const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "nvme", "virtio_net"];
 
+/// Where /init looks for the project's own module.
+const POOL_MODULE: &str = "lib/modules/svsm_swiotlb.ko";
+
 /// What to put into the initrd.
 #[derive(Debug, Clone, Args)]
 pub struct InitrdOptions {
@@ -24,9 +27,15 @@ pub struct InitrdOptions {
     /// A statically linked busybox
     #[arg(long, value_name = "FILE")]
     pub busybox: PathBuf,
+    /// The program that marks a moment for the emulated machine (tests/linux/mark.S)
+    #[arg(long, value_name = "FILE")]
+    pub mark: PathBuf,
     /// Folder with the kernel's modules
     #[arg(long, value_name = "DIR")]
     pub modules: PathBuf,
+    /// The project's own module for that kernel (target/module/RELEASE/svsm_swiotlb.ko); /init decides whether to load it
+    #[arg(long, value_name = "FILE")]
+    pub pool_module: Option<PathBuf>,
     /// The initrd to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -48,6 +57,7 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
             "is no statically linked program",
         ));
     }
+    let mark = read(&options.mark, "the program for marks")?;
     let modules = ModuleFolder::read(&options.modules)?.resolve(&DRIVERS)?;
 
     let mut archive = Archive::default();
@@ -57,12 +67,16 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
     // The kernel opens it for init before there is anything else in /dev.
     archive.character_device("dev/console", (5, 1));
     archive.file("bin/busybox", true, &busybox);
+    archive.file("bin/mark", true, &mark);
     archive.file("init", true, &init);
     let mut order = String::new();
     for module in &modules {
         let name = format!("{}.ko", module.name);
         archive.file(&format!("lib/modules/{name}"), false, &module.contents);
         order = order + &name + "\n";
+    }
+    if let Some(path) = &options.pool_module {
+        archive.file(POOL_MODULE, false, &read(path, "the module")?);
     }
     archive.file("lib/modules/order", false, order.as_bytes());
     let bytes = archive.finish();
@@ -126,7 +140,9 @@ mod tests {
         InitrdOptions {
             init: path("init"),
             busybox: path("busybox"),
+            mark: path("mark"),
             modules: path("modules"),
+            pool_module: None,
             output: path("initrd"),
         }
     }
@@ -134,7 +150,10 @@ mod tests {
     #[test]
     fn the_initrd_holds_what_init_needs() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = options(folder.path());
+        let mut options = options(folder.path());
+        fs::write(&options.mark, "mark").expect("ours");
+        options.pool_module = Some(folder.path().join("built.ko"));
+        fs::write(folder.path().join("built.ko"), "the module itself").expect("ours");
         fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
         fs::write(&options.busybox, program(1)).expect("ours");
         fs::create_dir(&options.modules).expect("ours");
@@ -148,6 +167,8 @@ mod tests {
             "bin/busybox\0",
             "lib/modules/virtio_blk.ko\0",
             "virtio_blk.ko\n",
+            "lib/modules/svsm_swiotlb.ko\0",
+            "the module itself",
         ] {
             assert!(text.contains(part), "{part}");
         }
@@ -174,6 +195,8 @@ mod tests {
         refused("statically");
         fs::write(&options.busybox, "text").expect("ours");
         refused("statically");
+        fs::write(&options.busybox, program(1)).expect("ours");
+        refused("the program for marks");
         assert!(!options.output.exists());
     }
 }

@@ -104,13 +104,11 @@ impl<H: Hardware> Machine<'_, H> {
         if let Some(change) = PowerChange::of(port, bytes, value) {
             return Err(self.power(cpu, change, port));
         }
-        if port == MARKER_PORT && matches!(bytes, 1 | 4) {
-            // The rest of the word is not part of the access.
-            let value = if bytes == 1 { value & 0xFF } else { value };
+        if port == MARKER_PORT && bytes == 4 {
             let timestamp = self.hardware.timestamp();
             self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
             self.snapshot(value);
-        } else if port == WATCH_PORT {
+        } else if port == WATCH_PORT && bytes == 4 {
             self.watch_shared_pages();
         } else if port == ATTACK_PORT && bytes == 4 {
             self.name_page(value);

@@ -11,7 +11,7 @@ use crate::hardware::Devices;
 pub const RECORD_PORT: u16 = 0xE9;
 /// Port of QEMU's `isa-debug-exit`; the process ends with status `code * 2 + 1`.
 pub const EXIT_PORT: u16 = 0xF4;
-/// A guest writes 32 bits here, or 8, to mark a point in time; harmless on a real machine.
+/// A guest writes 32 bits here to mark a point in time; harmless on a real machine.
 pub const MARKER_PORT: u16 = 0x05A0;
 /// A guest writes 32 bits here to name a page that the host may attack in its next call
 /// ([`crate::attack`]); harmless on a real machine.
@@ -19,7 +19,7 @@ pub const ATTACK_PORT: u16 = 0x05A4;
 /// A guest writes 32 bits here to name the next call as one in which the host answers page-state changes in its manner: so
 /// many of them ([`crate::psc_manner`]); harmless on a real machine.
 pub const PSC_PORT: u16 = 0x05A8;
-/// A guest writes here to have this host note what each shared page holds, to be compared at the end
+/// A guest writes 32 bits here to have this host note what each shared page holds, to be compared at the end
 /// ([`crate::shared_watch`]); harmless on a real machine.
 pub const WATCH_PORT: u16 = 0x05AC;
 /// Snapshot id of the final counters.

@@ -138,7 +138,8 @@ impl Bench {
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
         command.args(["initrd", "--init", init, "--busybox"]);
-        command.arg(folder.join("busybox")).arg("--modules");
+        command.arg(folder.join("busybox")).arg("--mark");
+        command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
         command.arg("--output").arg(self.path("initrd"));
         succeed(&mut command);
