@@ -30,6 +30,8 @@ SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
 WORK ?= usual
 # OVMF of the user's own.
 FIRMWARE ?=
+# Headers of an installed kernel, for the module; without them those of LINUX are fetched.
+KDIR   ?=
 SOAK_BOOTS ?= 100
 SOAK_LINUX ?= 10
 
@@ -47,13 +49,15 @@ FIRMWARE_DIR := $(TARGET_DIR)/firmware
 OVMF_DIR   := $(TARGET_DIR)/ovmf
 OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
+# The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
+MODULE_DIR := $(TARGET_DIR)/module
+MODULE_FEATURES :=
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,300)
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
-# The module for that kernel, which the initrd holds when the module is to bounce.
-MODULE_DIR := $(TARGET_DIR)/module
+# The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # What every image is packed with.
 IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
@@ -66,7 +70,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
@@ -74,7 +78,7 @@ help: ## List the targets and the variables
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
 	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
 	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux` and `make linux-compare`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n  DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it\n  SWIOTLB=slots    slots of 2 KiB of the kernel'"'"'s own pool (default: 512 with the module, else the kernel'"'"'s choice)\n  WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux` and `make linux-compare`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n  DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it\n  SWIOTLB=slots    slots of 2 KiB of the kernel'"'"'s own pool (default: 512 with the module, else the kernel'"'"'s choice)\n  WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once\n\nvariables of `make module`:\n  KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)\n  LINUX=6.12       series whose headers are fetched where KDIR is not given\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -160,6 +164,21 @@ firmware-images: images ## Build the paravisor that lies beside firmware, and it
 	@cp $(BARE)/paravisor $(FIRMWARE_DIR)/$(NONE)/release/
 	@cp $(BUILDER) $(RUNNER) $(FIRMWARE_DIR)/release/
 	@$(MAKE) --no-print-directory images
+
+module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/build, or for a fetched series (LINUX=6.12)
+	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
+
+# What bounds its use of the stack belongs here, behind the checks.
+module-object: setup ## Build the Rust part of the module, and check it
+	@scripts/setup.sh rust-src
+	@$(CARGO) build --release --quiet -p module-object
+	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object $(if $(MODULE_FEATURES),--features $(MODULE_FEATURES))
+
+# One folder, as the kernel's build system wants it; make dkms packs the same.
+module-package: module-object
+	@rm -rf $(MODULE_DIR)/package && mkdir -p $(MODULE_DIR)/package
+	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)

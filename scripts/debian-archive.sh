@@ -29,7 +29,7 @@ archive_read() {
     done >"$archive_lists/sources.list"
     apt_options=(-o "Dir::Etc::sourcelist=$archive_lists/sources.list" -o Dir::Etc::sourceparts=- -o "Dir::State::lists=$archive_lists/lists"
         -o "Dir::Cache=$archive_lists/cache" -o APT::Architecture=amd64 -o APT::Sandbox::User=root -o Acquire::Retries=3
-        -o Acquire::Languages=none)
+        -o Acquire::Languages=none -o Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false)
     echo "${0##*/}: reading Debian's package lists ($MIRROR)" >&2
     archive_try archive_update ||
         fail "the package lists cannot be had from $MIRROR ($(grep -m1 -oE '^[EW]: .*' "$archive_log" || echo no message)); check the network, set DEBIAN_MIRROR, $REMEDY"
@@ -64,4 +64,33 @@ archive_unpack() {
     archive=$(find "$cache" -maxdepth 1 -name "${1}_*.deb" | sort -V | tail -n 1)
     dpkg-deb -x "$archive" "$2" || fail "$archive cannot be unpacked; check the free space of $2"
     rm -f "$archive"
+}
+
+# archive_has PACKAGE: whether the lists know it.
+archive_has() {
+    apt-cache "${apt_options[@]}" show "$1" >/dev/null 2>&1
+}
+
+# archive_closure PACKAGE...: their names and those of all that they depend on, one a line.
+archive_closure() {
+    : >"$archive_lists/status"
+    apt-get "${apt_options[@]}" -o Dir::State::status="$archive_lists/status" -o APT::Install-Recommends=false -qq \
+        --print-uris install "$@" 2>>"$archive_log" | sed -nE 's/^\S+ ([^_]+)_.*/\1/p'
+}
+
+archive_download_all() {
+    (cd "$archive_lists/cache" && apt-get "${apt_options[@]}" -qq download "$@") >>"$archive_log" 2>&1
+}
+
+# archive_unpack_all PLACE PACKAGE...: fetches packages by one command and unpacks them into PLACE.
+archive_unpack_all() {
+    local place=$1 cache=$archive_lists/cache archive
+    shift
+    echo "${0##*/}: fetching $# packages ($(apt-cache "${apt_options[@]}" show --no-all-versions "$@" | awk '/^Size:/ {s += $2} END {print int(s / 1000000)}') MB)" >&2
+    archive_try archive_download_all "$@" ||
+        fail "packages cannot be fetched ($(grep -oE '^E: .*' "$archive_log" | tail -n 1)); check the network and the free space of ${archive_lists%/apt}, $REMEDY"
+    for archive in "$cache"/*.deb; do
+        dpkg-deb -x "$archive" "$place" || fail "$archive cannot be unpacked; check the free space of $place"
+        rm -f "$archive"
+    done
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Sets a machine up: `setup.sh rust` adds the bare-metal target, `setup.sh qemu` provides QEMU.
+# Sets a machine up: `setup.sh rust` adds the bare-metal target, `setup.sh rust-src` the sources of its
+# core library, `setup.sh qemu` provides QEMU.
 # Does nothing where everything is there. Every refusal is one line with the cause and the remedy.
 set -euo pipefail
 
@@ -33,6 +34,16 @@ setup_rust() {
         fail "'rustup target add $TARGET' failed; check the network and run it by hand to see why"
 }
 
+# The sources of the core library, from which the Linux module's Rust part is built.
+setup_rust_src() {
+    [ -e "$(rustc --print sysroot)/lib/rustlib/src/rust/library/core/src/lib.rs" ] && return
+    command -v rustup >/dev/null ||
+        fail "the sources of Rust's core library are missing and there is no rustup to add them; install rust-src with your distribution's tools"
+    echo "setup: adding the Rust component rust-src"
+    rustup component add --toolchain "$(rustup show active-toolchain | cut -d' ' -f1)" rust-src >/dev/null 2>&1 ||
+        fail "'rustup component add rust-src' failed; check the network and run it by hand to see why"
+}
+
 install_qemu() {
     command -v apt-get >/dev/null || fail "qemu-system-x86_64 is missing; install QEMU $QEMU_MINIMUM or later"
     local as_root=()
@@ -60,6 +71,7 @@ setup_qemu() {
 
 case "${1:-}" in
 rust) setup_rust ;;
+rust-src) setup_rust_src ;;
 qemu) setup_qemu ;;
-*) fail "usage: setup.sh rust|qemu" ;;
+*) fail "usage: setup.sh rust|rust-src|qemu" ;;
 esac
