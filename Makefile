@@ -22,6 +22,12 @@ LINUX  ?= 6.12
 KERNEL ?=
 INITRD ?=
 CMDLINE ?=
+# Who bounces in the kernel: pool (the module) or swiotlb (the kernel itself, as without the module).
+DRIVER ?= pool
+# Slots of 2 KiB of the kernel's own pool: with the module it needs none, and takes at least 512. Empty: the kernel's choice.
+SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
+# How hard the devices are worked: usual or stress.
+WORK ?= usual
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
@@ -44,12 +50,16 @@ FIRMWARE_DIR := $(TARGET_DIR)/firmware
 OVMF_DIR   := $(TARGET_DIR)/ovmf
 OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
-# The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
+# The Linux module: where it is built, and what it is built from.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES := linked-platform
+
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
+LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,300)
+LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
+# The initrd holds the module for that kernel when it is to bounce.
+USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # What every image is packed with.
 IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
 	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
@@ -61,7 +71,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 # What `make help` prints behind the targets.
@@ -79,10 +89,13 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   CPUS=1           print launch digests for 1..CPUS vCPUs
 #?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
 #?
-#? variables of `make linux`:
+#? variables of `make linux` and `make linux-compare`:
 #?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...
 #?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
 #?   CMDLINE=text     further words of the kernel command line
+#?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
+#?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
+#?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
 #?
 #? variables of `make module`:
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
@@ -132,21 +145,40 @@ run: setup-qemu igvm $(if $(DISK),,disk) ## Boot the image on the emulated SNP m
 linux-disk: disk
 	@head -c 16M $(IMAGES)/disk.img >$(IMAGES)/linux-disk.img
 
-linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2 and check its CPUs, memory, disks and network
+linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 300 --idle 60 --report $(REPORT) \
-		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle 60 --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
+
+# With and without the module, and under hard work without it at the smallest the kernel takes. A boot that breaks a promise
+# is judged with the others.
+COMPARED := pool swiotlb $(if $(filter stress,$(WORK)),swiotlb-1MiB)
+linux-compare: ## Boot it with the module and without, on the same disks and work, and set both side by side
+	@rm -rf $(REPORT)/compare
+	@for boot in $(COMPARED); do \
+		echo "linux-compare: $$boot" >&2; \
+		case $$boot in swiotlb-1MiB) slots=SWIOTLB=512 ;; *) slots= ;; esac; \
+		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
+			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
+	done
+	@$(RUNNER) linux-compare --report $(REPORT) $(if $(filter stress,$(WORK)),--expect-trouble) \
+		$(foreach boot,$(COMPARED),--boot $(boot)=$(REPORT)/compare/$(boot)/linux.json)
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
 	@$(if $(KERNEL),,scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@mkdir -p $(LINUX_DIR) && gcc -nostdlib -static -s -o $(LINUX_DIR)/mark tests/linux/mark.S
 	@$(if $(INITRD),,$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox \
-		--modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
+		--mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
 
-linux-igvm: linux-kernel ## Pack the paravisor with that kernel
+linux-initrd: linux-kernel module
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+
+linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" \
-		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" --cmdline "$(strip $(LINUX_ARGS) $(CMDLINE))" --output $(LINUX_IGVM) \
+		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd$(if $(USES_MODULE),-pool))" --cmdline "$(strip $(LINUX_WORDS))" --output $(LINUX_IGVM) \
 		$(IMAGE_OPTIONS)
 
 ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
@@ -182,7 +214,7 @@ test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the 
 module-object: setup ## Build the Rust part of the module, and check it
 	@scripts/setup.sh rust-src
 	@$(CARGO) build --release --quiet -p module-object
-	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object $(if $(MODULE_FEATURES),--features $(MODULE_FEATURES))
+	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object --features linked-platform
 
 # One folder, as the kernel's build system wants it; make dkms packs the same.
 module-package: module-object

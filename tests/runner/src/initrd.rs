@@ -24,6 +24,9 @@ pub struct InitrdOptions {
     /// A statically linked busybox
     #[arg(long, value_name = "FILE")]
     pub busybox: PathBuf,
+    /// The program that marks a moment for the emulated machine (tests/linux/mark.S)
+    #[arg(long, value_name = "FILE")]
+    pub mark: PathBuf,
     /// Folder with the kernel's modules
     #[arg(long, value_name = "DIR")]
     pub modules: PathBuf,
@@ -51,6 +54,7 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
             "is no statically linked program",
         ));
     }
+    let mark = read(&options.mark, "the program for marks")?;
     let modules = ModuleFolder::read(&options.modules)?.resolve(&DRIVERS)?;
 
     let mut archive = Archive::default();
@@ -60,6 +64,7 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
     // The kernel opens it for init before there is anything else in /dev.
     archive.character_device("dev/console", (5, 1));
     archive.file("bin/busybox", true, &busybox);
+    archive.file("bin/mark", true, &mark);
     archive.file("init", true, &init);
     let mut order = String::new();
     for module in &modules {
@@ -147,6 +152,7 @@ mod tests {
         InitrdOptions {
             init: path("init"),
             busybox: path("busybox"),
+            mark: path("mark"),
             modules: path("modules"),
             further_modules: Vec::new(),
             output: path("initrd"),
@@ -157,6 +163,7 @@ mod tests {
     fn the_initrd_holds_what_init_needs() {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = options(folder.path());
+        fs::write(&options.mark, "mark").expect("ours");
         fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
         fs::write(&options.busybox, program(1)).expect("ours");
         fs::create_dir(&options.modules).expect("ours");
@@ -206,6 +213,8 @@ mod tests {
         refused("statically");
         fs::write(&options.busybox, "text").expect("ours");
         refused("statically");
+        fs::write(&options.busybox, program(1)).expect("ours");
+        refused("the program for marks");
         assert!(!options.output.exists());
     }
 }

@@ -197,7 +197,13 @@ impl<H: Hardware> Machine<'_, H> {
                     GhcbReply::malformed(malformed::INVALID_INPUT)
                 }
             }
-            Vmgexit::HvDoorbell => set_doorbell(cpu, &request),
+            Vmgexit::HvDoorbell => {
+                let reply = set_doorbell(cpu, &request);
+                if let Some(page) = cpu.vcpu().doorbell {
+                    self.note_protocol_page(page.bits());
+                }
+                reply
+            }
             Vmgexit::Features => GhcbReply {
                 info_2: FEATURES.into_bits(),
                 ..GhcbReply::default()

@@ -199,17 +199,27 @@ fn run() -> ExitCode {
     let pages = plan.layout().pages();
     let base = plan.tables_base();
     let shared_base = base + (pages * size_of::<RmpEntry>()) as u64;
-    let nested_base = (shared_base + pages as u64).next_multiple_of(snp::address::PAGE_SIZE);
+    let held_base = (shared_base + pages as u64).next_multiple_of(size_of::<u64>() as u64);
+    let nested_base =
+        (held_base + (pages * size_of::<u64>()) as u64).next_multiple_of(snp::address::PAGE_SIZE);
     // SAFETY: the plan puts the tables behind both views, where nothing else is, and QEMU has RAM
     // there (checked above); the slices do not overlap. Zero bytes are valid elements.
-    let (entries, shared) = unsafe {
+    let (entries, shared, held) = unsafe {
         (
             raw_memory::zeroed_slice::<RmpEntry>(base, pages),
             raw_memory::zeroed_slice::<bool>(shared_base, pages),
+            raw_memory::zeroed_slice::<u64>(held_base, pages),
         )
     };
-    let Some(mut machine) = Machine::new(BareMetal, plan, switches, entries, shared, nested_base)
-    else {
+    let Some(mut machine) = Machine::new(
+        BareMetal,
+        plan,
+        switches,
+        entries,
+        shared,
+        held,
+        nested_base,
+    ) else {
         return refuse(format_args!(
             "what=launch-switches switches={:#x}",
             switches.into_bits()

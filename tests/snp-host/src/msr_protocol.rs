@@ -60,6 +60,7 @@ impl<H: Hardware> Machine<'_, H> {
             Request::RegisterGhcb(page) => {
                 cpu.vcpu_mut().registered_ghcb = Some(page);
                 self.share_by_use(page);
+                self.note_protocol_page(page.bits());
                 (Vmgexit::MsrRegister, response::register_ghcb(page))
             }
             Request::PageStateChange { page, operation } => {

@@ -147,7 +147,8 @@ impl Bench {
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
         command.args(["initrd", "--init", init, "--busybox"]);
-        command.arg(folder.join("busybox")).arg("--modules");
+        command.arg(folder.join("busybox")).arg("--mark");
+        command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
         for name in modules {
             let release = std::fs::read_to_string(folder.join(series).join("release"));
