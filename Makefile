@@ -294,6 +294,7 @@ lint: setup lint-source ## Formatting, clippy on every target, source rules, lan
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
 	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c -p foreign-paravisor --lib --target $(NONE) -- -D warnings
+	@$(CARGO) clippy --quiet -p guest-shim-c --features linked-platform --lib --tests -- -D warnings
 	@echo 'lint: ok'
 
 lint-source:
