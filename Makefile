@@ -202,6 +202,7 @@ test-loom: ## What CPUs share in the shim, the service and the paravisor, in eve
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
+	@for series in 6.12 7; do $(MAKE) --no-print-directory module LINUX=$$series || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the models with small windows.

@@ -114,15 +114,23 @@ impl Bench {
     /// Debian's kernel of this series, with the project's initrd and further words of command line.
     pub fn linux(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
-        bench.make_initrd(series);
+        bench.make_initrd(series, false);
         bench.pack_kernel(series, words);
+        bench
+    }
+
+    /// The same with the project's module in the initrd, which is loaded, and the smallest swiotlb the kernel takes.
+    pub fn linux_with_module(series: &str, words: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, true);
+        bench.pack_kernel(series, &format!("svsm.driver=pool swiotlb=512 {words}"));
         bench
     }
 
     /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
     pub fn firmware(series: &str) -> Self {
         let bench = Self::empty(built(), built().join("firmware"));
-        bench.make_initrd(series);
+        bench.make_initrd(series, false);
         bench.pack(&bench.built.join("ovmf/OVMF.fd"), &[]);
         let mut command = Command::new(bench.tools.join("release/runner"));
         command.arg("boot-disk").arg("--kernel");
@@ -133,7 +141,7 @@ impl Bench {
         bench
     }
 
-    fn make_initrd(&self, series: &str) {
+    fn make_initrd(&self, series: &str, module: bool) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
@@ -142,6 +150,13 @@ impl Bench {
         command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
         command.arg("--output").arg(self.path("initrd"));
+        if module {
+            let release = std::fs::read_to_string(folder.join(series).join("release"));
+            let release = release.expect("which kernel it is");
+            let module = self.built.join("module").join(release.trim());
+            command.arg("--pool-module");
+            command.arg(module.join("svsm_swiotlb.ko"));
+        }
         succeed(&mut command);
     }
 
@@ -229,6 +244,21 @@ impl Bench {
     /// Boots the image of a kernel with these options of the runner.
     pub fn linux_run(&self, options: &[&str]) -> Outcome {
         self.boot("linux", "linux.json", "512MiB", options)
+    }
+
+    /// Sets boots side by side, each with a name, with these options of the runner; exit code and what was printed.
+    pub fn compare(&self, boots: &[(&str, &Outcome)], options: &[&str]) -> (i32, String) {
+        let mut command = Command::new(self.tools.join("release/runner"));
+        command.arg("linux-compare").args(options);
+        command.arg("--report").arg(self.path("compared"));
+        for (name, outcome) in boots {
+            let report = self.path(&format!("{name}.json"));
+            std::fs::write(&report, outcome.report.to_string()).expect("the report is written");
+            command.arg("--boot");
+            command.arg(format!("{name}={}", report.display()));
+        }
+        let output = command.output().expect("the runner starts");
+        (output.status.code().unwrap_or(-1), text_of(&output))
     }
 
     /// Boots the image so that instructions are counted instead of time; what host and guest wrote down.

@@ -11,6 +11,8 @@ use crate::table::mebibytes;
 const MOST_HELD: u64 = 4 << 20;
 /// Moments from which on nobody may use the kernel's own bounce buffer.
 const MOMENTS: [&str; 4] = ["loaded", "begin", "end", "after"];
+/// The work that does not fit into what the pool begins with.
+pub const HARD_WORK: &str = "stress";
 /// Steps of the guest that concern the module.
 pub const STEPS: [&str; 3] = ["module", "swiotlb", "give-back"];
 
@@ -18,7 +20,7 @@ pub const STEPS: [&str; 3] = ["module", "swiotlb", "give-back"];
 #[must_use]
 pub fn pool_checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     let facts = &outcome.transcript.linux;
-    vec![
+    let mut list = vec![
         devices(outcome),
         swiotlb_unused(facts),
         bounced_elsewhere(account),
@@ -26,7 +28,9 @@ pub fn pool_checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
         no_failures(facts),
         no_trouble(facts),
         held(account),
-    ]
+    ];
+    list.extend(grows_with_interrupts_off(facts));
+    list
 }
 
 /// The module is there, and has every device.
@@ -117,6 +121,16 @@ fn no_trouble(facts: &Facts) -> Check {
             None => format!("{bad} transfers are"),
         },
     }
+}
+
+/// Under hard work, where the module counts it.
+fn grows_with_interrupts_off(facts: &Facts) -> Option<Check> {
+    let calls = facts.statistic("after", "calls_grow_interrupts_off")?;
+    (facts.work.as_deref() == Some(HARD_WORK)).then(|| Check {
+        name: "the pool grows at least once with interrupts off",
+        ok: calls != 0,
+        detail: format!("{calls} calls"),
+    })
 }
 
 fn held(account: &Account) -> Check {

@@ -1,13 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What has to hold of several boots together.
 
+use super::super::pool_checks::HARD_WORK;
 use super::boot::Boot;
 use crate::checks::Check;
 
 /// SVSM calls of its own that the module may make until the drivers are there.
 const OWN_CALLS: u64 = 12;
-/// The work in which the kernel's own pool may fail.
-const HARD_WORK: &str = "stress";
 
 /// Judges the boots.
 #[must_use]
@@ -144,26 +143,24 @@ fn converts_nothing(pool: &Boot) -> Check {
 
 /// Whether the boots show what the kernel's own pool does under hard work: trouble without the module.
 #[must_use]
-pub fn trouble_without(boots: &[Boot]) -> Option<Check> {
+pub fn trouble_without(boots: &[Boot]) -> Check {
     let hard = |boot: &&Boot| !boot.is_pool() && boot.guest.work.as_deref() == Some(HARD_WORK);
-    let tried: Vec<_> = boots.iter().filter(hard).collect();
-    if tried.is_empty() {
-        return None;
-    }
-    let troubles = tried.iter().map(|boot| {
+    let (mut any, mut words) = (false, Vec::new());
+    for boot in boots.iter().filter(hard) {
         let (full, bad) = (boot.troubles("buffer is full"), boot.guest.bad_transfers());
-        (
-            full as u64 + bad,
-            format!(
-                "{}: {full} lines 'buffer is full', {bad} bad transfers",
-                boot.name
-            ),
-        )
-    });
-    let (counts, words): (Vec<_>, Vec<_>) = troubles.unzip();
-    Some(Check {
+        any |= full != 0 || bad != 0;
+        let name = &boot.name;
+        words.push(format!(
+            "{name}: {full} lines 'buffer is full', {bad} bad transfers"
+        ));
+    }
+    Check {
         name: "the same work runs into a full swiotlb without the module",
-        ok: counts.iter().any(|count| *count != 0),
-        detail: words.join("; "),
-    })
+        ok: any,
+        detail: if words.is_empty() {
+            "no boot without the module works hard".into()
+        } else {
+            words.join("; ")
+        },
+    }
 }

@@ -44,6 +44,7 @@ pub fn rows(boots: &[Boot]) -> Vec<Row> {
         ("bytes out", "bytes_out"),
         ("failures", "failures"),
         ("growths", "growths"),
+        ("growths with interrupts off", "calls_grow_interrupts_off"),
         ("growths refused", "refused_growths"),
         ("bytes given back", "given_back_bytes"),
     ] {
