@@ -28,12 +28,16 @@ DRIVER ?= pool
 SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
 # How hard the devices are worked: usual or stress.
 WORK ?= usual
+# make linux-compare counts instructions, too: yes or no. Not beside hard work, of which it is independent.
+INSTRUCTIONS ?= $(if $(filter usual,$(WORK)),yes,no)
+MEASURED = $(filter yes,$(INSTRUCTIONS))
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
 KDIR   ?=
 SOAK_BOOTS ?= 100
 SOAK_LINUX ?= 10
+SOAK_VCPUS ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -51,7 +55,7 @@ OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
 # The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES :=
+MODULE_FEATURES := linked-platform
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
@@ -70,15 +74,52 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-instructions linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
+
+# What `make help` prints behind the targets.
+#?
+#? variables of `make run`, `make linux` and `make igvm`:
+#?   MEM=1GiB         guest memory, the window included
+#?   WINDOW=256MiB    pool window, a multiple of 2MiB
+#?   DISK=file        disk to read (default: a file system image made from this tree)
+#?   RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)
+#?   RESTRICTED_INJECTION=on|off   off for hosts that lack it
+#?   HARD_CAP=size    most that the pool can ever be granted (default: the window)
+#?   UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time
+#?   VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)
+#?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
+#?   CPUS=1           print launch digests for 1..CPUS vCPUs
+#?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
+#?
+#? variables of `make linux` and `make linux-compare`:
+#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...
+#?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
+#?   CMDLINE=text     further words of the kernel command line
+#?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
+#?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
+#?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
+#?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
+#?
+#? variables of `make module`:
+#?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
+#?   LINUX=6.12       series whose headers are fetched where KDIR is not given
+#?
+#? variables of `make ovmf`: those above, and
+#?   FIRMWARE=file    an OVMF.fd of your own
+#?
+#? variables of `make soak`:
+#?   SOAK_BOOTS=100   boots of the small guest
+#?   SOAK_LINUX=10    boots of Linux
+#?   SOAK_VCPUS=n     all of them with n vCPUs, of which each has its thread (default: 1 and 2 in turns)
+#?
+#? variables of `make bench`:
+#?   PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)
 
 help: ## List the targets and the variables
 	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
-	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
-	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux` and `make linux-compare`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n  DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it\n  SWIOTLB=slots    slots of 2 KiB of the kernel'"'"'s own pool (default: 512 with the module, else the kernel'"'"'s choice)\n  WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once\n\nvariables of `make module`:\n  KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)\n  LINUX=6.12       series whose headers are fetched where KDIR is not given\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@sed -n 's/^#? \{0,1\}//p' $(MAKEFILE_LIST)
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -124,8 +165,20 @@ linux-compare: ## Boot it with the module and without, on the same disks and wor
 		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
 			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
 	done
-	@$(RUNNER) linux-compare --report $(REPORT) $(if $(filter stress,$(WORK)),--expect-trouble) \
+	@$(if $(MEASURED),echo 'linux-compare: instructions' >&2; \
+		$(MAKE) --no-print-directory linux-instructions REPORT=$(REPORT)/compare/instructions)
+	@$(RUNNER) linux-compare --report $(REPORT) $(if $(MEASURED),--instructions $(REPORT)/compare/instructions/linux.json) $(if $(filter stress,$(WORK)),--expect-trouble) \
 		$(foreach boot,$(COMPARED),--boot $(boot)=$(REPORT)/compare/$(boot)/linux.json)
+
+# What map and unmap cost, in a boot that counts instructions and so takes its time.
+linux-instructions: linux-kernel linux-disk module test-modules
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
+		--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/map_bench.ko --output $(LINUX_DIR)/$(LINUX)/initrd-bench
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(LINUX_DIR)/$(LINUX)/vmlinuz --initrd $(LINUX_DIR)/$(LINUX)/initrd-bench \
+		--cmdline "$(LINUX_ARGS) svsm.modules=svsm_swiotlb,map_bench" --output $(IMAGES)/linux-bench.igvm $(IMAGE_OPTIONS)
+	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
+		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
@@ -136,7 +189,7 @@ linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initr
 
 linux-initrd: linux-kernel module
 	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
-		--pool-module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko --output $(LINUX_DIR)/$(LINUX)/initrd-pool
 
 linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
@@ -169,6 +222,10 @@ module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/bu
 	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
 
+test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the module in a guest (for KDIR or LINUX as above)
+	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh tests/linux/modules $(MODULE_DIR)/tests $$headers
+
 # What bounds its use of the stack belongs here, behind the checks.
 module-object: setup ## Build the Rust part of the module, and check it
 	@scripts/setup.sh rust-src
@@ -181,7 +238,7 @@ module-package: module-object
 	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
-	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
+	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
 
 # The images are built twice, by the same names (firmware-images).
 .NOTPARALLEL:
@@ -202,7 +259,7 @@ test-loom: ## What CPUs share in the shim, the service and the paravisor, in eve
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
-	@for series in 6.12 7; do $(MAKE) --no-print-directory module LINUX=$$series || exit; done
+	@for series in 6.12 7; do $(MAKE) --no-print-directory LINUX=$$series KDIR= module test-modules || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the models with small windows.

@@ -175,7 +175,7 @@ static int attach(void)
 	config.minimum_bytes = initial;
 	config.cap_bytes = cap;
 	/* The memory form carries calls of this protocol only. */
-	config.skip_query = !strcmp(svsm_call_path(), "memory");
+	config.skip_query_protocol = !strcmp(svsm_call_path(), "memory");
 
 	error = svsm_swiotlb_find(&config, &window);
 	if (error) {

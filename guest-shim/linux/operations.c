@@ -43,9 +43,9 @@ static u64 reach_of(struct device *dev, u64 mask)
  * window and has no other wish needs no constraints, which is the fast way.
  */
 static const struct svsm_swiotlb_constraints *
-constraints_of(struct device *dev, u64 mask, struct svsm_swiotlb_constraints *constraints)
+constraints_of(struct device *dev, struct svsm_swiotlb_constraints *constraints)
 {
-	u64 reach = reach_of(dev, mask);
+	u64 reach = reach_of(dev, *dev->dma_mask);
 	u64 boundary = dma_get_seg_boundary(dev);
 	u64 preserve = dma_get_min_align_mask(dev);
 	bool near = reach < svsm_window_last;
@@ -101,7 +101,7 @@ static dma_addr_t pool_map(struct device *dev, phys_addr_t phys, size_t size,
 	 */
 	error = svsm_swiotlb_map(svsm_pool, phys_to_virt(phys), size, direction_of(dir),
 				 SVSM_SWIOTLB_COPY_IN_KEEP,
-				 constraints_of(dev, *dev->dma_mask, &constraints), &mapping);
+				 constraints_of(dev, &constraints), &mapping);
 	if (unlikely(error))
 		return map_failed(dev, size, attrs, error);
 	return mapping.address;
@@ -245,14 +245,16 @@ static void op_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, i
  */
 static void *op_alloc(struct device *dev, size_t size, dma_addr_t *handle, gfp_t gfp, unsigned long attrs)
 {
-	struct svsm_swiotlb_constraints constraints;
+	u64 reach = reach_of(dev, dev->coherent_dma_mask);
+	struct svsm_swiotlb_constraints constraints = {
+		.alignment = min_t(u64, roundup_pow_of_two(PAGE_ALIGN(size)), SZ_2M),
+		.highest_address = reach < svsm_window_last ? reach : 0,
+	};
 	struct svsm_swiotlb_shared_buffer buffer;
 	int error;
 
 	size = PAGE_ALIGN(size);
-	error = svsm_swiotlb_alloc_shared_within(svsm_pool, size, min(roundup_pow_of_two(size), SZ_2M),
-						 constraints_of(dev, dev->coherent_dma_mask, &constraints),
-						 &buffer);
+	error = svsm_swiotlb_alloc_shared_within(svsm_pool, size, &constraints, &buffer);
 	if (error) {
 		if (!(attrs & DMA_ATTR_NO_WARN) && !(gfp & __GFP_NOWARN))
 			dev_warn_ratelimited(dev, "svsm_swiotlb: no coherent memory of %zu bytes: %s\n", size,

@@ -15,9 +15,6 @@ use crate::kernel_module::ModuleFolder;
 /// of them built in.
 const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "nvme", "virtio_net"];
 
-/// Where /init looks for the project's own module.
-const POOL_MODULE: &str = "lib/modules/svsm_swiotlb.ko";
-
 /// What to put into the initrd.
 #[derive(Debug, Clone, Args)]
 pub struct InitrdOptions {
@@ -33,9 +30,9 @@ pub struct InitrdOptions {
     /// Folder with the kernel's modules
     #[arg(long, value_name = "DIR")]
     pub modules: PathBuf,
-    /// The project's own module for that kernel (target/module/RELEASE/svsm_swiotlb.ko); /init decides whether to load it
-    #[arg(long, value_name = "FILE")]
-    pub pool_module: Option<PathBuf>,
+    /// A further module of that kernel, a .ko file, for the script to load by its name
+    #[arg(long = "module", value_name = "FILE")]
+    pub further_modules: Vec<PathBuf>,
     /// The initrd to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -75,17 +72,32 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
         archive.file(&format!("lib/modules/{name}"), false, &module.contents);
         order = order + &name + "\n";
     }
-    if let Some(path) = &options.pool_module {
-        archive.file(POOL_MODULE, false, &read(path, "the module")?);
-    }
     archive.file("lib/modules/order", false, order.as_bytes());
+    for path in &options.further_modules {
+        let (name, contents) = further_module(path)?;
+        archive.file(&format!("lib/modules/{name}"), false, &contents);
+    }
     let bytes = archive.finish();
     let name = options.output.display();
     fs::write(&options.output, &bytes)
         .map_err(|error| Failure::bad_input(format!("{name} cannot be written: {error}")))?;
     let size = format_size(bytes.len() as u64);
-    println!("{name}: {size}, {} modules", modules.len());
+    let count = modules.len() + options.further_modules.len();
+    println!("{name}: {size}, {count} modules");
     Ok(())
+}
+
+/// Name and contents of a module that is not the kernel's own.
+fn further_module(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let name = name.filter(|name| name.ends_with(".ko"));
+    let name = name.ok_or_else(|| {
+        Failure::bad_input(format!(
+            "{} is no module; pass a .ko file that was built for the kernel",
+            path.display()
+        ))
+    })?;
+    Ok((name.into_owned(), read(path, "the module")?))
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
@@ -142,7 +154,7 @@ mod tests {
             busybox: path("busybox"),
             mark: path("mark"),
             modules: path("modules"),
-            pool_module: None,
+            further_modules: Vec::new(),
             output: path("initrd"),
         }
     }
@@ -152,11 +164,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut options = options(folder.path());
         fs::write(&options.mark, "mark").expect("ours");
-        options.pool_module = Some(folder.path().join("built.ko"));
-        fs::write(folder.path().join("built.ko"), "the module itself").expect("ours");
         fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
         fs::write(&options.busybox, program(1)).expect("ours");
         fs::create_dir(&options.modules).expect("ours");
+        let further = folder.path().join("further.ko");
+        fs::write(&further, "a further module").expect("ours");
+        options.further_modules = vec![further];
         fs::write(options.modules.join("virtio_blk.ko"), module(b"depends=\0")).expect("ours");
         make_initrd(&options).expect("all is there");
         let archive = fs::read(&options.output).expect("written");
@@ -167,11 +180,16 @@ mod tests {
             "bin/busybox\0",
             "lib/modules/virtio_blk.ko\0",
             "virtio_blk.ko\n",
-            "lib/modules/svsm_swiotlb.ko\0",
-            "the module itself",
+            "lib/modules/further.ko\0",
+            "a further module",
         ] {
             assert!(text.contains(part), "{part}");
         }
+        // It is the script that loads it.
+        assert!(!text.contains("further.ko\n"));
+        options.further_modules = vec![folder.path().join("further.c")];
+        let message = make_initrd(&options).unwrap_err().to_string();
+        assert!(message.contains("further.c is no module"), "{message}");
     }
 
     #[test]

@@ -116,31 +116,12 @@ struct Inputs {
     expectation: Expectation,
 }
 
-/// What the emulated machine reports when the processor that QEMU emulates went wrong under it; not the image's doing
-/// (docs/DECISIONS.md, D21).
-const PROCESSOR_FAULT: &str = "what=host-state-in-vmcb";
-
 /// Boots the image of `options`, follows it to its end and returns what is known then. Whether that
-/// is a success is decided by [`crate::checks`]. A boot that the emulator's own processor ended is said and tried once
-/// more.
+/// is a success is decided by [`crate::checks`].
 ///
 /// # Errors
 /// [`Failure::BadInput`] before anything was started, [`Failure::Died`] when QEMU does not start.
 pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
-    let outcome = attempt(options)?;
-    match &outcome.transcript.died {
-        Some(report) if report.contains(PROCESSOR_FAULT) => {
-            eprintln!(
-                "runner: the processor that QEMU emulates failed ({report}); booting once more"
-            );
-            attempt(options)
-        }
-        _ => Ok(outcome),
-    }
-}
-
-/// One boot.
-fn attempt(options: &RunOptions) -> Result<Outcome, Failure> {
     let inputs = check_inputs(options)?;
     let folder = Workplace::new(options.keep.as_deref())?;
     let launch = folder.file("launch.bin");

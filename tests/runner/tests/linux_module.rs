@@ -48,10 +48,7 @@ fn each_broken_promise_of_the_module_is_named_in_one_line() {
         ),
         ("unwatched=1", &["elsewhere", "watched no page"]),
         ("elsewhere=1", &["becomes shared", "4096 bytes"]),
-        (
-            "held=4194304 converts=512",
-            &["holds little", "4.0 MiB before"],
-        ),
+        ("held=4194304", &["holds little", "4.0 MiB before"]),
         ("growths=0 work=stress", &["with interrupts off", "0 calls"]),
         ("failures=2", &["no map fails", "2 failures"]),
         ("trouble='I/O error, dev vda'", &["no trouble", "dev vda"]),

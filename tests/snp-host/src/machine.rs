@@ -8,6 +8,7 @@ use snp_model::rmp::{Rmp, RmpEntry};
 
 use crate::attack::Attacks;
 use crate::counters::{Counters, Event};
+use crate::cpuid_policy::Place;
 use crate::doorbell_event::DoorbellEvents;
 use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
@@ -113,6 +114,14 @@ impl<'a, H: Hardware> Machine<'a, H> {
             kicks,
             translations: Translations::default(),
         })
+    }
+
+    /// Where `cpu` is among the CPUs of the guest.
+    pub(crate) const fn place(&self, cpu: &Cpu) -> Place {
+        Place {
+            apic_id: cpu.apic_id,
+            cpus: self.cpus,
+        }
     }
 
     /// Writes one record.

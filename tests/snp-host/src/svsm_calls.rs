@@ -136,6 +136,7 @@ mod tests {
         calls.count(Form::Ghcb, call(2, 15));
         calls.count(Form::Ghcb, call(2, 17));
         calls.count(Form::Ghcb, call(POOL, 3));
+        calls.count(Form::Ghcb, call(POOL, 16));
         calls.count(Form::Ghcb, call(9, u32::MAX));
         let mut lines: Vec<(String, u64)> = Vec::new();
         calls
@@ -150,6 +151,7 @@ mod tests {
             ("svsm.ghcb.vtpm.15", 1),
             ("svsm.ghcb.vtpm.other", 1),
             ("svsm.ghcb.pool.3", 1),
+            ("svsm.ghcb.pool.16", 1),
             ("svsm.ghcb.other.other", 1),
         ];
         assert_eq!(

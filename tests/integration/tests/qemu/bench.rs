@@ -114,23 +114,33 @@ impl Bench {
     /// Debian's kernel of this series, with the project's initrd and further words of command line.
     pub fn linux(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
-        bench.make_initrd(series, false);
-        bench.pack_kernel(series, words);
+        bench.make_initrd(series, &[]);
+        bench.pack_kernel(series, words, "64MiB");
+        bench
+    }
+
+    /// The same with modules that were built for this kernel, and that init loads in this order, and a window of this size.
+    pub fn linux_with_modules(series: &str, modules: &[&str], window: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, modules);
+        let words = format!("svsm.modules={}", modules.join(","));
+        bench.pack_kernel(series, &words, window);
         bench
     }
 
     /// The same with the project's module in the initrd, which is loaded, and the smallest swiotlb the kernel takes.
     pub fn linux_with_module(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
-        bench.make_initrd(series, true);
-        bench.pack_kernel(series, &format!("svsm.driver=pool swiotlb=512 {words}"));
+        bench.make_initrd(series, &["svsm_swiotlb"]);
+        let words = format!("svsm.driver=pool swiotlb=512 {words}");
+        bench.pack_kernel(series, &words, "64MiB");
         bench
     }
 
     /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
     pub fn firmware(series: &str) -> Self {
         let bench = Self::empty(built(), built().join("firmware"));
-        bench.make_initrd(series, false);
+        bench.make_initrd(series, &[]);
         bench.pack(&bench.built.join("ovmf/OVMF.fd"), &[]);
         let mut command = Command::new(bench.tools.join("release/runner"));
         command.arg("boot-disk").arg("--kernel");
@@ -141,7 +151,7 @@ impl Bench {
         bench
     }
 
-    fn make_initrd(&self, series: &str, module: bool) {
+    fn make_initrd(&self, series: &str, modules: &[&str]) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
@@ -149,14 +159,17 @@ impl Bench {
         command.arg(folder.join("busybox")).arg("--mark");
         command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
-        command.arg("--output").arg(self.path("initrd"));
-        if module {
+        for name in modules {
             let release = std::fs::read_to_string(folder.join(series).join("release"));
-            let release = release.expect("which kernel it is");
-            let module = self.built.join("module").join(release.trim());
-            command.arg("--pool-module");
-            command.arg(module.join("svsm_swiotlb.ko"));
+            let release = release.expect("make test-qemu fetches the kernel");
+            let file = format!("{}/{name}.ko", release.trim());
+            let folders = ["module", "module/tests"].map(|folder| self.built.join(folder));
+            let mut files = folders.iter().map(|folder| folder.join(&file));
+            let file = files.find(|file| file.exists());
+            let file = file.expect("make test-qemu builds the modules");
+            command.arg("--module").arg(file);
         }
+        command.arg("--output").arg(self.path("initrd"));
         succeed(&mut command);
     }
 
@@ -164,7 +177,7 @@ impl Bench {
     pub fn linux_with_initrd(series: &str, initrd: &[u8]) -> Self {
         let bench = Self::empty(built(), built());
         std::fs::write(bench.path("initrd"), initrd).expect("the initrd is written");
-        bench.pack_kernel(series, "");
+        bench.pack_kernel(series, "", "64MiB");
         bench
     }
 
@@ -176,12 +189,13 @@ impl Bench {
         }
     }
 
-    fn pack_kernel(&self, series: &str, words: &str) {
+    fn pack_kernel(&self, series: &str, words: &str, window: &str) {
         self.write_disk(&disk(LINUX_DISK_BYTES));
         let kernel = self.built.join("linux").join(series).join("vmlinuz");
         let cmdline = format!("{LINUX_ARGS} {words}");
         let initrd = self.path("initrd");
-        let [initrd_option, cmdline_option] = ["--initrd", "--cmdline"].map(OsStr::new);
+        let [initrd_option, cmdline_option, window_option, window] =
+            ["--initrd", "--cmdline", "--window", window].map(OsStr::new);
         self.pack(
             &kernel,
             &[
@@ -189,6 +203,8 @@ impl Bench {
                 initrd.as_os_str(),
                 cmdline_option,
                 OsStr::new(&cmdline),
+                window_option,
+                window,
             ],
         );
     }

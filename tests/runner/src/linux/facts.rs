@@ -107,8 +107,6 @@ pub struct Facts {
     pub stress: BTreeMap<String, u64>,
     /// Seconds that it took.
     pub stress_seconds: Option<f64>,
-    /// Instructions of a map with its unmap, by driver and size.
-    pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
     /// RAM as the kernel sees it.
     pub ram: Vec<Range<u64>>,
     /// Reserved ranges.
@@ -119,6 +117,8 @@ pub struct Facts {
     pub digests: BTreeMap<String, DeviceDigest>,
     /// What was written.
     pub marker: Option<Marker>,
+    /// What modules for tests said, by module.
+    pub said: BTreeMap<String, Vec<String>>,
     /// Steps that failed, and why.
     pub failed: BTreeMap<String, String>,
     /// The kernel's last message.
@@ -190,12 +190,7 @@ impl Facts {
                 self.stress.insert(what, count);
             }
             LinuxLine::StressTime(from, to) => self.stress_seconds = Some(to - from),
-            LinuxLine::Instructions(driver, of, count) => {
-                self.instructions
-                    .entry(driver)
-                    .or_default()
-                    .insert(of, count);
-            }
+            LinuxLine::Said(module, words) => self.said.entry(module).or_default().push(words),
             LinuxLine::Failed(step, cause) => {
                 self.failed.entry(step).or_insert(cause);
             }

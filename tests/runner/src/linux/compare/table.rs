@@ -7,6 +7,7 @@ use protocol::Call;
 
 use super::super::account::{Account, Phase, Shared};
 use super::boot::Boot;
+use super::instructions::Figure;
 use crate::table::mebibytes;
 
 /// What is not known, or has no meaning for a boot.
@@ -15,9 +16,9 @@ const NOTHING: &str = "-";
 /// A line: its name, and a cell for each boot. A title has no cells.
 pub type Row = (String, Vec<String>);
 
-/// All lines of the table.
+/// All lines of the table; `figures` are instructions, of a boot that measured them.
 #[must_use]
-pub fn rows(boots: &[Boot]) -> Vec<Row> {
+pub fn rows(boots: &[Boot], figures: &[Figure]) -> Vec<Row> {
     let mut rows = Rows {
         boots,
         list: Vec::new(),
@@ -85,7 +86,7 @@ pub fn rows(boots: &[Boot]) -> Vec<Row> {
             .stress_seconds
             .map(|seconds| format!("{seconds:.1}"))
     });
-    rows.instructions();
+    rows.instructions(figures);
     rows.list
 }
 
@@ -146,28 +147,18 @@ impl Rows<'_> {
     }
 
     /// Instructions of a map with its unmap, where a boot measured them.
-    fn instructions(&mut self) {
+    fn instructions(&mut self, figures: &[Figure]) {
         self.title("instructions of one map and unmap without copies");
-        let measured = self.boots.iter();
-        let sizes: BTreeSet<_> = measured
-            .flat_map(|boot| boot.guest.instructions.values())
-            .flat_map(|by_size| by_size.keys().cloned())
-            .collect();
-        if sizes.is_empty() {
+        if figures.is_empty() {
             self.line("not measured", |_| NOTHING.into());
         }
-        for size in sizes {
-            let all = self.boots;
-            self.optional(&size, |boot| {
-                let driver = boot.guest.driver.as_deref()?;
-                // One boot measures both.
-                let figures = all
-                    .iter()
-                    .filter_map(|one| one.guest.instructions.get(driver));
-                figures
-                    .filter_map(|by_size| by_size.get(&size))
-                    .next()
-                    .map(u64::to_string)
+        for figure in figures {
+            self.optional(&figure.of, |boot| {
+                if boot.is_pool() {
+                    figure.pool.clone()
+                } else {
+                    figure.swiotlb.clone()
+                }
             });
         }
     }
