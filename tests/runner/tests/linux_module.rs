@@ -156,6 +156,29 @@ fn trouble_of_swiotlb_is_shown_when_it_is_asked_for() {
 }
 
 #[test]
+fn what_stalls_under_hard_work_is_trouble_and_no_wrong_digest() {
+    let stalls = "work=stress\nsay 'linux: failed step=nvme cause=the read of nvme0n1 stalls'";
+    let boots = [("pool", "work=stress"), ("swiotlb", stalls)];
+    let (_setup, output) = compared(&boots, &["--expect-trouble"]);
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let table = String::from_utf8_lossy(&output.stdout);
+    assert!(table.contains("1 steps failed"), "{table}");
+    // The module has no excuse, and nobody has one for usual work.
+    for boots in [
+        [("pool", stalls), ("swiotlb", "work=stress")],
+        [("pool", ""), ("swiotlb", &stalls["work=stress".len()..])],
+    ] {
+        let (_setup, output) = compared(&boots, &[]);
+        assert_eq!(output.status.code(), Some(1), "{boots:?}");
+        assert!(
+            stderr(&output).contains("every digest"),
+            "{}",
+            stderr(&output)
+        );
+    }
+}
+
+#[test]
 fn files_that_are_no_reports_get_one_line() {
     let setup = Setup::new("");
     setup.write("text", b"hello");

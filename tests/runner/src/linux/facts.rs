@@ -203,10 +203,10 @@ impl Facts {
         self.pool.get(moment)?.get(name)?.parse().ok()
     }
 
-    /// Transfers of the heavy work that ended with an error or with wrong bytes.
+    /// Transfers of the heavy work that ended with an error, with wrong bytes or not at all.
     #[must_use]
     pub fn bad_transfers(&self) -> u64 {
-        let bad = |what: &str| what.ends_with("-error") || what.ends_with("-wrong");
+        let bad = |what: &str| !what.ends_with("-right");
         let all = self.stress.iter();
         all.filter(|(what, _)| bad(what)).map(|(_, n)| n).sum()
     }

@@ -29,17 +29,18 @@ pub fn figures(boot: &Boot) -> Vec<Figure> {
     lines.filter_map(|line| figure(line)).collect()
 }
 
+/// The value behind `key=` in `line`.
+fn text<'a>(line: &'a str, key: &str) -> Option<&'a str> {
+    let mut words = line.split(' ').filter_map(|word| word.split_once('='));
+    words.find(|(own, _)| *own == key).map(|(_, value)| value)
+}
+
 fn figure(line: &str) -> Option<Figure> {
-    let word = |key: &str| {
-        let words = line.split(' ').filter_map(|word| word.split_once('='));
-        words.into_iter().find(|(own, _)| *own == key)
-    };
-    let text = |key| word(key).map(|(_, value)| value);
-    let (size, way, fill) = (text("size")?, text("way")?, text("fill")?);
+    let (size, way, fill) = (text(line, "size")?, text(line, "way")?, text(line, "fill")?);
     let shown = WAYS.contains(&way) && FILLS.contains(&fill);
     let count = |who: &str| {
         let failed = line.ends_with(&format!("{who}_failed"));
-        text(who).filter(|_| !failed).map(str::to_owned)
+        text(line, who).filter(|_| !failed).map(str::to_owned)
     };
     shown.then(|| Figure {
         of: format!("{size} bytes, {way}, {fill}"),

@@ -70,7 +70,10 @@ pub fn rows(boots: &[Boot], figures: &[Figure]) -> Vec<Row> {
     rows.line("lines 'I/O error'", |boot| {
         boot.troubles("I/O error").to_string()
     });
-    rows.line("transfers that failed or were wrong", |boot| {
+    rows.line("steps that failed or stalled", |boot| {
+        boot.guest.failed.len().to_string()
+    });
+    rows.line("transfers that failed, stalled or were wrong", |boot| {
         boot.guest.bad_transfers().to_string()
     });
     rows.optional("transfers that were right", |boot| {
