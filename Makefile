@@ -28,6 +28,9 @@ DRIVER ?= pool
 SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
 # How hard the devices are worked: usual or stress.
 WORK ?= usual
+# make linux-compare counts instructions, too: yes or no. Not beside hard work, of which it is independent.
+INSTRUCTIONS ?= $(if $(filter usual,$(WORK)),yes,no)
+MEASURED = $(filter yes,$(INSTRUCTIONS))
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
@@ -71,7 +74,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-instructions linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 # What `make help` prints behind the targets.
@@ -95,6 +98,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   CMDLINE=text     further words of the kernel command line
 #?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
+#?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
 #?
 #? variables of `make module`:
@@ -161,8 +165,20 @@ linux-compare: ## Boot it with the module and without, on the same disks and wor
 		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
 			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
 	done
-	@$(RUNNER) linux-compare --report $(REPORT) $(if $(filter stress,$(WORK)),--expect-trouble) \
+	@$(if $(MEASURED),echo 'linux-compare: instructions' >&2; \
+		$(MAKE) --no-print-directory linux-instructions REPORT=$(REPORT)/compare/instructions)
+	@$(RUNNER) linux-compare --report $(REPORT) $(if $(MEASURED),--instructions $(REPORT)/compare/instructions/linux.json) $(if $(filter stress,$(WORK)),--expect-trouble) \
 		$(foreach boot,$(COMPARED),--boot $(boot)=$(REPORT)/compare/$(boot)/linux.json)
+
+# What map and unmap cost, in a boot that counts instructions and so takes its time.
+linux-instructions: linux-kernel linux-disk module test-modules
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
+		--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/map_bench.ko --output $(LINUX_DIR)/$(LINUX)/initrd-bench
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(LINUX_DIR)/$(LINUX)/vmlinuz --initrd $(LINUX_DIR)/$(LINUX)/initrd-bench \
+		--cmdline "$(LINUX_ARGS) svsm.modules=svsm_swiotlb,map_bench" --output $(IMAGES)/linux-bench.igvm $(IMAGE_OPTIONS)
+	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
+		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
