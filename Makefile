@@ -46,6 +46,8 @@ OVMF_DISK  := $(IMAGES)/boot.img
 # The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
 MODULE_DIR := $(TARGET_DIR)/module
 MODULE_FEATURES :=
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DKMS_DIR   := $(TARGET_DIR)/dkms
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
@@ -60,7 +62,7 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package dkms test-dkms images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
 
 help: ## List the targets and the variables
@@ -150,6 +152,13 @@ module-object: setup ## Build the Rust part of the module, and check it
 module-package: module-object
 	@rm -rf $(MODULE_DIR)/package && mkdir -p $(MODULE_DIR)/package
 	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
+
+dkms: module-package ## Pack the module's sources for DKMS, as a tarball and as a package of Debian
+	@scripts/dkms-package.sh $(MODULE_DIR)/package $(DKMS_DIR) $(VERSION)
+
+test-dkms: dkms ## Install those in a clean root of Debian 13 with the headers of LINUX=6.12
+	@[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR)
+	@scripts/test-dkms.sh $(DKMS_DIR) $(VERSION) $(LINUX) $(LINUX_DIR)
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)

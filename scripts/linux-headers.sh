@@ -63,7 +63,8 @@ done
 if [[ $place == */deb13 ]] && ! [ -e "$place/complete-root" ]; then
     # What kbuild and its tools run; the closure is taken by apt as on an empty machine.
     tools=(gcc-14-x86-64-linux-gnu binutils make dash coreutils sed grep mawk findutils pahole libelf1t64 libssl3t64)
-    while read -r package; do packages+=("$package"); done < <(archive_closure "${tools[@]}")
+    archive_closure "${tools[@]}" >"$place/packages"
+    mapfile -t -O ${#packages[@]} packages <"$place/packages"
     [ ${#packages[@]} -gt $((3 + ${#tools[@]})) ] ||
         fail "apt cannot tell what gcc-14 of Debian 13 needs ($(grep -oE '^E: .*' "$archive_log" | tail -n 1)); $REMEDY"
 fi
