@@ -22,12 +22,19 @@ LINUX  ?= 6.12
 KERNEL ?=
 INITRD ?=
 CMDLINE ?=
+# Who bounces in the kernel: pool (the module) or swiotlb (the kernel itself, as without the module).
+DRIVER ?= pool
+# Slots of 2 KiB of the kernel's own pool: with the module it needs none, and takes at least 512. Empty: the kernel's choice.
+SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
+# How hard the devices are worked: usual or stress.
+WORK ?= usual
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
 KDIR   ?=
 SOAK_BOOTS ?= 100
 SOAK_LINUX ?= 10
+SOAK_VCPUS ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)
 NONE       := x86_64-unknown-none
@@ -43,14 +50,18 @@ FIRMWARE_DIR := $(TARGET_DIR)/firmware
 OVMF_DIR   := $(TARGET_DIR)/ovmf
 OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
-# The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
+# The Linux module: where it is built, and what it is built from.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES :=
 VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
 DKMS_DIR   := $(TARGET_DIR)/dkms
+
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
+LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,300)
+LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
+# The initrd holds the module for that kernel when it is to bounce.
+USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # What every image is packed with.
 IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
 	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
@@ -62,15 +73,51 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package dkms test-dkms images igvm disk run linux linux-disk linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
+.PHONY: help setup setup-qemu module module-object module-package dkms test-dkms test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
         bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
+
+# What `make help` prints behind the targets.
+#?
+#? variables of `make run`, `make linux` and `make igvm`:
+#?   MEM=1GiB         guest memory, the window included
+#?   WINDOW=256MiB    pool window, a multiple of 2MiB
+#?   DISK=file        disk to read (default: a file system image made from this tree)
+#?   RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)
+#?   RESTRICTED_INJECTION=on|off   off for hosts that lack it
+#?   HARD_CAP=size    most that the pool can ever be granted (default: the window)
+#?   UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time
+#?   VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)
+#?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
+#?   CPUS=1           print launch digests for 1..CPUS vCPUs
+#?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
+#?
+#? variables of `make linux` and `make linux-compare`:
+#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, 6.12+deb12, 6.12-amd64, ...
+#?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
+#?   CMDLINE=text     further words of the kernel command line
+#?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
+#?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
+#?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
+#?
+#? variables of `make module`:
+#?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
+#?   LINUX=6.12       series, or release, whose headers are fetched where KDIR is not given
+#?
+#? variables of `make ovmf`: those above, and
+#?   FIRMWARE=file    an OVMF.fd of your own
+#?
+#? variables of `make soak`:
+#?   SOAK_BOOTS=100   boots of the small guest
+#?   SOAK_LINUX=10    boots of Linux
+#?   SOAK_VCPUS=n     all of them with n vCPUs, of which each has its thread (default: 1 and 2 in turns)
+#?
+#? variables of `make bench`:
+#?   PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)
 
 help: ## List the targets and the variables
 	@printf 'svsm-swiotlb: I/O memory for confidential VMs, owned by a service at VMPL0\n\ntargets:\n'
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 28
-	@printf '\nvariables of `make run`, `make linux` and `make igvm`:\n'
-	@printf '  MEM=1GiB         guest memory, the window included\n  WINDOW=256MiB    pool window, a multiple of 2MiB\n  DISK=file        disk to read (default: a file system image made from this tree)\n'
-	@printf '  RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)\n  RESTRICTED_INJECTION=on|off   off for hosts that lack it\n  HARD_CAP=size    most that the pool can ever be granted (default: the window)\n  UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time\n  VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)\n  DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)\n  CPUS=1           print launch digests for 1..CPUS vCPUs\n  RUNFLAGS=...     further options of the runner (target/release/runner run --help)\n\nvariables of `make linux`:\n  LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, 6.12+deb12, 6.12-amd64, ...\n  KERNEL=file INITRD=file   a kernel and an initrd of your own instead\n  CMDLINE=text     further words of the kernel command line\n\nvariables of `make module`:\n  KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)\n  LINUX=6.12       series, or release, whose headers are fetched where KDIR is not given\n\nvariables of `make ovmf`: those above, and\n  FIRMWARE=file    an OVMF.fd of your own\n\nvariables of `make soak`:\n  SOAK_BOOTS=100   boots of the small guest\n  SOAK_LINUX=10    boots of Linux\n\nvariables of `make bench`:\n  PEERS="a.so b.so"  allocators to measure beside (tests/bench/include/bb_abi.h)\n'
+	@sed -n 's/^#? \{0,1\}//p' $(MAKEFILE_LIST)
 
 setup: ## Add the bare-metal Rust target
 	@scripts/setup.sh rust
@@ -100,21 +147,40 @@ run: setup-qemu igvm $(if $(DISK),,disk) ## Boot the image on the emulated SNP m
 linux-disk: disk
 	@head -c 16M $(IMAGES)/disk.img >$(IMAGES)/linux-disk.img
 
-linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2 and check its CPUs, memory, disks and network
+linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 300 --idle 60 --report $(REPORT) \
-		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle 60 --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
+
+# With and without the module, and under hard work without it at the smallest the kernel takes. A boot that breaks a promise
+# is judged with the others.
+COMPARED := pool swiotlb $(if $(filter stress,$(WORK)),swiotlb-1MiB)
+linux-compare: ## Boot it with the module and without, on the same disks and work, and set both side by side
+	@rm -rf $(REPORT)/compare
+	@for boot in $(COMPARED); do \
+		echo "linux-compare: $$boot" >&2; \
+		case $$boot in swiotlb-1MiB) slots=SWIOTLB=512 ;; *) slots= ;; esac; \
+		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
+			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
+	done
+	@$(RUNNER) linux-compare --report $(REPORT) $(if $(filter stress,$(WORK)),--expect-trouble) \
+		$(foreach boot,$(COMPARED),--boot $(boot)=$(REPORT)/compare/$(boot)/linux.json)
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
 	@$(if $(KERNEL),,scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@mkdir -p $(LINUX_DIR) && gcc -nostdlib -static -s -o $(LINUX_DIR)/mark tests/linux/mark.S
 	@$(if $(INITRD),,$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox \
-		--modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
+		--mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
 
-linux-igvm: linux-kernel ## Pack the paravisor with that kernel
+linux-initrd: linux-kernel module
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+
+linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" \
-		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" --cmdline "$(strip $(LINUX_ARGS) $(CMDLINE))" --output $(LINUX_IGVM) \
+		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd$(if $(USES_MODULE),-pool))" --cmdline "$(strip $(LINUX_WORDS))" --output $(LINUX_IGVM) \
 		$(IMAGE_OPTIONS)
 
 ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
@@ -142,11 +208,15 @@ module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/bu
 	@$(if $(or $(KDIR),$(filter %amd64,$(LINUX))),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
 
+test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the module in a guest (for KDIR or LINUX as above)
+	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh tests/linux/modules $(MODULE_DIR)/tests $$headers
+
 # What bounds its use of the stack belongs here, behind the checks.
 module-object: setup ## Build the Rust part of the module, and check it
 	@scripts/setup.sh rust-src
 	@$(CARGO) build --release --quiet -p module-object
-	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object $(if $(MODULE_FEATURES),--features $(MODULE_FEATURES))
+	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object --features linked-platform
 
 # One folder, as the kernel's build system wants it; make dkms packs the same.
 module-package: module-object
@@ -161,7 +231,7 @@ test-dkms: dkms ## Install those in a clean root of Debian 13 with the headers o
 	@scripts/test-dkms.sh $(DKMS_DIR) $(VERSION) $(LINUX) $(LINUX_DIR)
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
-	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX)
+	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
 
 # The images are built twice, by the same names (firmware-images).
 .NOTPARALLEL:
@@ -182,6 +252,7 @@ test-loom: ## What CPUs share in the shim, the service and the paravisor, in eve
 
 test-qemu: setup-qemu igvm linux-kernel firmware-images ovmf-image ## The tests that boot the images on QEMU
 	@for series in 7 6.1; do scripts/linux-kernel.sh $$series $(LINUX_DIR) || exit; done
+	@for series in 6.12 7; do $(MAKE) --no-print-directory LINUX=$$series KDIR= module test-modules || exit; done
 	@SVSM_SWIOTLB_IMAGES=$(TARGET_DIR) $(CARGO) test -p integration --features qemu --test qemu -- --test-threads=2
 
 # What the interpreter can do in minutes: the allocator, the checks of misuse, the copies; the models with small windows.

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# linux-module.sh PACKAGE OUTPUT KDIR [ROOT]: builds svsm_swiotlb.ko from the folder PACKAGE (C sources, Kbuild, header,
-# Rust object) against the headers KDIR, with the tools of ROOT if that is named (linux-headers.sh), and puts it into
+# linux-module.sh PACKAGE OUTPUT KDIR [ROOT]: builds the modules of the folder PACKAGE (C sources, Kbuild; of svsm_swiotlb.ko header,
+# Rust object) against the headers KDIR, with the tools of ROOT if that is named (linux-headers.sh), and puts them into
 # OUTPUT/RELEASE. Fails if the kernel's build system warns of anything; its words are in OUTPUT/RELEASE/build.log.
 # Every refusal is one line with the cause and the remedy.
 set -euo pipefail
@@ -58,12 +58,16 @@ else
     unshare -rm sh -c 'mount --rbind /dev "$0/dev" && mount --rbind /proc "$0/proc" && exec chroot "$0" "$@"' "$root" \
         env -i PATH=/usr/bin:/bin HOME=/ LC_ALL=C make -C "$kdir" M="/build/${build##*/}" "$jobs" modules >"$log" 2>&1 && built=yes || built=
 fi
-[ -n "$built" ] && [ -e "$build/svsm_swiotlb.ko" ] ||
+modules=("$build"/*.ko)
+[ -n "$built" ] && [ -e "${modules[0]}" ] ||
     fail "the build for $release failed ($(grep -m1 -iE 'error|\*\*\*' "$log" || tail -n 1 "$log")); the rest is in $log"
 warnings=$(grep -ciE 'warning|^WARN' "$log" || true)
 [ "$warnings" -eq 0 ] ||
     fail "the build for $release warned $warnings times ($(grep -m1 -iE 'warning|^WARN' "$log")); the rest is in $log"
 # As distributions ship modules; the names in backtraces stay.
-objcopy --strip-debug "$build/svsm_swiotlb.ko" "$place/svsm_swiotlb.ko" || fail "objcopy failed; install binutils"
+for module in "${modules[@]}"; do
+    module=${module##*/}
+    objcopy --strip-debug "$build/$module" "$place/$module" || fail "objcopy failed; install binutils"
+    echo "module: $place/$module ($(stat -c %s "$place/$module") bytes, 0 warnings)"
+done
 rm -rf "$place/build"
-echo "module: $place/svsm_swiotlb.ko ($(stat -c %s "$place/svsm_swiotlb.ko") bytes, 0 warnings)"

@@ -102,6 +102,11 @@ pub(crate) mod stepped {
                     self.0.fetch_add(value, order)
                 }
 
+                pub fn fetch_sub(&self, value: $value, order: Ordering) -> $value {
+                    step();
+                    self.0.fetch_sub(value, order)
+                }
+
                 pub fn compare_exchange(
                     &self,
                     current: $value,

@@ -2,6 +2,7 @@
 //! Finding the service, checking that it is the one we speak to, and becoming the holder of its grants.
 
 use core::fmt;
+use core::mem::MaybeUninit;
 
 use protocol::identity::{Features, Identity, SharedAddressing};
 use snp::svsm::ResultCode;
@@ -38,6 +39,9 @@ pub struct Config {
     /// [`Pool::maintain`] gives back whatever is free beyond this, even what the load of the recent past needed. Not below
     /// the low watermark; [`u64::MAX`]: the recent past alone decides.
     pub high_watermark_bytes: u64,
+    /// Asks the core protocol first whether the paravisor offers ours, as it does by default. A kernel whose way to call
+    /// carries this protocol only says `false`; the UUID that IDENTIFY answers is the proof then, as it is in any case.
+    pub query_protocol: bool,
 }
 
 impl Default for Config {
@@ -51,6 +55,7 @@ impl Default for Config {
             cap_bytes: None,
             low_watermark_bytes: 0,
             high_watermark_bytes: u64::MAX,
+            query_protocol: true,
         }
     }
 }
@@ -137,77 +142,148 @@ impl<'a, P: Platform> Pool<'a, P> {
         metadata: &'a mut [u8],
         config: Config,
     ) -> Result<Self, AttachError> {
-        let mut client = Client::new(config.protocol);
-        let identity = identify(&client, &platform)?;
-        let geometry = client.geometry(&platform)?;
-        if 1_u64.checked_shl(geometry.attributes.log2_chunk().into()) != Some(CHUNK_BYTES) {
-            return Err(AttachError::UnusableWindow);
-        }
-        let window =
-            Window::new(geometry.base.bits(), geometry.bytes).ok_or(AttachError::UnusableWindow)?;
-        let limits = client.work_limits(&platform)?;
-        if limits.grow_bytes < CHUNK_BYTES {
-            return Err(AttachError::Malformed);
-        }
-        let base = platform
-            .translate(window.base(), window.bytes())
-            .ok_or(AttachError::NotMapped)?;
-        let metadata = Metadata::carve(metadata, window.chunks(), config.cpus)
-            .ok_or(AttachError::NoRecords)?;
-        let attached = client.attach(&platform)?;
-        if let Some(cap) = config.cap_bytes {
-            let cap = cap
-                .checked_next_multiple_of(CHUNK_BYTES)
-                .unwrap_or(!(CHUNK_BYTES - 1));
-            if let Err(error) = client.set_cap(&platform, cap) {
-                // Nobody uses this attachment. If it cannot be ended, the next one ends it.
-                let _ = client.detach(&platform);
-                return Err(error.into());
-            }
-        }
-        let usage = client.usage(&platform)?;
+        let mut place = MaybeUninit::uninit();
+        Self::attach_in(&mut place, platform, metadata, config)?;
+        // SAFETY: Attached, so the pool is there.
+        Ok(unsafe { place.assume_init() })
+    }
 
-        let service_limit = limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES;
-        let growth_limit = config
-            .growth_limit_bytes
-            .min(window.bytes())
-            .max(CHUNK_BYTES)
-            .next_multiple_of(CHUNK_BYTES);
-        let shared = Shared::new(&metadata);
-        let state = State {
-            central: Central::new(metadata),
-            growth: Growth::new(growth_limit, service_limit),
-            counters: Counters::new(usage.cap),
-        };
-        let pool = Self {
-            platform,
-            client,
-            window,
-            // SAFETY: `base` is the platform's translation of all of the window.
-            view: unsafe { WindowView::new(base) },
-            config,
-            attachment: Attachment {
-                epoch: attached.epoch.number(),
-                fresh: attached.fresh,
-                orphaned_bytes: attached.orphaned_bytes,
-                addressing: identity.addressing,
-                features: identity.features,
-                cap_bytes: usage.cap,
-            },
-            shared,
-            state: InterruptLock::new(state),
-        };
+    /// The same where the pool will stay, for kernels whose stack has no room for one. After an error nothing is there.
+    ///
+    /// # Errors
+    /// See [`AttachError`].
+    pub fn attach_in<'p>(
+        place: &'p mut MaybeUninit<Self>,
+        platform: P,
+        metadata: &'a mut [u8],
+        config: Config,
+    ) -> Result<&'p mut Self, AttachError> {
+        let found = find(&platform, metadata, &config)?;
+        let pool = place.write(found.pool(platform, config));
         pool.grow_initially();
         Ok(pool)
     }
 }
 
+/// What attach has learned and taken.
+struct Found<'a> {
+    client: Client,
+    window: Window,
+    view: WindowView,
+    metadata: Metadata<'a>,
+    attachment: Attachment,
+    /// The most that one call grants.
+    service_limit: u64,
+}
+
+fn find<'a, P: Platform>(
+    platform: &P,
+    metadata: &'a mut [u8],
+    config: &Config,
+) -> Result<Found<'a>, AttachError> {
+    let mut client = Client::new(config.protocol);
+    let identity = identify(&client, platform, config.query_protocol)?;
+    let window = window_of(&client, platform)?;
+    let limits = client.work_limits(platform)?;
+    if limits.grow_bytes < CHUNK_BYTES {
+        return Err(AttachError::Malformed);
+    }
+    let base = platform
+        .translate(window.base(), window.bytes())
+        .ok_or(AttachError::NotMapped)?;
+    let metadata =
+        Metadata::carve(metadata, window.chunks(), config.cpus).ok_or(AttachError::NoRecords)?;
+    let attached = client.attach(platform)?;
+    if let Some(cap) = config.cap_bytes {
+        let cap = cap
+            .checked_next_multiple_of(CHUNK_BYTES)
+            .unwrap_or(!(CHUNK_BYTES - 1));
+        if let Err(error) = client.set_cap(platform, cap) {
+            // Nobody uses this attachment. If it cannot be ended, the next one ends it.
+            let _ = client.detach(platform);
+            return Err(error.into());
+        }
+    }
+    let usage = client.usage(platform)?;
+    Ok(Found {
+        client,
+        window,
+        // SAFETY: `base` is the platform's translation of all of the window.
+        view: unsafe { WindowView::new(base) },
+        metadata,
+        attachment: Attachment {
+            epoch: attached.epoch.number(),
+            fresh: attached.fresh,
+            orphaned_bytes: attached.orphaned_bytes,
+            addressing: identity.addressing,
+            features: identity.features,
+            cap_bytes: usage.cap,
+        },
+        service_limit: limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES,
+    })
+}
+
+fn window_of<P: Platform>(client: &Client, platform: &P) -> Result<Window, AttachError> {
+    let geometry = client.geometry(platform)?;
+    if 1_u64.checked_shl(geometry.attributes.log2_chunk().into()) != Some(CHUNK_BYTES) {
+        return Err(AttachError::UnusableWindow);
+    }
+    Window::new(geometry.base.bits(), geometry.bytes).ok_or(AttachError::UnusableWindow)
+}
+
+/// The window of the service that a later [`Pool::attach`] with this configuration finds: a kernel learns from it how much
+/// metadata it needs. Nothing is attached.
+///
+/// # Errors
+/// [`AttachError`]: no service, another one, or a window that cannot be used.
+pub fn find_window<P: Platform>(platform: &P, config: &Config) -> Result<Window, AttachError> {
+    let client = Client::new(config.protocol);
+    identify(&client, platform, config.query_protocol)?;
+    window_of(&client, platform)
+}
+
+impl<'a> Found<'a> {
+    /// The pool over it, which holds nothing yet.
+    #[inline]
+    fn pool<P: Platform>(self, platform: P, config: Config) -> Pool<'a, P> {
+        let growth_limit = config
+            .growth_limit_bytes
+            .min(self.window.bytes())
+            .max(CHUNK_BYTES)
+            .next_multiple_of(CHUNK_BYTES);
+        Pool {
+            platform,
+            client: self.client,
+            window: self.window,
+            view: self.view,
+            config,
+            attachment: self.attachment,
+            shared: Shared::new(&self.metadata),
+            state: InterruptLock::new(State {
+                central: Central::new(self.metadata),
+                growth: Growth::new(growth_limit, self.service_limit),
+                counters: Counters::new(self.attachment.cap_bytes),
+            }),
+        }
+    }
+}
+
 /// A number is never trusted alone: another paravisor may use it for something else.
-fn identify<P: Platform>(client: &Client, platform: &P) -> Result<Identity, AttachError> {
-    if !client.is_offered(platform)? {
+fn identify<P: Platform>(
+    client: &Client,
+    platform: &P,
+    query_protocol: bool,
+) -> Result<Identity, AttachError> {
+    if query_protocol && !client.is_offered(platform)? {
         return Err(AttachError::NoService);
     }
-    let identity = client.identify(platform)?;
+    let identity = match client.identify(platform) {
+        // What the core protocol would have said.
+        Err(CallError::Refused(ResultCode::UNSUPPORTED_PROTOCOL)) => {
+            return Err(AttachError::NoService);
+        }
+        answer => answer?,
+    };
     if identity.speaks_this_version() {
         Ok(identity)
     } else {

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What an unmap, sync or free has to agree with: the private record of what was handed out.
 //!
-//! Whoever copies out of a mapping or frees it claims the record first. A second context that names the same mapping
-//! meanwhile is refused, so a buffer is never written after its unmap has returned.
+//! Whoever ends a mapping claims the record first, and whoever syncs it shares it. An unmap while another context syncs is
+//! refused, and so is a sync while another one unmaps, so a buffer is never written after its unmap has returned. Syncs do
+//! not keep each other off.
 
-use crate::allocator::{Kind, Place, State, Taken, Use};
+use crate::allocator::{Kind, NotShared, Place, State, Taken, Use};
 use crate::error::UnmapError;
 use crate::geometry::UNIT_BYTES;
 use crate::platform::Platform;
@@ -26,7 +27,7 @@ pub(crate) struct Expected {
     pub generation: Option<u64>,
 }
 
-/// What was found where the caller says, in a state in which it can be claimed.
+/// What was found where the caller says, handed out.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Match<'a> {
     pub place: Place<'a>,
@@ -41,12 +42,26 @@ pub(crate) struct Match<'a> {
 }
 
 impl<'a, P: Platform> Pool<'a, P> {
-    /// Compares what the caller says with the record.
+    /// Compares what the caller says with the record, for somebody who ends it.
+    ///
+    /// # Errors
+    /// The first thing that differs, or that a sync is copying it; nothing has changed.
+    #[inline]
+    pub(crate) fn find(&self, expected: &Expected) -> Result<Match<'a>, UnmapError> {
+        let found = self.find_shared(expected)?;
+        if found.seen.is_idle() {
+            Ok(found)
+        } else {
+            Err(UnmapError::Busy)
+        }
+    }
+
+    /// The same for a sync: others may be copying it.
     ///
     /// # Errors
     /// The first thing that differs; nothing has changed.
     #[inline]
-    pub(crate) fn find(&self, expected: &Expected) -> Result<Match<'a>, UnmapError> {
+    pub(crate) fn find_shared(&self, expected: &Expected) -> Result<Match<'a>, UnmapError> {
         let found = self.look_up(expected.address, expected.generation)?;
         if found.address != expected.address {
             return Err(UnmapError::UnknownAddress);
@@ -92,7 +107,7 @@ impl<'a, P: Platform> Pool<'a, P> {
         let (extent, reservation, record, seen) = tables.extent_at(offset)?;
         let length = tables.extent_length(extent.first);
         let origin = record.origin();
-        let same = seen.usage() == Use::Live
+        let same = seen.is_idle()
             && seen.extra() == 0
             && seen.kind().matches(expected.kind)
             && length == expected.length
@@ -116,7 +131,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     /// What is handed out round an address, which may lie anywhere inside it.
     ///
     /// # Errors
-    /// Nothing is, or not any more, or another context has claimed it.
+    /// Nothing is, or not any more, or another context is ending it.
     #[inline]
     pub(crate) fn look_up(
         &self,
@@ -155,7 +170,7 @@ impl<'a, P: Platform> Pool<'a, P> {
             });
         }
         match seen.usage() {
-            Use::Live => {}
+            Use::Live(_) => {}
             Use::Claimed => return Err(UnmapError::Busy),
             Use::Free if seen.kind() == Kind::Nothing => return Err(UnmapError::UnknownAddress),
             Use::Free => return Err(UnmapError::AlreadyUnmapped),
@@ -200,5 +215,20 @@ impl Match<'_> {
         } else {
             Err(UnmapError::Busy)
         }
+    }
+
+    /// Keeps it from being ended until the caller has copied.
+    ///
+    /// # Errors
+    /// [`UnmapError::Busy`] when another context ends it, [`UnmapError::TooManySyncs`].
+    #[inline]
+    pub(crate) fn share(&self) -> Result<(), UnmapError> {
+        self.place
+            .record
+            .share(self.seen)
+            .map_err(|cause| match cause {
+                NotShared::Gone => UnmapError::Busy,
+                NotShared::TooMany => UnmapError::TooManySyncs,
+            })
     }
 }

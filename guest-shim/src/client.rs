@@ -15,7 +15,8 @@ use protocol::response::{
     Released, ResultRegisters, Usage, WorkLimits, decode_answer,
 };
 use protocol::result as code;
-use protocol::{Call, Refusal, Request};
+use protocol::statistics::CALL_COUNTERS;
+use protocol::{Refusal, Request};
 use snp::address::GuestPhysicalAddress;
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 
@@ -29,8 +30,8 @@ const ATTEMPTS: u32 = 16;
 /// The only window of version 1.
 const WINDOW_INDEX: u8 = 0;
 
-/// Number of calls the protocol knows.
-pub(crate) const CALLS: usize = Call::ALL.len();
+/// Number of calls that are counted: all that the shim makes.
+pub(crate) const CALLS: usize = CALL_COUNTERS;
 
 /// Why a call gave no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +107,7 @@ impl Client {
         }
     }
 
-    /// Calls issued so far, indexed by [`Call::index`].
+    /// Calls issued so far, indexed by [`protocol::Call::index`].
     pub fn issued(&self) -> [u64; CALLS] {
         array::from_fn(|index| {
             self.issued

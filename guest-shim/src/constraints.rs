@@ -37,7 +37,7 @@ pub enum CopyIn {
     DeviceWritten,
 }
 
-/// Where a mapping may lie; all three hold together.
+/// Where a mapping may lie; all of it holds together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Constraints {
     /// These low bits of the device address equal those of the buffer's address: 0, or a power of two minus 1
@@ -49,6 +49,11 @@ pub struct Constraints {
     pub alignment: u64,
     /// Highest address the device can reach; the mapping's last byte is at most there.
     pub highest_address: u64,
+    /// Power of two, or 0 for none. The mapping does not cross a multiple of it (Linux `dma_get_seg_boundary` plus 1).
+    ///
+    /// Where the window itself crosses one, the pool bytes of a mapping begin at a multiple of their length, rounded up to
+    /// a power of two; only the mapping itself counts against the length of a boundary.
+    pub boundary: u64,
 }
 
 impl Constraints {
@@ -57,6 +62,7 @@ impl Constraints {
         min_align_mask: 0,
         alignment: 1,
         highest_address: u64::MAX,
+        boundary: 0,
     };
 
     /// A device address that is a multiple of `alignment`.

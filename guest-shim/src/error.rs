@@ -63,8 +63,10 @@ pub enum UnmapError {
     WrongDirection,
     /// An offset or a written length beyond the mapping.
     OutOfRange,
-    /// Another context is copying or unmapping it at this moment.
+    /// Another context is unmapping it at this moment, or where it is to be unmapped or freed, copying.
     Busy,
+    /// As many syncs as can be counted, 61, are copying it at this moment.
+    TooManySyncs,
 }
 
 impl fmt::Display for UnmapError {
@@ -77,6 +79,7 @@ impl fmt::Display for UnmapError {
             Self::WrongDirection => "mapped with another direction",
             Self::OutOfRange => "beyond the mapping",
             Self::Busy => "in use by another context",
+            Self::TooManySyncs => "too many syncs at the same time",
         })
     }
 }

@@ -80,6 +80,12 @@ impl Window {
     pub(crate) const fn ends_at_or_below(&self, highest_address: u64) -> bool {
         self.base + (self.bytes - 1) <= highest_address
     }
+
+    /// Whether no multiple of a boundary lies behind the first byte: 0 is no boundary, else it is a power of two.
+    #[inline]
+    pub(crate) const fn lies_within(&self, boundary: u64) -> bool {
+        self.base ^ (self.base + (self.bytes - 1)) <= boundary.wrapping_sub(1)
+    }
 }
 
 /// A 64-bit quantity as an index or a length in memory.
@@ -136,5 +142,20 @@ mod tests {
         assert_eq!(window.offset_of(last + 1), None);
         assert!(window.ends_at_or_below(last) && !window.ends_at_or_below(last - 1));
         assert_eq!(unit_offset(3), 0x1800);
+    }
+
+    #[test]
+    fn a_window_lies_within_boundaries_that_it_does_not_cross() {
+        let window = Window::new(0x4000_0000, 3 * CHUNK_BYTES).unwrap();
+        for (boundary, within) in [
+            (0, true),
+            (1 << 63, true),
+            (8 << 20, true),
+            (4 << 20, false),
+        ] {
+            assert_eq!(window.lies_within(boundary), within, "{boundary:#x}");
+        }
+        let across = Window::new((4 << 30) - CHUNK_BYTES, 2 * CHUNK_BYTES).unwrap();
+        assert!(!across.lies_within(4 << 30) && across.lies_within(8 << 30));
     }
 }

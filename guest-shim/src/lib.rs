@@ -40,7 +40,7 @@ mod loom_tests;
 mod tests;
 
 pub use allocator::{metadata_bytes, metadata_bytes_with_small};
-pub use attach::{AttachError, Attachment, Config};
+pub use attach::{AttachError, Attachment, Config, find_window};
 pub use constraints::{Constraints, CopyIn, Direction};
 pub use convert::{ConvertError, ConvertList};
 pub use error::{MapError, UnmapError};

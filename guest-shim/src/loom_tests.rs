@@ -139,30 +139,103 @@ fn s2_two_unmaps_of_one_mapping_end_as_one() {
     });
 }
 
-/// What a claim protects is the driver's buffer: two steps without an order of their own.
+/// What a share protects is the driver's buffer: it stays until every sync has copied, and an unmap that comes later sees
+/// what they wrote.
 #[test]
-fn s2_two_syncs_of_one_mapping_copy_in_turn() {
+fn s2_syncs_of_one_mapping_go_on_side_by_side_and_end_before_its_unmap() {
+    let mut bound = loom::model::Builder::new();
+    bound.preemption_bound = Some(3);
+    bound.check(|| {
+        let record = Arc::new(Record::unused());
+        record.publish(Origin::of(0x1000, 0), TO, 99);
+        let parts = Arc::new([AtomicU32::new(0), AtomicU32::new(0)]);
+        let unmapped = Arc::new(AtomicU32::new(0));
+        let sync = |record: &Record, part: &AtomicU32, unmapped: &AtomicU32| {
+            let seen = record.state();
+            if record.share(seen).is_err() {
+                return false;
+            }
+            part.store(1, Ordering::Relaxed);
+            assert_eq!(
+                unmapped.load(Ordering::Relaxed),
+                0,
+                "written after the unmap"
+            );
+            record.unshare();
+            true
+        };
+        let other = thread::spawn({
+            let (record, parts, unmapped) = (
+                Arc::clone(&record),
+                Arc::clone(&parts),
+                Arc::clone(&unmapped),
+            );
+            move || sync(&record, &parts[0], &unmapped)
+        });
+        let ending = thread::spawn({
+            let (record, parts, unmapped) = (
+                Arc::clone(&record),
+                Arc::clone(&parts),
+                Arc::clone(&unmapped),
+            );
+            move || {
+                let seen = record.state();
+                if !seen.is_live(TO, 100) || !record.claim(seen) {
+                    return None;
+                }
+                unmapped.store(1, Ordering::Relaxed);
+                let written = [0, 1].map(|part: usize| parts[part].load(Ordering::Relaxed));
+                record.retire(seen);
+                Some(written)
+            }
+        });
+        let mine = sync(&record, &parts[1], &unmapped);
+        let theirs = other.join().unwrap();
+        match ending.join().unwrap() {
+            None => {
+                assert!(mine && theirs, "a sync was refused by another one");
+                assert_eq!(record.state().usage(), Use::Live(0));
+            }
+            Some(written) => {
+                assert_eq!(written, [theirs.into(), mine.into()], "seen by the unmap");
+                assert_eq!(
+                    (record.state().usage(), record.state().generation()),
+                    (Use::Free, 1)
+                );
+            }
+        }
+    });
+}
+
+/// The mapping ends and the slot is handed out again while a sync of the old one begins: it copies nothing.
+#[test]
+fn s2_a_sync_of_a_mapping_that_has_ended_shares_nothing() {
     loom::model(|| {
         let record = Arc::new(Record::unused());
         record.publish(Origin::of(0x1000, 0), TO, 99);
-        let buffer = Arc::new(AtomicU32::new(0));
-        let sync = |record: &Record, buffer: &AtomicU32| {
-            let seen = record.state();
-            if !seen.is_live(TO, 100) || !record.claim(seen) {
-                return 0;
-            }
-            let copies = buffer.load(Ordering::Relaxed);
-            buffer.store(copies + 1, Ordering::Relaxed);
-            record.unclaim(seen);
-            1
-        };
         let other = thread::spawn({
-            let (record, buffer) = (Arc::clone(&record), Arc::clone(&buffer));
-            move || sync(&record, &buffer)
+            let record = Arc::clone(&record);
+            move || {
+                let seen = record.state();
+                let origin = record.origin().address();
+                if record.share(seen).is_ok() {
+                    let expected = if seen.generation() == 0 {
+                        0x1000
+                    } else {
+                        0x2000
+                    };
+                    assert_eq!(origin, expected, "another mapping's buffer");
+                    record.unshare();
+                }
+            }
         });
-        let copied = sync(&record, &buffer) + other.join().unwrap();
-        assert!(copied >= 1);
-        assert_eq!(buffer.load(Ordering::Relaxed), copied, "a copy is lost");
+        let seen = record.state();
+        if record.claim(seen) {
+            record.retire(seen);
+            record.publish(Origin::of(0x2000, 0), TO, 99);
+        }
+        other.join().unwrap();
+        assert_eq!(record.state().usage(), Use::Live(0));
     });
 }
 

@@ -73,7 +73,8 @@ impl<P: Platform> Pool<'_, P> {
     ///
     /// # Safety
     /// Until the mapping is unmapped the buffer stays valid: for reads, and for writes too unless the direction is
-    /// [`Direction::ToDevice`]. Nothing else writes to it while this function, a sync or an unmap of the mapping runs.
+    /// [`Direction::ToDevice`]. Nothing else writes to it while this function, a sync or an unmap of the mapping runs. Syncs
+    /// of the mapping may run at the same time; those that copy to the buffer name bytes that do not overlap then.
     #[inline]
     pub unsafe fn map(
         &self,

@@ -44,13 +44,14 @@ impl Reservation {
         length: usize,
         constraints: &Constraints,
     ) -> bool {
-        // The extents lie anywhere in the window, so the device must reach all of it.
+        // The extents lie anywhere in the window, so the device must reach all of it, and have no boundary in it.
         let last = pool.window.base() + pool.window.bytes() - 1;
         self.owner == owner(pool)
             && length <= self.max_length
             && constraints.alignment <= self.alignment
             && constraints.min_align_mask < self.alignment
             && constraints.highest_address >= last
+            && pool.window.lies_within(constraints.boundary)
     }
 }
 

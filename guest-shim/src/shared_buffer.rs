@@ -93,15 +93,26 @@ impl<P: Platform> Pool<'_, P> {
     /// # Errors
     /// A named cause, see [`MapError`].
     pub fn alloc_shared(&self, length: usize, align: u64) -> Result<SharedBuffer, MapError> {
-        let taken = Placement::new(&self.window, 0, length, &Constraints::aligned(align)).and_then(
-            |placement| {
-                let taken = self.take_room(&placement, |counters, taken| {
-                    CacheCounters::add(&counters.shared_buffers, 1);
-                    CacheCounters::add(&counters.used, taken.bytes());
-                })?;
-                Ok((placement, taken))
-            },
-        );
+        self.alloc_shared_within(length, &Constraints::aligned(align))
+    }
+
+    /// The same where a device reaches it: at a multiple of [`Constraints::alignment`], and of one more than
+    /// [`Constraints::min_align_mask`].
+    ///
+    /// # Errors
+    /// A named cause, see [`MapError`].
+    pub fn alloc_shared_within(
+        &self,
+        length: usize,
+        constraints: &Constraints,
+    ) -> Result<SharedBuffer, MapError> {
+        let taken = Placement::new(&self.window, 0, length, constraints).and_then(|placement| {
+            let taken = self.take_room(&placement, |counters, taken| {
+                CacheCounters::add(&counters.shared_buffers, 1);
+                CacheCounters::add(&counters.used, taken.bytes());
+            })?;
+            Ok((placement, taken))
+        });
         let (placement, taken) = match taken {
             Ok(taken) => taken,
             Err(cause) => return Err(self.note_failure(cause)),

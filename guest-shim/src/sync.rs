@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Passing ownership of part of a mapping to and fro without unmapping it.
 //!
-//! While one context copies, the mapping is claimed: another sync or unmap of it gets [`UnmapError::Busy`].
+//! While a context copies, the mapping cannot be unmapped: that gets [`UnmapError::Busy`]. Other syncs of it go on beside it,
+//! those of interrupt handlers in its middle too, since a driver's sync has no way to fail.
 
 use crate::allocator::{CacheCounters, Kind};
 use crate::claim::Match;
@@ -17,14 +18,15 @@ impl<P: Platform> Pool<'_, P> {
     /// mapping that the device only writes needs no copy.
     ///
     /// # Errors
-    /// [`UnmapError::OutOfRange`] for bytes beyond the mapping, else what is wrong with the handle.
+    /// [`UnmapError::OutOfRange`] for bytes beyond the mapping, [`UnmapError::Busy`] while another context unmaps it,
+    /// [`UnmapError::TooManySyncs`], else what is wrong with the handle.
     pub fn sync_for_device(
         &self,
         mapping: &Mapping,
         offset: u64,
         length: u64,
     ) -> Result<(), UnmapError> {
-        let found = self.find(&mapping.expected())?;
+        let found = self.find_shared(&mapping.expected())?;
         self.sync(
             &found,
             offset,
@@ -44,7 +46,7 @@ impl<P: Platform> Pool<'_, P> {
         offset: u64,
         length: u64,
     ) -> Result<(), UnmapError> {
-        let found = self.find(&mapping.expected())?;
+        let found = self.find_shared(&mapping.expected())?;
         self.sync(
             &found,
             offset,
@@ -110,19 +112,19 @@ impl<P: Platform> Pool<'_, P> {
             && copies(direction)
             && length > 0
         {
-            found.claim()?;
+            found.share()?;
             copy(self, found, offset, length);
-            found.place.record.unclaim(found.seen);
+            found.place.record.unshare();
         }
         self.count(|counters| CacheCounters::add(&counters.syncs, 1));
         Ok(())
     }
 
-    /// Copies part of a claimed mapping's buffer into the pool. The caller has checked that the part lies in the mapping.
+    /// Copies part of a shared mapping's buffer into the pool. The caller has checked that the part lies in the mapping.
     fn copy_in(&self, found: &Match<'_>, offset: u64, bytes: u64) {
         let buffer = core::ptr::with_exposed_provenance::<u8>(to_index(found.origin + offset));
         let pool = self.pointer(found.address + offset);
-        // SAFETY: The claim keeps the mapping from being unmapped, so by the contract of `map` its buffer is valid for
+        // SAFETY: The share keeps the mapping from being unmapped, so by the contract of `map` its buffer is valid for
         // reads. The part lies in the mapping.
         unsafe { self.platform.copy_to_pool(pool, buffer, to_index(bytes)) };
     }

@@ -132,12 +132,12 @@ impl<P: Platform> Pool<'_, P> {
         Ok(())
     }
 
-    /// Copies part of a claimed mapping to its buffer. The caller has checked that the part lies in the mapping.
+    /// Copies part of a claimed or shared mapping to its buffer. The caller has checked that the part lies in the mapping.
     pub(crate) fn copy_out(&self, found: &Match<'_>, offset: u64, bytes: u64) {
         let buffer = core::ptr::with_exposed_provenance_mut::<u8>(to_index(found.origin + offset));
         let pool = self.pointer(found.address + offset);
-        // SAFETY: The claim makes this the only context that uses the mapping, so it is not unmapped yet, and by the
-        // contract of `map` its buffer is valid for writes. The part lies in the mapping.
+        // SAFETY: The claim or the share keeps the mapping from being unmapped, so by the contract of `map` its buffer is
+        // valid for writes, and no other context writes these bytes of it. The part lies in the mapping.
         unsafe { self.platform.copy_from_pool(buffer, pool, to_index(bytes)) };
     }
 }

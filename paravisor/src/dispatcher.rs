@@ -32,7 +32,9 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
             return Ok(registers);
         }
         if protocol == self.service.protocol_number() {
-            let answer = self.service.dispatch(call);
+            // The area that CALL_PENDING was found in: only the vCPU's own REMAP_CA moves it.
+            let area = self.core.vcpus.calling_area(vcpu);
+            let answer = self.service.dispatch(call, area);
             if self.service.has_stopped() {
                 return Err(Reason::ValidateTwice);
             }

@@ -37,11 +37,13 @@ pub enum Call {
     ExportState = 14,
     /// Takes over a serialised state.
     ImportState = 15,
+    /// Makes another call, whose registers lie in the caller's calling area.
+    MemoryForm = 16,
 }
 
 impl Call {
     /// Every call, in the order of the numbers.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Identify,
         Self::Describe,
         Self::Attach,
@@ -58,6 +60,7 @@ impl Call {
         Self::Donate,
         Self::ExportState,
         Self::ImportState,
+        Self::MemoryForm,
     ];
 
     /// The number in RAX\[31:0\].
@@ -89,6 +92,7 @@ impl Call {
             Self::Donate => "donate",
             Self::ExportState => "export-state",
             Self::ImportState => "import-state",
+            Self::MemoryForm => "memory-form",
         }
     }
 }
@@ -113,7 +117,7 @@ mod tests {
             assert_eq!(call.index(), index);
             assert_eq!(Call::try_from(call.number()), Ok(call));
         }
-        assert_eq!(Call::try_from(16), Err(16));
+        assert_eq!(Call::try_from(17), Err(17));
         assert_eq!(Call::try_from(u32::MAX), Err(u32::MAX));
     }
 }

@@ -41,8 +41,10 @@ pub struct Features {
     pub donate: bool,
     /// EXPORT_STATE and IMPORT_STATE are offered.
     pub hand_over: bool,
+    /// MEMORY_FORM is offered.
+    pub memory_form: bool,
     /// Zero in version 1; a client ignores bits it does not know.
-    #[bits(26)]
+    #[bits(25)]
     pub reserved: u32,
 }
 

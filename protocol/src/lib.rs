@@ -13,6 +13,7 @@
 //! * [`result`]: result codes and who is to blame
 //! * [`holder`]: epoch and generation, the proof of who holds a chunk
 //! * [`identity`]: protocol number, UUID, versions and features
+//! * [`memory_form`]: a call whose registers lie in memory
 //! * [`list`], [`convert`], [`statistics`], [`trace`]: structures in a guest's page
 #![no_std]
 #![forbid(unsafe_code)]
@@ -22,6 +23,7 @@ pub mod convert;
 pub mod holder;
 pub mod identity;
 pub mod list;
+pub mod memory_form;
 pub mod request;
 pub mod response;
 pub mod result;

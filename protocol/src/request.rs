@@ -7,9 +7,10 @@
 
 use bitfield_struct::bitfield;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
-use snp::svsm::{CallId, CallRegisters, ResultCode};
+use snp::svsm::{CallId, CallRegisters, ResultCode, calling_area};
 
 use crate::holder::{both_halves, high_half, low_half};
+use crate::memory_form::{BLOCK_BYTES, MARK};
 use crate::trace::RECORD_BYTES;
 use crate::{CHUNK_BYTES, Call, MAX_WINDOWS};
 
@@ -138,6 +139,11 @@ pub enum Request {
         /// The new cap: a multiple of the chunk size; 0 stops all growth.
         cap: u64,
     },
+    /// See [`Call::MemoryForm`].
+    MemoryForm {
+        /// Where the block is; 8-byte aligned, behind the header of its page, and it ends in that page.
+        block: GuestPhysicalAddress,
+    },
 }
 
 /// RCX of GROW and SET_LIMITS.
@@ -165,6 +171,7 @@ impl Request {
             rcx,
             rdx,
             r8,
+            r9: _,
         } = *registers;
         match call {
             Call::Identify => {
@@ -258,6 +265,12 @@ impl Request {
                     cap: chunk_multiple(rdx)?,
                 })
             }
+            Call::MemoryForm => {
+                require(rdx == MARK && r8 == MARK)?;
+                let block = buffer(rcx, BLOCK_BYTES, BLOCK_BYTES)?;
+                require(block.page_offset() >= calling_area::BUFFER)?;
+                Ok(Self::MemoryForm { block })
+            }
             Call::Donate | Call::ExportState | Call::ImportState => {
                 Err(ResultCode::UNSUPPORTED_CALL)
             }
@@ -310,17 +323,13 @@ impl Request {
                 cap,
                 0,
             ),
+            Self::MemoryForm { block } => (block.bits(), MARK, MARK),
         };
         let id = CallId {
             protocol,
             call: self.call().number(),
         };
-        CallRegisters {
-            rax: id.to_rax(),
-            rcx,
-            rdx,
-            r8,
-        }
+        CallRegisters::new(id.to_rax(), [rcx, rdx, r8])
     }
 
     /// Which call this is.
@@ -339,6 +348,7 @@ impl Request {
             Self::Statistics { .. } => Call::Statistics,
             Self::Trace { .. } => Call::Trace,
             Self::SetLimits { .. } => Call::SetLimits,
+            Self::MemoryForm { .. } => Call::MemoryForm,
         }
     }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! The counters that STATISTICS copies into a guest's page (clauses P-8.1 to P-8.6).
+//! The counters that STATISTICS copies into a guest's page (clauses P-8.1 to P-8.7).
 //!
 //! All counters run from the start of the service, wrap at 2^64 and are read one by one: a copy taken while other
 //! processors call is not one moment's picture.
@@ -78,9 +78,9 @@ pub struct Statistics {
     pub released_bytes: u64,
     /// Bytes of those that the host acknowledged taking back.
     pub acknowledged_bytes: u64,
-    /// Calls by number ([`crate::Call::index`]), refused ones included.
-    pub calls: [u64; 16],
-    /// Calls with a number that names no call.
+    /// Calls by number ([`crate::Call::index`]), refused ones and those that came by MEMORY_FORM included.
+    pub calls: [u64; CALL_COUNTERS],
+    /// Calls with a number that names no call, or MEMORY_FORM in a block.
     pub unknown_calls: u64,
     /// Answers other than SUCCESS ([`crate::result::refusal_index`]).
     pub refusals: [u64; REFUSAL_COUNTERS],
@@ -96,12 +96,20 @@ pub struct Statistics {
     pub host_anomalies: [u64; 8],
     /// Guest pages that faulted under the service's hands and were quarantined.
     pub guest_page_faults: u64,
+    /// MEMORY_FORM, whatever came of it.
+    pub memory_form_calls: u64,
+    /// Those of them that were refused before the block was read.
+    pub memory_form_refused: u64,
 }
+
+/// Elements of [`Statistics::calls`]: one for each call that there was when the layout was made. What came later has
+/// counters of its own behind the others.
+pub const CALL_COUNTERS: usize = 16;
 
 /// Bytes of [`Statistics`].
 pub const STATISTICS_BYTES: u64 = size_of::<Statistics>() as u64;
 
-const _: () = assert!(size_of::<Statistics>() == 504);
+const _: () = assert!(size_of::<Statistics>() == 520);
 const _: () = assert!(core::mem::offset_of!(Statistics, granted_bytes) == 0x20);
 const _: () = assert!(core::mem::offset_of!(Statistics, calls) == 0x48);
 const _: () = assert!(core::mem::offset_of!(Statistics, unknown_calls) == 0xC8);
@@ -109,6 +117,7 @@ const _: () = assert!(core::mem::offset_of!(Statistics, refusals) == 0xD0);
 const _: () = assert!(core::mem::offset_of!(Statistics, psc_exits) == 0x190);
 const _: () = assert!(core::mem::offset_of!(Statistics, host_anomalies) == 0x1B0);
 const _: () = assert!(core::mem::offset_of!(Statistics, guest_page_faults) == 0x1F0);
+const _: () = assert!(core::mem::offset_of!(Statistics, memory_form_calls) == 0x1F8);
 
 #[cfg(test)]
 mod tests {
@@ -118,11 +127,11 @@ mod tests {
     fn p_8_2_golden_header() {
         let statistics = Statistics {
             version: STATISTICS_VERSION,
-            bytes: 504,
+            bytes: 520,
             epoch: 5,
             ..Statistics::default()
         };
-        let golden = [1, 0, 0, 0, 0xF8, 1, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+        let golden = [1, 0, 0, 0, 8, 2, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(statistics.as_bytes().get(..16), Some(&golden[..]));
     }
 

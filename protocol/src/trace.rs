@@ -30,11 +30,13 @@ pub enum TraceKind {
     /// The host declined or broke a rule; code: the operation it was asked for, detail: the kind
     /// ([`crate::statistics::HostAnomaly`]), address: the first page of the batch, bytes: of the batch.
     HostAnomaly = 10,
+    /// As [`TraceKind::Refused`], of a call that came by MEMORY_FORM: number, RCX and RDX are those of its block.
+    RefusedInMemory = 11,
 }
 
 impl TraceKind {
     /// Every kind, in the order of the numbers, which begin at 1.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Attached,
         Self::Detached,
         Self::Grown,
@@ -45,6 +47,7 @@ impl TraceKind {
         Self::Refused,
         Self::Quarantined,
         Self::HostAnomaly,
+        Self::RefusedInMemory,
     ];
 
     /// The number in [`TraceRecord::kind`].
@@ -65,6 +68,7 @@ impl TraceKind {
             Self::Refused => "refused",
             Self::Quarantined => "quarantined",
             Self::HostAnomaly => "host-anomaly",
+            Self::RefusedInMemory => "refused-in-memory",
         }
     }
 }
@@ -142,6 +146,6 @@ mod tests {
             assert_eq!(TraceKind::try_from(kind.number()), Ok(kind));
         }
         assert_eq!(TraceKind::try_from(0), Err(0));
-        assert_eq!(TraceKind::try_from(11), Err(11));
+        assert_eq!(TraceKind::try_from(12), Err(12));
     }
 }

@@ -44,7 +44,7 @@ pub mod core_protocol {
     pub const ERROR_NO_CHANGE: u32 = 0x8000_1010;
 }
 
-/// The four registers of a call.
+/// The registers of a call (SVSM specification, section 5).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct CallRegisters {
@@ -56,6 +56,21 @@ pub struct CallRegisters {
     pub rdx: u64,
     /// Third argument and result.
     pub r8: u64,
+    /// Fourth argument and result, where a call has one; most have not, and leave it alone.
+    pub r9: u64,
+}
+
+impl CallRegisters {
+    /// A call with three arguments; R9, which takes no part in it, is 0.
+    pub const fn new(rax: u64, [rcx, rdx, r8]: [u64; 3]) -> Self {
+        Self {
+            rax,
+            rcx,
+            rdx,
+            r8,
+            r9: 0,
+        }
+    }
 }
 
 /// Which call of which protocol: RAX on the way in.

@@ -8,6 +8,7 @@ use protocol::response::encode_answer;
 use protocol::statistics::Statistics;
 use protocol::trace::TraceKind;
 use protocol::{Call, DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters, result};
+use snp::address::GuestPhysicalAddress;
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
 use crate::page_state::PageStates;
@@ -188,7 +189,8 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
             .with_convert(self.configuration.flush_reaches_all)
             .with_trace(true)
             .with_orphans(true)
-            .with_detach(true);
+            .with_detach(true)
+            .with_memory_form(true);
         Identity::of_this_version(self.configuration.addressing, features)
     }
 
@@ -216,23 +218,48 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
 impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
     /// Serves one call: the registers of the calling processor in, the registers it resumes with out.
     ///
-    /// The integrator has checked CALL_PENDING and writes the result into the VMSA. Registers that the protocol does not
-    /// use are not part of this. After each call it asks [`Service::has_stopped`].
-    pub fn dispatch(&self, call: &CallRegisters) -> CallRegisters {
+    /// `calling_area` is the caller's own as the integrator knows it, not as the caller says: the one in which it has found
+    /// CALL_PENDING. `None` if that cannot be told; MEMORY_FORM is refused then. The integrator does not hold the area's
+    /// state word any more, and writes all registers of the result into the VMSA. After each call it asks
+    /// [`Service::has_stopped`].
+    pub fn dispatch(
+        &self,
+        call: &CallRegisters,
+        calling_area: Option<GuestPhysicalAddress>,
+    ) -> CallRegisters {
+        if self.is_memory_form(call) {
+            self.memory_form(call, calling_area)
+        } else {
+            self.serve(call, TraceKind::Refused)
+        }
+    }
+
+    /// Serves a call from wherever its registers came; a refusal is noted as this kind of event.
+    pub(crate) fn serve(&self, call: &CallRegisters, refused: TraceKind) -> CallRegisters {
         let answer = if self.has_stopped() {
             Err(result::HOST_MISBEHAVED.into())
         } else {
             self.answer(call)
         };
+        self.conclude(call, answer, refused)
+    }
+
+    /// Counts and notes what a call was answered.
+    pub(crate) fn conclude(
+        &self,
+        call: &CallRegisters,
+        answer: Result<ResultRegisters, Refusal>,
+        refused: TraceKind,
+    ) -> CallRegisters {
         self.counters.answer(&answer);
         if let Err(refusal) = &answer {
-            self.note_refusal(call, refusal.code);
+            self.note_refusal(call, refusal.code, refused);
         }
         encode_answer(call, answer)
     }
 
     /// Refusals are events, but for INCOMPLETE, which is none, and calls of another protocol, which are not ours to note.
-    fn note_refusal(&self, call: &CallRegisters, code: ResultCode) {
+    fn note_refusal(&self, call: &CallRegisters, code: ResultCode, kind: TraceKind) {
         if matches!(
             code,
             ResultCode::INCOMPLETE | ResultCode::UNSUPPORTED_PROTOCOL
@@ -241,7 +268,7 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
         }
         let number = CallId::from_rax(call.rax).call;
         self.counters.trace().note(&Event {
-            kind: TraceKind::Refused,
+            kind,
             code: u16::try_from(number).unwrap_or(u16::MAX),
             detail: code.0,
             address: call.rcx,
@@ -255,7 +282,10 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
             return Err(ResultCode::UNSUPPORTED_PROTOCOL.into());
         }
         self.counters.call(id.call);
-        if id.call == Call::Convert.number() && !self.configuration.flush_reaches_all {
+        let not_offered =
+            id.call == Call::Convert.number() && !self.configuration.flush_reaches_all;
+        // In a block: the form does not nest. What is in registers never comes here.
+        if not_offered || id.call == Call::MemoryForm.number() {
             return Err(ResultCode::UNSUPPORTED_CALL.into());
         }
         match Request::decode(registers)? {
@@ -304,6 +334,7 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
                 self.check_window(window)?;
                 Ok(self.set_limits(epoch, cap)?.encode())
             }
+            Request::MemoryForm { .. } => Err(ResultCode::UNSUPPORTED_CALL.into()),
         }
     }
 }

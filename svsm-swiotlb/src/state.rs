@@ -12,7 +12,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::pool::{ChunkState, Pool, WindowError};
 
 /// Layout number of [`ServiceState`], of the chunk records and of the page states. Each change of any of them is a new one.
-pub const STATE_VERSION: u32 = 1;
+pub const STATE_VERSION: u32 = 2;
 
 /// The scalars, little endian, naturally aligned, without padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -44,7 +44,7 @@ const _: () = assert!(core::mem::offset_of!(ServiceState, window_base) == 24);
 const _: () = assert!(core::mem::offset_of!(ServiceState, statistics) == 40);
 
 /// Bytes of [`ServiceState`], as it says of itself.
-pub(crate) const STATE_BYTES: u32 = 544;
+pub(crate) const STATE_BYTES: u32 = 560;
 
 /// Why a service cannot go on from a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

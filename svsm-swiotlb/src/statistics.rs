@@ -4,8 +4,10 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::result::{REFUSAL_COUNTERS, refusal_index};
-use protocol::statistics::{HostAnomaly, STATISTICS_BYTES, STATISTICS_VERSION, Statistics};
-use protocol::{Call, Refusal, ResultRegisters};
+use protocol::statistics::{
+    CALL_COUNTERS, HostAnomaly, STATISTICS_BYTES, STATISTICS_VERSION, Statistics,
+};
+use protocol::{Refusal, ResultRegisters};
 use snp::psc::PscOperation;
 
 use crate::pool::Pool;
@@ -14,7 +16,7 @@ use crate::trace::Trace;
 /// Counters since the start, and the newest events; they never decide anything.
 #[derive(Debug)]
 pub struct Counters {
-    calls: [AtomicU64; Call::ALL.len()],
+    calls: [AtomicU64; CALL_COUNTERS],
     unknown_calls: AtomicU64,
     refusals: [AtomicU64; REFUSAL_COUNTERS],
     released_bytes: AtomicU64,
@@ -25,6 +27,8 @@ pub struct Counters {
     psc_entries_private: AtomicU64,
     host_anomalies: [AtomicU64; HostAnomaly::ALL.len()],
     guest_page_faults: AtomicU64,
+    memory_form_calls: AtomicU64,
+    memory_form_refused: AtomicU64,
     trace: Trace,
 }
 
@@ -32,7 +36,7 @@ impl Counters {
     /// All zero.
     pub fn new() -> Self {
         Self {
-            calls: [const { AtomicU64::new(0) }; Call::ALL.len()],
+            calls: [const { AtomicU64::new(0) }; CALL_COUNTERS],
             unknown_calls: AtomicU64::new(0),
             refusals: [const { AtomicU64::new(0) }; REFUSAL_COUNTERS],
             released_bytes: AtomicU64::new(0),
@@ -43,6 +47,8 @@ impl Counters {
             psc_entries_private: AtomicU64::new(0),
             host_anomalies: [const { AtomicU64::new(0) }; HostAnomaly::ALL.len()],
             guest_page_faults: AtomicU64::new(0),
+            memory_form_calls: AtomicU64::new(0),
+            memory_form_refused: AtomicU64::new(0),
             trace: Trace::starting_at(0),
         }
     }
@@ -61,6 +67,8 @@ impl Counters {
             psc_entries_private: AtomicU64::new(from.psc_entries_private),
             host_anomalies: from.host_anomalies.map(AtomicU64::new),
             guest_page_faults: AtomicU64::new(from.guest_page_faults),
+            memory_form_calls: AtomicU64::new(from.memory_form_calls),
+            memory_form_refused: AtomicU64::new(from.memory_form_refused),
             trace: Trace::starting_at(next_event),
         }
     }
@@ -70,12 +78,22 @@ impl Counters {
         &self.trace
     }
 
-    /// A call with this number came in.
+    /// A call with this number came in, in registers or in a block.
     pub(crate) fn call(&self, number: u32) {
-        let known = Call::try_from(number)
+        let known = usize::try_from(number)
             .ok()
-            .and_then(|call| self.calls.get(call.index()));
+            .and_then(|number| self.calls.get(number));
         add(known.unwrap_or(&self.unknown_calls), 1);
+    }
+
+    /// MEMORY_FORM came in.
+    pub(crate) fn memory_form(&self) {
+        add(&self.memory_form_calls, 1);
+    }
+
+    /// The block of a MEMORY_FORM was not read.
+    pub(crate) fn memory_form_refused(&self) {
+        add(&self.memory_form_refused, 1);
     }
 
     /// A call was answered.
@@ -145,6 +163,8 @@ impl Counters {
             psc_entries_private: get(&self.psc_entries_private),
             host_anomalies: self.host_anomalies.each_ref().map(get),
             guest_page_faults: get(&self.guest_page_faults),
+            memory_form_calls: get(&self.memory_form_calls),
+            memory_form_refused: get(&self.memory_form_refused),
         }
     }
 }

@@ -266,11 +266,11 @@ pub trait Guest {
 impl Guest for Service<'_, TestPlatform> {
     fn call(&self, request: Request) -> Answer {
         let registers = request.encode(self.protocol_number());
-        decode_answer(&self.dispatch(&registers))
+        decode_answer(&self.dispatch(&registers, None))
     }
 
     fn raw(&self, call: Call, rcx: u64, rdx: u64, r8: u64) -> Answer {
         let rax = u64::from(self.protocol_number()) << 32 | u64::from(call.number());
-        decode_answer(&self.dispatch(&CallRegisters { rax, rcx, rdx, r8 }))
+        decode_answer(&self.dispatch(&CallRegisters::new(rax, [rcx, rdx, r8]), None))
     }
 }

@@ -25,13 +25,18 @@
 #ifndef SVSM_SWIOTLB_H
 #define SVSM_SWIOTLB_H
 
+
+#ifdef __KERNEL__
+#include <linux/types.h>
+#else
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#endif
 
 // Version of this header. A caller compiled against it runs with this and every later library; an earlier one refuses
 // it with INVALID_ARGUMENT.
-#define SVSM_SWIOTLB_VERSION 2
+#define SVSM_SWIOTLB_VERSION 3
 
 // Storage that a pool needs at most, for static arrays. `svsm_swiotlb_pool_bytes` is what this library really needs.
 #define SVSM_SWIOTLB_POOL_BYTES 4096
@@ -148,6 +153,7 @@ struct svsm_swiotlb_call_registers {
     uint64_t r8;
 };
 
+#if !defined(SVSM_SWIOTLB_LINKED_PLATFORM)
 // What the kernel lends the library. Copied by attach; `context` is passed to every function and may be null.
 //
 // Each function may be called on any CPU, on several at the same time, from every context that calls the library.
@@ -185,6 +191,7 @@ struct svsm_swiotlb_platform {
                            const void *pool,
                            size_t bytes);
 };
+#endif
 
 // What the kernel chooses at attach. Filled by `svsm_swiotlb_config_init`, then changed as needed. Sizes in bytes,
 // rounded up to whole chunks of 2 MiB.
@@ -210,6 +217,20 @@ struct svsm_swiotlb_config {
     uint64_t low_watermark_bytes;
     // `svsm_swiotlb_maintain` gives back what is free beyond this. Default 0: the load of the recent past alone decides.
     uint64_t high_watermark_bytes;
+    // 1: attach does not ask the core protocol whether the paravisor offers ours (QUERY_PROTOCOL), for a kernel whose
+    // `call` carries this protocol only. The UUID that IDENTIFY answers is the proof then, as it is in any case.
+    // Default 0: it asks.
+    uint32_t skip_query_protocol;
+    // 0.
+    uint32_t reserved;
+};
+
+// A range of guest physical addresses, without the C-bit.
+struct svsm_swiotlb_window {
+    // First address.
+    uint64_t base;
+    // Size in bytes.
+    uint64_t bytes;
 };
 
 // What a give-back achieved.
@@ -224,7 +245,7 @@ struct svsm_swiotlb_given_back {
     uint32_t reserved;
 };
 
-// Where a mapping may lie; all three hold together. A structure full of zeroes, or a null pointer, means anywhere.
+// Where a mapping may lie; all of it holds together. A structure full of zeroes, or a null pointer, means anywhere.
 struct svsm_swiotlb_constraints {
     // These low bits of the device address equal those of the buffer's address: 0, or a power of two minus 1 (Linux
     // `min_align_mask`; 4095 for NVMe).
@@ -234,6 +255,9 @@ struct svsm_swiotlb_constraints {
     uint64_t alignment;
     // Highest address the device can reach, or 0 for any: the mapping's last byte is at most there.
     uint64_t highest_address;
+    // Power of two, or 0 for none: the mapping does not cross a multiple of it (Linux `dma_get_seg_boundary` plus 1).
+    // Read only if the configuration at attach was of version 3 or later.
+    uint64_t boundary;
 };
 
 // A buffer that a device can reach: a plain value to keep in a queue. Using one after its unmap is an error that is
@@ -264,14 +288,6 @@ struct svsm_swiotlb_adoption {
     uint64_t adopted_bytes;
     // Bytes of an earlier kernel that the metadata does not cover; given back.
     uint64_t uncovered_bytes;
-};
-
-// A range of guest physical addresses, without the C-bit.
-struct svsm_swiotlb_window {
-    // First address.
-    uint64_t base;
-    // Size in bytes.
-    uint64_t bytes;
 };
 
 // What the service said at attach.
@@ -382,6 +398,7 @@ size_t svsm_swiotlb_metadata_bytes_with_small(uint64_t window_bytes,
                                               size_t cpus,
                                               size_t small_mappings);
 
+#if !defined(SVSM_SWIOTLB_LINKED_PLATFORM)
 // Finds the service, checks its identity, learns the window and attaches; `*pool` is what the other functions take.
 //
 // Called once, at boot, on one CPU. Everything that can be checked is checked before the call ATTACH, which ends the
@@ -409,6 +426,36 @@ int svsm_swiotlb_attach(const struct svsm_swiotlb_platform *platform,
                         void *metadata,
                         size_t metadata_bytes,
                         struct svsm_swiotlb_pool **pool);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Finds the service, checks its identity, learns the window and attaches; `*pool` is what the other functions take.
+//
+// Called once, at boot, on one CPU. Everything that can be checked is checked before the call ATTACH, which ends the
+// attachment of an earlier kernel. A first growth that is refused is no error here: `svsm_swiotlb_pressure` tells, and
+// later mappings ask again.
+//
+// `storage` becomes the pool: `svsm_swiotlb_pool_bytes()` bytes, aligned to `svsm_swiotlb_pool_alignment()`.
+// `metadata` holds all records, which only this library writes: guest-private memory, of any alignment and content. An
+// area smaller than `svsm_swiotlb_metadata_bytes` says is used for as much of the window as it covers. `config` is only
+// read here.
+//
+// A kernel that stops using a pool unmaps everything, calls `svsm_swiotlb_give_back` and `svsm_swiotlb_detach`, and may then
+// use storage and metadata for something else.
+//
+// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach.
+//
+// # Safety
+// `config` is null or initialised, and the functions `svsm_swiotlb_platform_*` keep their contracts; `storage` and
+// `metadata` are null or writable with the given sizes, guest-private, and for as long as the pool is used nobody else
+// touches them; `pool` is null or writable.
+int svsm_swiotlb_attach(const struct svsm_swiotlb_config *config,
+                        void *storage,
+                        size_t storage_bytes,
+                        void *metadata,
+                        size_t metadata_bytes,
+                        struct svsm_swiotlb_pool **pool);
+#endif
 
 // Fills a configuration with the defaults.
 //
@@ -421,6 +468,67 @@ int svsm_swiotlb_config_init(struct svsm_swiotlb_config *config,
 
 // A short English text for a number that a function returned, for logs. Never null; other numbers get a text too.
 const char *svsm_swiotlb_error_text(int error);
+
+#if !defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Finds the service, checks its identity and learns its window, for a kernel that sizes its metadata at run time
+// (`svsm_swiotlb_metadata_bytes`). Attaches nothing and changes nothing.
+//
+// Errors: INVALID_ARGUMENT, NO_SERVICE, ANOTHER_PROTOCOL, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+//
+// # Safety
+// `platform` and `config` are null or initialised, and the platform's functions keep their contracts; `window` is null or
+// writable.
+int svsm_swiotlb_find(const struct svsm_swiotlb_platform *platform,
+                      const struct svsm_swiotlb_config *config,
+                      struct svsm_swiotlb_window *window);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Finds the service, checks its identity and learns its window, for a kernel that sizes its metadata at run time
+// (`svsm_swiotlb_metadata_bytes`). Attaches nothing and changes nothing.
+//
+// Errors: INVALID_ARGUMENT, NO_SERVICE, ANOTHER_PROTOCOL, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+//
+// # Safety
+// `config` is null or initialised, and the functions `svsm_swiotlb_platform_*` keep their contracts; `window` is null or
+// writable.
+int svsm_swiotlb_find(const struct svsm_swiotlb_config *config,
+                      struct svsm_swiotlb_window *window);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Issues the call in `registers` by the guest call sequence (AMD 58019, section 5: calling area, GHCB, VMGEXIT; both
+// belong to the kernel) with interrupts off, and writes the registers back. Returns 0, or anything else if the
+// service has not seen the call. Never called under the library's lock.
+//
+// Defined by the kernel, like the four functions below. Each of them may be called on any CPU, on several at the same
+// time, from every context that calls the library. None may call the library, unwind or longjmp out.
+extern int svsm_swiotlb_platform_call(struct svsm_swiotlb_call_registers *registers);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Number of this CPU, counted from 0. Only a hint: a wrong one costs speed, never correctness.
+extern size_t svsm_swiotlb_platform_cpu(void);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Turns interrupts off on this CPU and returns what they were. Afterwards nothing that calls the library runs on
+// this CPU until `svsm_swiotlb_platform_interrupts_restore`.
+extern size_t svsm_swiotlb_platform_interrupts_save(void);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Puts interrupts back to what `svsm_swiotlb_platform_interrupts_save` returned.
+extern void svsm_swiotlb_platform_interrupts_restore(size_t saved);
+#endif
+
+#if defined(SVSM_SWIOTLB_LINKED_PLATFORM)
+// Where the kernel has mapped `bytes` bytes of guest physical memory at `address` (without the C-bit); null if it
+// has not. Called once, at attach, for the whole window. The mapping is writable, write-back, shared (C-bit clear),
+// stays as long as the pool is used, and no C object lies in it.
+extern void *svsm_swiotlb_platform_translate(uint64_t address,
+                                             uint64_t bytes);
+#endif
 
 // Gives back empty chunks that the load of the recent past did not need, as far as they exceed the configuration's
 // `minimum_bytes`. Nothing depends on this being called; a kernel calls it now and then, from a context that may take a
@@ -591,6 +699,18 @@ int svsm_swiotlb_alloc_shared(struct svsm_swiotlb_pool *pool,
                               size_t length,
                               uint64_t align,
                               struct svsm_swiotlb_shared_buffer *buffer);
+
+// The same where a device reaches it; `constraints` may be null. `alignment` is what the address is a multiple of, and so
+// is one more than `min_align_mask`.
+//
+// Errors: as `svsm_swiotlb_alloc_shared`.
+//
+// # Safety
+// `pool` is null or a pool; `constraints` is null or initialised; `buffer` is null or writable.
+int svsm_swiotlb_alloc_shared_within(struct svsm_swiotlb_pool *pool,
+                                     size_t length,
+                                     const struct svsm_swiotlb_constraints *constraints,
+                                     struct svsm_swiotlb_shared_buffer *buffer);
 
 // Ends the use of shared memory. The caller has made sure that no device uses it any more.
 //

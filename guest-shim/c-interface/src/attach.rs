@@ -4,10 +4,12 @@
 use core::ffi::{c_int, c_void};
 use core::slice;
 
-use guest_shim::Pool;
-
-use crate::argument::{Output, input};
-use crate::callbacks::{Callbacks, PlatformTable};
+use crate::Kernel;
+use crate::argument::Output;
+#[cfg(not(feature = "linked-platform"))]
+use crate::argument::input;
+#[cfg(not(feature = "linked-platform"))]
+use crate::callbacks::PlatformTable;
 use crate::config::Config;
 use crate::error::{Error, Outcome, number_of};
 use crate::pool::PoolStorage;
@@ -63,6 +65,7 @@ pub extern "C" fn svsm_swiotlb_metadata_bytes_with_small(
 /// `platform` and `config` are null or initialised, and the platform's functions keep their contracts; `storage` and
 /// `metadata` are null or writable with the given sizes, guest-private, and for as long as the pool is used nobody else
 /// touches them; `pool` is null or writable.
+#[cfg(not(feature = "linked-platform"))]
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn svsm_swiotlb_attach(
     platform: *const PlatformTable,
@@ -73,29 +76,91 @@ pub unsafe extern "C" fn svsm_swiotlb_attach(
     metadata_bytes: usize,
     pool: *mut *mut PoolStorage,
 ) -> c_int {
-    let answer = || -> Outcome {
-        // SAFETY: The caller's contract, for the table and for its functions.
-        let callbacks = unsafe { Callbacks::new(input(platform)?)? };
-        // SAFETY: The caller's contract.
-        let config = unsafe { Config::read(config)? };
-        let output = Output::required(pool)?;
-        let storage = storage.cast::<PoolStorage>();
-        if storage.is_null() || !storage.is_aligned() || storage_bytes < size_of::<PoolStorage>() {
-            return Err(Error::InvalidArgument);
-        }
-        // SAFETY: The caller's contract: nobody else touches it, and as long as the pool is used.
-        let metadata = unsafe { area(metadata.cast(), metadata_bytes)? };
-        // No `?` here: it would copy the pool on a stack that has little room.
-        match Pool::attach(callbacks, metadata, config.into()) {
-            // SAFETY: The storage is large enough, aligned, and the caller's contract hands it over.
-            Ok(attached) => unsafe { PoolStorage::place(storage, attached) },
-            Err(cause) => return Err(cause.into()),
-        }
-        // SAFETY: The caller's contract.
-        unsafe { output.set(storage) };
-        Ok(())
+    // SAFETY: The caller's contract, for the table and for its functions.
+    let kernel = unsafe { input(platform).and_then(|table| Kernel::new(table)) };
+    let memory = Memory {
+        storage,
+        storage_bytes,
+        metadata,
+        metadata_bytes,
     };
-    number_of(answer())
+    number_of(kernel.and_then(|kernel| {
+        // SAFETY: The caller's contract.
+        unsafe { attach(kernel, config, &memory, pool) }
+    }))
+}
+
+/// Finds the service, checks its identity, learns the window and attaches; `*pool` is what the other functions take.
+///
+/// Called once, at boot, on one CPU. Everything that can be checked is checked before the call ATTACH, which ends the
+/// attachment of an earlier kernel. A first growth that is refused is no error here: `svsm_swiotlb_pressure` tells, and
+/// later mappings ask again.
+///
+/// `storage` becomes the pool: `svsm_swiotlb_pool_bytes()` bytes, aligned to `svsm_swiotlb_pool_alignment()`.
+/// `metadata` holds all records, which only this library writes: guest-private memory, of any alignment and content. An
+/// area smaller than `svsm_swiotlb_metadata_bytes` says is used for as much of the window as it covers. `config` is only
+/// read here.
+///
+/// A kernel that stops using a pool unmaps everything, calls `svsm_swiotlb_give_back` and `svsm_swiotlb_detach`, and may then
+/// use storage and metadata for something else.
+///
+/// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach.
+///
+/// # Safety
+/// `config` is null or initialised, and the functions `svsm_swiotlb_platform_*` keep their contracts; `storage` and
+/// `metadata` are null or writable with the given sizes, guest-private, and for as long as the pool is used nobody else
+/// touches them; `pool` is null or writable.
+#[cfg(feature = "linked-platform")]
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_attach(
+    config: *const Config,
+    storage: *mut c_void,
+    storage_bytes: usize,
+    metadata: *mut c_void,
+    metadata_bytes: usize,
+    pool: *mut *mut PoolStorage,
+) -> c_int {
+    let memory = Memory {
+        storage,
+        storage_bytes,
+        metadata,
+        metadata_bytes,
+    };
+    // SAFETY: The caller's contract.
+    number_of(unsafe { attach(Kernel, config, &memory, pool) })
+}
+
+/// What a caller lends the pool.
+struct Memory {
+    storage: *mut c_void,
+    storage_bytes: usize,
+    metadata: *mut c_void,
+    metadata_bytes: usize,
+}
+
+/// # Safety
+/// As for [`svsm_swiotlb_attach`].
+unsafe fn attach(
+    kernel: Kernel,
+    config: *const Config,
+    memory: &Memory,
+    pool: *mut *mut PoolStorage,
+) -> Outcome {
+    // SAFETY: The caller's contract.
+    let config = unsafe { Config::read(config)? };
+    let output = Output::required(pool)?;
+    let storage = memory.storage.cast::<PoolStorage>();
+    let too_small = memory.storage_bytes < size_of::<PoolStorage>();
+    if storage.is_null() || !storage.is_aligned() || too_small {
+        return Err(Error::InvalidArgument);
+    }
+    // SAFETY: The caller's contract: nobody else touches it, and as long as the pool is used.
+    let metadata = unsafe { area(memory.metadata.cast(), memory.metadata_bytes)? };
+    // SAFETY: The storage is large enough, aligned, and the caller's contract hands it over.
+    unsafe { PoolStorage::attach(storage, kernel, metadata, config)? };
+    // SAFETY: The caller's contract.
+    unsafe { output.set(storage) };
+    Ok(())
 }
 
 /// The metadata as the shim takes it.

@@ -3,25 +3,12 @@
 
 use core::ffi::{c_int, c_void};
 use core::fmt;
-use core::ptr::{self, NonNull};
+use core::ptr::NonNull;
 
 use guest_shim::{CallFailed, Platform};
 
 use crate::error::Error;
-
-/// The four registers of a call to the service (AMD 58019, section 4.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub struct CallRegisters {
-    /// Protocol number in bits 63:32 and call number in bits 31:0; the result code afterwards.
-    pub rax: u64,
-    /// First argument, first result.
-    pub rcx: u64,
-    /// Second argument, second result.
-    pub rdx: u64,
-    /// Third argument, third result.
-    pub r8: u64,
-}
+use crate::registers::{CallRegisters, answered};
 
 /// What the kernel lends the library. Copied by attach; `context` is passed to every function and may be null.
 ///
@@ -127,21 +114,8 @@ impl fmt::Debug for Callbacks {
 // overlaps, and interrupts off from save to restore. The copies are the trait's.
 unsafe impl Platform for Required {
     fn call(&self, registers: &mut snp::svsm::CallRegisters) -> Result<(), CallFailed> {
-        let mut copy = CallRegisters {
-            rax: registers.rax,
-            rcx: registers.rcx,
-            rdx: registers.rdx,
-            r8: registers.r8,
-        };
         // SAFETY: The table's contract; the registers are valid for reads and writes.
-        if unsafe { (self.call)(self.context, ptr::from_mut(&mut copy)) } != 0 {
-            return Err(CallFailed);
-        }
-        registers.rax = copy.rax;
-        registers.rcx = copy.rcx;
-        registers.rdx = copy.rdx;
-        registers.r8 = copy.r8;
-        Ok(())
+        answered(registers, |copy| unsafe { (self.call)(self.context, copy) })
     }
 
     fn cpu(&self) -> usize {

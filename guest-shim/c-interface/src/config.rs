@@ -9,7 +9,7 @@ use crate::error::{Error, Outcome, number_of};
 
 /// Version of this header. A caller compiled against it runs with this and every later library; an earlier one refuses
 /// it with INVALID_ARGUMENT.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
 /// What the kernel chooses at attach. Filled by `svsm_swiotlb_config_init`, then changed as needed. Sizes in bytes,
 /// rounded up to whole chunks of 2 MiB.
@@ -37,18 +37,38 @@ pub struct Config {
     pub low_watermark_bytes: u64,
     /// `svsm_swiotlb_maintain` gives back what is free beyond this. Default 0: the load of the recent past alone decides.
     pub high_watermark_bytes: u64,
+    /// 1: attach does not ask the core protocol whether the paravisor offers ours (QUERY_PROTOCOL), for a kernel whose
+    /// `call` carries this protocol only. The UUID that IDENTIFY answers is the proof then, as it is in any case.
+    /// Default 0: it asks.
+    pub skip_query_protocol: u32,
+    /// 0.
+    pub reserved: u32,
 }
 
 const CONFIG_BYTES: usize = size_of::<Config>();
 /// What every version of the structure has. All that was appended since has the default 0.
 const LEAST_BYTES: usize = offset_of!(Config, cap_bytes);
+/// What the first version with fields behind the watermarks has.
+const THIRD_BYTES: usize = offset_of!(Config, reserved) + size_of::<u32>();
+
+/// The version whose header has a structure of this size. Callers fill the structure through `svsm_swiotlb_config_init`
+/// of this library, so the size is what tells their header.
+const fn version_of(bytes: usize) -> u32 {
+    if bytes >= THIRD_BYTES {
+        VERSION
+    } else if bytes > LEAST_BYTES {
+        2
+    } else {
+        1
+    }
+}
 
 impl Config {
     fn default_of(size: u32) -> Self {
         let defaults = guest_shim::Config::default();
         Self {
             size,
-            version: VERSION,
+            version: version_of(size as usize),
             protocol: defaults.protocol,
             cpus: u32::try_from(defaults.cpus).unwrap_or(1),
             initial_bytes: defaults.initial_bytes,
@@ -57,6 +77,19 @@ impl Config {
             cap_bytes: defaults.cap_bytes.unwrap_or(0),
             low_watermark_bytes: defaults.low_watermark_bytes,
             high_watermark_bytes: 0,
+            skip_query_protocol: u32::from(!defaults.query_protocol),
+            reserved: 0,
+        }
+    }
+
+    /// Version of the header that the caller was compiled against.
+    pub(crate) const fn header_version(&self) -> u32 {
+        // As large as an address, so nothing is cut off.
+        let by_size = version_of(self.size as usize);
+        if self.version < by_size {
+            self.version
+        } else {
+            by_size
         }
     }
 
@@ -81,7 +114,11 @@ impl Config {
             let target = (&raw mut config).cast::<u8>();
             ptr::copy_nonoverlapping(pointer.cast::<u8>(), target, bytes.min(CONFIG_BYTES));
         }
-        let known = config.version != 0 && config.version <= VERSION && config.cpus != 0;
+        let known = config.version != 0
+            && config.version <= VERSION
+            && config.cpus != 0
+            && config.skip_query_protocol <= 1
+            && config.reserved == 0;
         // SAFETY: The caller's structure has `bytes` bytes.
         if known && unsafe { is_zero(pointer.cast(), CONFIG_BYTES, bytes) } {
             Ok(config)
@@ -104,6 +141,7 @@ impl From<Config> for guest_shim::Config {
                 0 => u64::MAX,
                 bytes => bytes,
             },
+            query_protocol: config.skip_query_protocol == 0,
             cpus: usize::try_from(config.cpus).unwrap_or(1),
         }
     }
@@ -199,6 +237,8 @@ mod tests {
             |config: &mut Config| config.version = 0,
             |config: &mut Config| config.version = VERSION + 1,
             |config: &mut Config| config.cpus = 0,
+            |config: &mut Config| config.skip_query_protocol = 2,
+            |config: &mut Config| config.reserved = 1,
         ] {
             let mut changed = later(0);
             change(&mut changed.config);
@@ -219,6 +259,34 @@ mod tests {
             ..guest_shim::Config::default()
         };
         assert_eq!(config, expected);
+    }
+
+    #[test]
+    fn the_size_tells_the_header_that_a_caller_was_compiled_against() {
+        let of = |size: usize| {
+            let mut config = [0_u64; size_of::<Later>() / 8];
+            let pointer = config.as_mut_ptr().cast();
+            // SAFETY: The array has this many bytes.
+            assert_eq!(unsafe { svsm_swiotlb_config_init(pointer, size) }, 0);
+            // SAFETY: As above.
+            unsafe { Config::read(pointer) }.unwrap().header_version()
+        };
+        let second = offset_of!(Config, skip_query_protocol);
+        assert_eq!(
+            [LEAST_BYTES, second, CONFIG_BYTES, size_of::<Later>()].map(of),
+            [1, 2, 3, 3]
+        );
+        let mut early = later(0);
+        early.config.version = 2;
+        assert_eq!(read(&early).unwrap().header_version(), 2);
+    }
+
+    #[test]
+    fn a_caller_chooses_not_to_ask_the_core_protocol() {
+        let mut without = later(0);
+        without.config.skip_query_protocol = 1;
+        let config = guest_shim::Config::from(read(&without).unwrap());
+        assert!(!config.query_protocol);
     }
 
     #[test]

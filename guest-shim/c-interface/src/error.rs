@@ -49,8 +49,8 @@ pub enum Error {
     WrongDirection = -16,
     /// unmap, sync: an offset, a length or a written length beyond the mapping.
     OutOfRange = -17,
-    /// unmap, sync: another context is copying or unmapping it at this moment. cancel_reservation: mappings use it, or
-    /// it is another pool's.
+    /// unmap, free, sync: another context is unmapping it at this moment; unmap: or syncing it. cancel_reservation:
+    /// mappings use it, or it is another pool's.
     InUse = -18,
 
     /// attach: the paravisor does not know the protocol number.
@@ -69,6 +69,9 @@ pub enum Error {
     NotRun = -25,
     /// attach: the answer broke the protocol.
     Malformed = -26,
+
+    /// sync: 61 others are copying parts of the mapping at this moment, more than can be counted. Nothing was copied.
+    TooManySyncs = -27,
 }
 
 /// How a function of the interface ends.
@@ -76,7 +79,7 @@ pub(crate) type Outcome = Result<(), Error>;
 
 impl Error {
     /// Every error, the first one first.
-    pub(crate) const ALL: [Self; 26] = [
+    pub(crate) const ALL: [Self; 27] = [
         Self::InvalidArgument,
         Self::InvalidRequest,
         Self::CapReached,
@@ -103,6 +106,7 @@ impl Error {
         Self::ServiceRefused,
         Self::NotRun,
         Self::Malformed,
+        Self::TooManySyncs,
     ];
 
     /// The number that C sees.
@@ -138,6 +142,7 @@ impl Error {
             Self::ServiceRefused => c"the service refused",
             Self::NotRun => c"the call did not reach the service",
             Self::Malformed => c"the service's answer broke the protocol",
+            Self::TooManySyncs => c"too many syncs of one mapping at the same time",
         }
     }
 }
@@ -169,6 +174,7 @@ impl From<UnmapError> for Error {
             UnmapError::WrongDirection => Self::WrongDirection,
             UnmapError::OutOfRange => Self::OutOfRange,
             UnmapError::Busy => Self::InUse,
+            UnmapError::TooManySyncs => Self::TooManySyncs,
         }
     }
 }
@@ -220,14 +226,14 @@ mod tests {
         }
         assert_eq!(
             Error::ALL.len(),
-            usize::try_from(-Error::Malformed.number()).unwrap(),
+            usize::try_from(-Error::TooManySyncs.number()).unwrap(),
             "an error behind the last listed one"
         );
     }
 
     #[test]
     fn every_error_has_a_text_of_its_own() {
-        let numbers = Error::Malformed.number() - 1..=1;
+        let numbers = Error::TooManySyncs.number() - 1..=1;
         let texts: std::collections::BTreeSet<_> = numbers
             // SAFETY: The text is a static string.
             .map(|number| unsafe { CStr::from_ptr(svsm_swiotlb_error_text(number)) })

@@ -8,28 +8,41 @@ extern crate std;
 
 mod argument;
 mod attach;
+#[cfg(not(feature = "linked-platform"))]
 mod callbacks;
 mod config;
 mod error;
+mod find;
+#[cfg(feature = "linked-platform")]
+mod linked;
 mod maintenance;
 mod mapping;
 mod orphans;
 #[cfg(target_os = "none")]
 mod panic;
 mod pool;
+mod registers;
 mod reservation;
 mod shared_buffer;
 mod statistics;
 mod sync;
 mod unmap;
 
+/// The kernel that a pool is attached over.
+#[cfg(not(feature = "linked-platform"))]
+use callbacks::Callbacks as Kernel;
+#[cfg(feature = "linked-platform")]
+use linked::Linked as Kernel;
+
 pub use attach::{
     svsm_swiotlb_attach, svsm_swiotlb_metadata_bytes, svsm_swiotlb_metadata_bytes_with_small,
     svsm_swiotlb_pool_alignment, svsm_swiotlb_pool_bytes,
 };
-pub use callbacks::{CallRegisters, PlatformTable};
+#[cfg(not(feature = "linked-platform"))]
+pub use callbacks::PlatformTable;
 pub use config::{Config, VERSION, svsm_swiotlb_config_init};
 pub use error::{Error, svsm_swiotlb_error_text};
+pub use find::svsm_swiotlb_find;
 pub use maintenance::{
     GivenBack, svsm_swiotlb_give_back, svsm_swiotlb_maintain, svsm_swiotlb_set_cap,
 };
@@ -43,10 +56,11 @@ pub use pool::{
     Attachment, POOL_ALIGNMENT, POOL_BYTES, PoolStorage, Window, svsm_swiotlb_attachment,
     svsm_swiotlb_contains, svsm_swiotlb_window,
 };
+pub use registers::CallRegisters;
 pub use reservation::{Reservation, svsm_swiotlb_cancel_reservation, svsm_swiotlb_reserve};
 pub use shared_buffer::{
-    SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_free_shared,
-    svsm_swiotlb_free_shared_address,
+    SharedBuffer, svsm_swiotlb_alloc_shared, svsm_swiotlb_alloc_shared_within,
+    svsm_swiotlb_free_shared, svsm_swiotlb_free_shared_address,
 };
 pub use statistics::{
     Pressure, PressureLevel, Statistics, svsm_swiotlb_pressure, svsm_swiotlb_statistics,

@@ -34,7 +34,7 @@ pub enum CopyIn {
     DeviceWritten = 1,
 }
 
-/// Where a mapping may lie; all three hold together. A structure full of zeroes, or a null pointer, means anywhere.
+/// Where a mapping may lie; all of it holds together. A structure full of zeroes, or a null pointer, means anywhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct Constraints {
@@ -46,6 +46,18 @@ pub struct Constraints {
     pub alignment: u64,
     /// Highest address the device can reach, or 0 for any: the mapping's last byte is at most there.
     pub highest_address: u64,
+    /// Power of two, or 0 for none: the mapping does not cross a multiple of it (Linux `dma_get_seg_boundary` plus 1).
+    /// Read only if the configuration at attach was of version 3 or later.
+    pub boundary: u64,
+}
+
+/// What a header before version 3 knows of it.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct EarlyConstraints {
+    min_align_mask: u64,
+    alignment: u64,
+    highest_address: u64,
 }
 
 /// A buffer that a device can reach: a plain value to keep in a queue. Using one after its unmap is an error that is
@@ -127,18 +139,15 @@ impl Request {
         direction: c_int,
         copy_in: c_int,
         constraints: *const Constraints,
+        header_version: u32,
     ) -> Result<Self, Error> {
         let start = NonNull::new(buffer.cast::<u8>()).ok_or(Error::InvalidArgument)?;
         let wraps = start.addr().checked_add(length).is_none();
         if wraps || isize::try_from(length).is_err() {
             return Err(Error::InvalidRequest);
         }
-        let constraints = if constraints.is_null() {
-            guest_shim::Constraints::NONE
-        } else {
-            // SAFETY: The caller's contract.
-            unsafe { input(constraints)? }.resolved()
-        };
+        // SAFETY: The caller's contract.
+        let constraints = unsafe { Constraints::read(constraints, header_version)? };
         Ok(Self {
             buffer: NonNull::slice_from_raw_parts(start, length),
             direction: direction_of(direction)?,
@@ -149,6 +158,32 @@ impl Request {
 }
 
 impl Constraints {
+    /// A caller's constraints; null for none.
+    ///
+    /// # Safety
+    /// `pointer` is null, misaligned or initialised, as far as the caller's header knows the structure.
+    pub(crate) unsafe fn read(
+        pointer: *const Self,
+        header_version: u32,
+    ) -> Result<guest_shim::Constraints, Error> {
+        if pointer.is_null() {
+            return Ok(guest_shim::Constraints::NONE);
+        }
+        if header_version >= 3 {
+            // SAFETY: The caller's contract.
+            return Ok(unsafe { input(pointer)? }.resolved());
+        }
+        // SAFETY: The caller's contract; an earlier structure has these fields.
+        let early = unsafe { input(pointer.cast::<EarlyConstraints>())? };
+        let all = Self {
+            min_align_mask: early.min_align_mask,
+            alignment: early.alignment,
+            highest_address: early.highest_address,
+            boundary: 0,
+        };
+        Ok(all.resolved())
+    }
+
     const fn resolved(&self) -> guest_shim::Constraints {
         guest_shim::Constraints {
             min_align_mask: self.min_align_mask,
@@ -161,6 +196,7 @@ impl Constraints {
                 0 => u64::MAX,
                 highest => highest,
             },
+            boundary: self.boundary,
         }
     }
 }
@@ -191,10 +227,11 @@ pub unsafe extern "C" fn svsm_swiotlb_map(
 ) -> c_int {
     let answer = || -> Outcome {
         // SAFETY: The caller's contract.
-        let pool = unsafe { PoolStorage::get(pool)? };
+        let (pool, version) = unsafe { PoolStorage::get_versioned(pool)? };
         let output = Output::required(mapping)?;
         // SAFETY: The caller's contract.
-        let request = unsafe { Request::new(buffer, length, direction, copy_in, constraints)? };
+        let request =
+            unsafe { Request::new(buffer, length, direction, copy_in, constraints, version)? };
         // SAFETY: The caller's contract.
         let mapped = unsafe {
             pool.map(
@@ -231,12 +268,13 @@ pub unsafe extern "C" fn svsm_swiotlb_map_reserved(
 ) -> c_int {
     let answer = || -> Outcome {
         // SAFETY: The caller's contract.
-        let pool = unsafe { PoolStorage::get(pool)? };
+        let (pool, version) = unsafe { PoolStorage::get_versioned(pool)? };
         let output = Output::required(mapping)?;
         // SAFETY: The caller's contract.
         let reservation = unsafe { Reservation::get(reservation)? };
         // SAFETY: The caller's contract.
-        let request = unsafe { Request::new(buffer, length, direction, copy_in, constraints)? };
+        let request =
+            unsafe { Request::new(buffer, length, direction, copy_in, constraints, version)? };
         // SAFETY: The caller's contract.
         let mapped = unsafe {
             pool.map_reserved(
@@ -290,7 +328,28 @@ mod tests {
             min_align_mask: 0,
             alignment: 0,
             highest_address: 0,
+            boundary: 0,
         };
         assert_eq!(zeroed.resolved(), guest_shim::Constraints::NONE);
+    }
+
+    #[test]
+    fn an_early_caller_has_no_boundary() {
+        let constraints = Constraints {
+            min_align_mask: 7,
+            alignment: 64,
+            highest_address: 99,
+            boundary: 4096,
+        };
+        let read = |version| {
+            // SAFETY: Initialised.
+            unsafe { Constraints::read(&raw const constraints, version) }.unwrap()
+        };
+        assert_eq!(read(3), constraints.resolved());
+        let early = Constraints {
+            boundary: 0,
+            ..constraints
+        };
+        assert_eq!([1, 2].map(read), [early.resolved(); 2]);
     }
 }

@@ -2,12 +2,14 @@
 //! The pool in storage of the caller's, and what never changes about it.
 
 use core::ffi::c_int;
+use core::mem::MaybeUninit;
 
 use guest_shim::Pool;
 use protocol::identity::SharedAddressing;
 
+use crate::Kernel;
 use crate::argument::Output;
-use crate::callbacks::Callbacks;
+use crate::config::Config;
 use crate::error::{Error, Outcome, number_of};
 
 /// Storage that a pool needs at most, for static arrays. `svsm_swiotlb_pool_bytes` is what this library really needs.
@@ -22,7 +24,7 @@ const _: () = assert!(
 
 /// Calls come from several CPUs at the same time.
 const fn used_from_all_cpus<T: Send + Sync>() {}
-const _: () = used_from_all_cpus::<Pool<'static, Callbacks>>();
+const _: () = used_from_all_cpus::<Pool<'static, Kernel>>();
 
 /// What an attached pool's storage begins with, combined with its address: zeroed storage and a copy are no pools.
 const TAG: u64 = 0x7dd4_32f1_ec30_4975;
@@ -32,21 +34,34 @@ const TAG: u64 = 0x7dd4_32f1_ec30_4975;
 #[derive(Debug)]
 pub struct PoolStorage {
     tag: u64,
-    pool: Pool<'static, Callbacks>,
+    /// Version of the header that the caller was compiled against.
+    header_version: u32,
+    pool: Pool<'static, Kernel>,
 }
 
 impl PoolStorage {
-    /// Moves a pool to where it stays; field by field, since a kernel's stack has no room for a second copy.
+    /// Attaches a pool where it stays: a kernel's stack has no room for one.
+    ///
+    /// # Errors
+    /// Why there is none; the storage is no pool then.
     ///
     /// # Safety
     /// `storage` is valid for writes and aligned, and nothing else uses it from now on.
-    #[inline]
-    pub(crate) unsafe fn place(storage: *mut Self, pool: Pool<'static, Callbacks>) {
+    pub(crate) unsafe fn attach(
+        storage: *mut Self,
+        kernel: Kernel,
+        metadata: &'static mut [u8],
+        config: Config,
+    ) -> Outcome {
+        // SAFETY: By the caller's contract; a place that nothing was written to needs no initialised bytes.
+        let place = unsafe { &mut *(&raw mut (*storage).pool).cast::<MaybeUninit<_>>() };
+        Pool::attach_in(place, kernel, metadata, config.into())?;
         // SAFETY: By the caller's contract.
         unsafe {
-            (&raw mut (*storage).pool).write(pool);
+            (&raw mut (*storage).header_version).write(config.header_version());
             (&raw mut (*storage).tag).write(Self::tag_at(storage));
         }
+        Ok(())
     }
 
     fn tag_at(storage: *const Self) -> u64 {
@@ -61,9 +76,7 @@ impl PoolStorage {
     /// # Safety
     /// A pointer that is neither null nor misaligned points to storage in which a pool was attached and is still usable,
     /// or to as many initialised bytes of another content.
-    pub(crate) unsafe fn get<'a>(
-        pointer: *const Self,
-    ) -> Result<&'a Pool<'static, Callbacks>, Error> {
+    pub(crate) unsafe fn get<'a>(pointer: *const Self) -> Result<&'a Pool<'static, Kernel>, Error> {
         if pointer.is_null() || !pointer.is_aligned() {
             return Err(Error::InvalidArgument);
         }
@@ -76,6 +89,22 @@ impl PoolStorage {
         Ok(unsafe { &(*pointer).pool })
     }
 
+    /// The same, and the version of the header that its caller was compiled against.
+    ///
+    /// # Errors
+    /// As [`PoolStorage::get`].
+    ///
+    /// # Safety
+    /// As [`PoolStorage::get`].
+    pub(crate) unsafe fn get_versioned<'a>(
+        pointer: *const Self,
+    ) -> Result<(&'a Pool<'static, Kernel>, u32), Error> {
+        // SAFETY: By the caller's contract.
+        let pool = unsafe { Self::get(pointer)? };
+        // SAFETY: It is a pool.
+        Ok((pool, unsafe { (*pointer).header_version }))
+    }
+
     /// The same, to be changed as a whole.
     ///
     /// # Errors
@@ -85,7 +114,7 @@ impl PoolStorage {
     /// As [`PoolStorage::get`], and nobody else uses the pool while the result lives.
     pub(crate) unsafe fn get_mut<'a>(
         pointer: *mut Self,
-    ) -> Result<&'a mut Pool<'static, Callbacks>, Error> {
+    ) -> Result<&'a mut Pool<'static, Kernel>, Error> {
         // SAFETY: By the caller's contract.
         unsafe { Self::get(pointer)? };
         // SAFETY: It is a pool, and by the caller's contract nobody else's at present.

@@ -5,6 +5,7 @@ use core::ffi::{c_int, c_void};
 
 use crate::argument::{Output, input};
 use crate::error::{Error, Outcome, number_of};
+use crate::mapping::Constraints;
 use crate::pool::PoolStorage;
 
 /// Shared memory without an original: queues, descriptor tables, data that needs no second copy. The host and its devices
@@ -20,6 +21,17 @@ pub struct SharedBuffer {
     pub generation: u64,
     /// Where the kernel reaches it: inside the mapping that `translate` returned.
     pub pointer: *mut c_void,
+}
+
+impl SharedBuffer {
+    fn of(shared: &guest_shim::SharedBuffer) -> Self {
+        Self {
+            address: shared.address(),
+            length: shared.length() as u64,
+            generation: shared.generation(),
+            pointer: shared.as_ptr().as_ptr().cast(),
+        }
+    }
 }
 
 /// Hands out `length` bytes of zeroed shared memory at a multiple of `align`, a power of two; as `dma_alloc_coherent`.
@@ -39,13 +51,35 @@ pub unsafe extern "C" fn svsm_swiotlb_alloc_shared(
         // SAFETY: The caller's contract.
         let pool = unsafe { PoolStorage::get(pool)? };
         let output = Output::required(buffer)?;
-        let shared = pool.alloc_shared(length, align)?;
-        let buffer = SharedBuffer {
-            address: shared.address(),
-            length: shared.length() as u64,
-            generation: shared.generation(),
-            pointer: shared.as_ptr().as_ptr().cast(),
-        };
+        let buffer = SharedBuffer::of(&pool.alloc_shared(length, align)?);
+        // SAFETY: The caller's contract.
+        unsafe { output.set(buffer) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// The same where a device reaches it; `constraints` may be null. `alignment` is what the address is a multiple of, and so
+/// is one more than `min_align_mask`.
+///
+/// Errors: as `svsm_swiotlb_alloc_shared`.
+///
+/// # Safety
+/// `pool` is null or a pool; `constraints` is null or initialised; `buffer` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_alloc_shared_within(
+    pool: *mut PoolStorage,
+    length: usize,
+    constraints: *const Constraints,
+    buffer: *mut SharedBuffer,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let (pool, version) = unsafe { PoolStorage::get_versioned(pool)? };
+        let output = Output::required(buffer)?;
+        // SAFETY: The caller's contract.
+        let constraints = unsafe { Constraints::read(constraints, version)? };
+        let buffer = SharedBuffer::of(&pool.alloc_shared_within(length, &constraints)?);
         // SAFETY: The caller's contract.
         unsafe { output.set(buffer) };
         Ok(())

@@ -43,7 +43,7 @@ pub(crate) struct Occupancy {
 #[derive(Debug)]
 pub(crate) struct Central<'a> {
     pub(super) tables: Tables<'a>,
-    pub(super) free: FreeBlocks,
+    pub(super) free: FreeBlocks<'a>,
     pub(super) slabs: Slabs,
     pub(super) blocks: RecordBlocks,
     pub(super) reservations: Reservations,
@@ -55,10 +55,15 @@ pub(crate) struct Central<'a> {
 impl<'a> Central<'a> {
     /// A store of which nothing is granted.
     pub fn new(metadata: Metadata<'a>) -> Self {
-        let Metadata { tables, chunks, .. } = metadata;
+        let Metadata {
+            tables,
+            chunks,
+            heads,
+            ..
+        } = metadata;
         Self {
             tables,
-            free: FreeBlocks::new(),
+            free: FreeBlocks::new(heads),
             slabs: Slabs::new(),
             blocks: RecordBlocks::new(&tables),
             reservations: Reservations::default(),

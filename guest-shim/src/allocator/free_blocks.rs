@@ -72,14 +72,23 @@ impl Start {
     }
 }
 
+/// The first block of each list of a doubling.
+pub(super) type Heads = [u32; RANGES];
+
+/// Doublings of which a store of this many units has blocks.
+pub(super) const fn doublings(units: u32) -> usize {
+    List::holding(units).doubling + 1
+}
+
 /// The lists.
 #[derive(Debug)]
-pub(super) struct FreeBlocks {
+pub(super) struct FreeBlocks<'a> {
     /// Doublings with a list that is not empty.
     doublings: u32,
     /// Their lists that are not empty.
     ranges: [u16; DOUBLINGS],
-    heads: [[u32; RANGES]; DOUBLINGS],
+    /// In the metadata area: an attach on a kernel's stack has no room for it.
+    heads: &'a mut [Heads],
     /// Free units in all blocks.
     units: u32,
 }
@@ -142,12 +151,14 @@ impl List {
     }
 }
 
-impl FreeBlocks {
-    pub const fn new() -> Self {
+impl<'a> FreeBlocks<'a> {
+    /// Lists without a block: heads for each of the [`doublings`] of a store, of whatever content.
+    pub fn new(heads: &'a mut [Heads]) -> Self {
+        heads.as_flattened_mut().fill(NIL);
         Self {
             doublings: 0,
             ranges: [0; DOUBLINGS],
-            heads: [[NIL; RANGES]; DOUBLINGS],
+            heads,
             units: 0,
         }
     }

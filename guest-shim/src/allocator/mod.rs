@@ -45,7 +45,7 @@ pub(crate) use class::ClassIndex;
 pub(crate) use free_blocks::Start;
 pub(crate) use lookup::{Place, Taken};
 pub(crate) use placement::{Placement, Room, is_plain};
-pub(crate) use record::{Kind, Origin, State, Use};
+pub(crate) use record::{Kind, NotShared, Origin, State, Use};
 pub(crate) use reserved::ReservationId;
 pub(crate) use shared::Shared;
 pub(crate) use tables::Metadata;

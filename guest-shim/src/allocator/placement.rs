@@ -10,6 +10,8 @@ use crate::geometry::{
     unit_of, unit_offset,
 };
 
+/// Slots of this size and its multiples lie at multiples of it.
+const PAGE_BYTES: u64 = 4096;
 /// Alignments that slots have; what lies between is rounded up.
 const SLOT_ALIGNMENTS: [u64; 3] = [SMALLEST_SLOT_BYTES, 512, 4096];
 
@@ -19,6 +21,14 @@ pub(crate) fn is_plain(window: &Window, constraints: &Constraints) -> bool {
     constraints.min_align_mask == 0
         && constraints.alignment == 1
         && window.ends_at_or_below(constraints.highest_address)
+        && window.lies_within(constraints.boundary)
+        && is_boundary(constraints.boundary)
+}
+
+/// Whether a number is a boundary: 0 for none, or a power of two.
+#[inline]
+const fn is_boundary(number: u64) -> bool {
+    number & number.wrapping_sub(1) == 0
 }
 
 /// What is to be taken.
@@ -73,8 +83,10 @@ impl Placement {
             min_align_mask: mask,
             alignment,
             highest_address,
+            boundary,
         } = *constraints;
-        if length == 0 || !alignment.is_power_of_two() || mask & mask.wrapping_add(1) != 0 {
+        let powers = alignment.is_power_of_two() && is_boundary(boundary);
+        if length == 0 || !powers || mask & mask.wrapping_add(1) != 0 {
             return Err(MapError::InvalidRequest);
         }
         if length > window.bytes() {
@@ -84,8 +96,9 @@ impl Placement {
         if alignment > window.bytes() || mask >= window.bytes() {
             return Err(MapError::OutOfReach);
         }
-        let placement = Self::in_slot(origin, length, mask, alignment).map_or_else(
-            || Self::in_extent(window, origin, length, mask, alignment),
+        let boundary = (!window.lies_within(boundary)).then_some(boundary);
+        let placement = Self::in_slot(origin, length, mask, alignment, boundary).map_or_else(
+            || Self::in_extent(window, origin, length, mask, alignment, boundary),
             Ok,
         )?;
         if window.ends_at_or_below(highest_address) {
@@ -103,7 +116,15 @@ impl Placement {
     }
 
     /// Slots have the alignments of [`SLOT_ALIGNMENTS`] once the length is a multiple of it.
-    fn in_slot(origin: u64, length: u64, mask: u64, alignment: u64) -> Option<Self> {
+    /// With a boundary they are of a size that is a power of two up to a page, and multiples of it: what lies in one of
+    /// them crosses no multiple of the same or a larger one.
+    fn in_slot(
+        origin: u64,
+        length: u64,
+        mask: u64,
+        alignment: u64,
+        boundary: Option<u64>,
+    ) -> Option<Self> {
         let granule = SLOT_ALIGNMENTS.into_iter().find(|align| mask < *align)?;
         let align = SLOT_ALIGNMENTS
             .into_iter()
@@ -113,8 +134,15 @@ impl Placement {
         } else {
             (origin & (granule - 1), log2(granule))
         };
-        let align = granule.max(align);
-        let bytes = (offset + length).next_multiple_of(align);
+        let mut align = granule.max(align);
+        let mut bytes = (offset + length).next_multiple_of(align);
+        if let Some(boundary) = boundary {
+            bytes = bytes.next_power_of_two();
+            align = align.max(bytes);
+            if bytes > boundary || bytes > PAGE_BYTES {
+                return None;
+            }
+        }
         Some(Self {
             length,
             room: Room::Slot(ClassIndex::for_length(bytes)?),
@@ -126,13 +154,14 @@ impl Placement {
     }
 
     /// An extent begins and ends at a multiple of its granule, which is the unit or the alignment. Low bits beyond the
-    /// granule cost no room: they say where the extent may begin.
+    /// granule cost no room: they say where the extent may begin. So does a boundary.
     fn in_extent(
         window: &Window,
         origin: u64,
         length: u64,
         mask: u64,
         alignment: u64,
+        boundary: Option<u64>,
     ) -> Result<Self, MapError> {
         let granule = alignment.max(UNIT_BYTES);
         let offset = origin & mask & (granule - 1);
@@ -147,7 +176,18 @@ impl Placement {
         if bytes > window.bytes() {
             return Err(MapError::TooLarge);
         }
-        let stride = granule.max(mask + 1);
+        let mut stride = granule.max(mask + 1);
+        if let Some(boundary) = boundary {
+            // Where a mapping begins is known under the stride. If that is more than the boundary, so is whether the
+            // mapping crosses one. Otherwise it lies in a block of a power of two that it shares with nothing before it.
+            let begins = origin & mask & (stride - 1);
+            if (begins & (boundary - 1)) + length > boundary {
+                return Err(MapError::OutOfReach);
+            }
+            if stride < boundary {
+                stride = stride.max((begins + length).next_power_of_two());
+            }
+        }
         let address = origin & mask & !(granule - 1);
         let phase = address.wrapping_sub(window.base()) & (stride - 1);
         Ok(Self {
@@ -306,6 +346,47 @@ mod tests {
         assert_eq!(placement.growth_bytes(), 6 << 20);
     }
 
+    fn within(boundary: u64) -> Constraints {
+        Constraints {
+            boundary,
+            ..Constraints::NONE
+        }
+    }
+
+    #[test]
+    fn a_boundary_in_the_window_asks_for_room_that_cannot_cross_it() {
+        // The window lies within 1 GiB: no constraint.
+        assert_eq!(slot(place(0, 700, within(1 << 30)).unwrap()), (704, 0, 0));
+        assert_eq!(slot(place(0, 700, within(4096)).unwrap()), (1024, 0, 0));
+        assert_eq!(place(0, 700, within(4096)).unwrap().slot_alignment, 10);
+        let both = Constraints {
+            min_align_mask: 511,
+            ..within(4096)
+        };
+        assert_eq!(slot(place(0x1fe, 700, both).unwrap()), (2048, 0x1fe, 9));
+        let extent = |origin, length, constraints| {
+            let Placement { room, offset, .. } = place(origin, length, constraints).unwrap();
+            let Room::Extent { units, start } = room else {
+                panic!("{room:?}")
+            };
+            (units, start.mask, start.phase, offset)
+        };
+        assert_eq!(extent(0, 5000, within(65536)), (3, 3, 0, 0));
+        let both = Constraints {
+            min_align_mask: 4095,
+            ..within(65536)
+        };
+        assert_eq!(extent(0xe17, 5000, both), (4, 7, 1, 0x617));
+        // Low bits beyond the boundary say all.
+        let both = Constraints {
+            min_align_mask: 0xffff,
+            ..within(4096)
+        };
+        assert_eq!(extent(0xe000, 4096, both), (2, 31, 28, 0));
+        assert_eq!(place(0xe001, 4096, both), Err(MapError::OutOfReach));
+        assert_eq!(place(0, 4097, within(4096)), Err(MapError::OutOfReach));
+    }
+
     #[test]
     fn requests_that_no_growth_cures_name_their_cause() {
         let limit = |highest_address| Constraints {
@@ -323,6 +404,9 @@ mod tests {
             (1, mask(u64::MAX), MapError::OutOfReach),
             (2, limit(BASE), MapError::OutOfReach),
             (1, limit(BASE - 1), MapError::OutOfReach),
+            (1, within(3), MapError::InvalidRequest),
+            (1, within(3 << 40), MapError::InvalidRequest),
+            (65, within(64), MapError::OutOfReach),
         ];
         for (length, constraints, cause) in cases {
             assert_eq!(

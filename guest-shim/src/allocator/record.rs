@@ -6,11 +6,15 @@
 //! ```text
 //!               publish                 claim                     retire
 //!   Free(g) ------------> Live(g) --------------> Claimed(g) ------------> Free(g + 1)
-//!                            ^----- unclaim ----------'
+//!                          |   ^
+//!                    share v   | unshare
+//!                     Live(g), 1 to 61 syncs
 //! ```
 //!
 //! Only the context that has taken the slot publishes, and only the one whose compare-and-swap won the claim copies out
-//! or frees. Two unmaps of one mapping, on whatever CPUs, therefore end as one success and one error.
+//! or frees. Two unmaps of one mapping, on whatever CPUs, therefore end as one success and one error. Syncs only share: as
+//! many as 61 at a time, among them those of interrupt handlers in the middle of others, and none waits for another. While
+//! there is one nobody can claim, and once somebody has claimed nobody can share.
 
 #[cfg(not(loom))]
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
@@ -70,44 +74,70 @@ impl Kind {
 pub(crate) enum Use {
     /// Nothing is handed out here now.
     Free,
-    /// Handed out.
-    Live,
-    /// A context is copying or freeing it.
+    /// Handed out. So many contexts are copying parts of it.
+    Live(u8),
+    /// A context is copying out of it for the last time, or freeing it.
     Claimed,
 }
+
+/// Most syncs of one mapping at a time.
+pub(crate) const MOST_SYNCS: u8 = 61;
+const USE_SHIFT: u32 = 3;
+const USE_BITS: u32 = 6;
+const USE_MASK: u64 = (1 << USE_BITS) - 1;
+/// What a sync adds to the state word.
+const ONE_SYNC: u64 = 1 << USE_SHIFT;
+/// Handed out, and no sync.
+const LIVE: u64 = 1;
+const CLAIMED: u64 = USE_MASK;
 
 impl Use {
     #[inline]
     const fn into_bits(self) -> u64 {
-        self as u64
+        match self {
+            Self::Free => 0,
+            Self::Live(syncs) => LIVE + syncs as u64,
+            Self::Claimed => CLAIMED,
+        }
     }
 
     #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "six bits")]
     const fn from_bits(bits: u64) -> Self {
         match bits {
-            1 => Self::Live,
-            2 => Self::Claimed,
-            _ => Self::Free,
+            0 => Self::Free,
+            CLAIMED => Self::Claimed,
+            live => Self::Live((live - LIVE) as u8),
         }
     }
+}
+
+/// Why a context may not share a mapping.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NotShared {
+    /// It is being unmapped, or was: it is not the one that was seen any more.
+    Gone,
+    /// As many syncs as can be counted are copying.
+    TooMany,
 }
 
 /// The word that changes hands.
 ///
 /// ```text
-/// 63            19 18     5 4     3 2    0
+/// 63            23 22     9 8     3 2    0
 /// | generation    | extra  | usage | kind |
 /// ```
 ///
 /// * `kind` stays when what was handed out is given back, which tells a second unmap from an address that was never
 ///   mapped.
+/// * `usage` is 0 for free, 63 for claimed, else one more than the number of syncs.
 /// * `extra` is the length of a slot's mapping in bytes, less 1; for an extent the whole units of its offset.
 /// * `generation` counts how often something here was given back; a handle carries it. At one reuse of the same slot in
-///   30 ns, day and night, it takes 12 days to come round.
+///   30 ns, without a pause, it takes 18 hours to come round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct State(u64);
 
-const EXTRA_SHIFT: u32 = 5;
+const EXTRA_SHIFT: u32 = USE_SHIFT + USE_BITS;
 const EXTRA_BITS: u32 = 14;
 const GENERATION_SHIFT: u32 = EXTRA_SHIFT + EXTRA_BITS;
 const GENERATION_MASK: u64 = u64::MAX >> GENERATION_SHIFT;
@@ -118,7 +148,7 @@ impl State {
         let extra = extra as u64 & ((1 << EXTRA_BITS) - 1);
         Self(
             kind.into_bits()
-                | usage.into_bits() << 3
+                | usage.into_bits() << USE_SHIFT
                 | extra << EXTRA_SHIFT
                 | (generation & GENERATION_MASK) << GENERATION_SHIFT,
         )
@@ -133,7 +163,7 @@ impl State {
     /// Who may use it.
     #[inline]
     pub const fn usage(self) -> Use {
-        Use::from_bits(self.0 >> 3 & 3)
+        Use::from_bits(self.0 >> USE_SHIFT & USE_MASK)
     }
 
     /// Length less 1, or whole units of the offset.
@@ -150,7 +180,7 @@ impl State {
 
     #[inline]
     const fn with_usage(self, usage: Use) -> Self {
-        Self(self.0 & !(3 << 3) | usage.into_bits() << 3)
+        Self(self.0 & !(USE_MASK << USE_SHIFT) | usage.into_bits() << USE_SHIFT)
     }
 
     /// The same given back: free, and the next generation.
@@ -160,10 +190,17 @@ impl State {
         Self(next).with_usage(Use::Free)
     }
 
-    /// Whether a slot is handed out as this, with this length; the copy-in attribute does not matter.
+    /// Whether something is handed out and no sync copies it: what a claim needs.
+    #[inline]
+    pub const fn is_idle(self) -> bool {
+        self.0 >> USE_SHIFT & USE_MASK == LIVE
+    }
+
+    /// Whether a slot is handed out as this, with this length, and no sync copies it; the copy-in attribute does not
+    /// matter.
     #[inline]
     pub const fn is_live(self, kind: Kind, length: u64) -> bool {
-        let wanted = length.wrapping_sub(1) << EXTRA_SHIFT | Use::Live.into_bits() << 3;
+        let wanted = length.wrapping_sub(1) << EXTRA_SHIFT | LIVE << USE_SHIFT;
         let differs = (self.0 & ((1 << GENERATION_SHIFT) - 1)) ^ wanted;
         // Only the kind may be left.
         differs < 8 && self.kind().matches(kind)
@@ -232,7 +269,7 @@ impl Record {
         let generation = self.state().generation();
         self.word.store(origin.0, Ordering::Relaxed);
         // Release: whoever sees the record live sees its origin.
-        let live = State::of(kind, Use::Live, extra, generation);
+        let live = State::of(kind, Use::Live(0), extra, generation);
         self.state.store(live.0, Ordering::Release);
         generation
     }
@@ -249,7 +286,8 @@ impl Record {
         Origin(self.word.load(Ordering::Relaxed))
     }
 
-    /// Makes the caller the only one that may copy or free. `false` if the state is no longer the one seen.
+    /// Makes the caller the only one that may copy or free. `false` if the state is no longer the one seen, which was
+    /// [idle](State::is_idle).
     #[inline]
     pub fn claim(&self, seen: State) -> bool {
         let claimed = seen.with_usage(Use::Claimed);
@@ -258,11 +296,43 @@ impl Record {
             .is_ok()
     }
 
-    /// Ends a claim; what was claimed stays handed out.
+    /// Keeps what was seen handed out until [`Record::unshare`]. Never waits: an attempt fails only where another context
+    /// has begun or ended a sync meanwhile, or for good.
+    ///
+    /// # Errors
+    /// Why not.
     #[inline]
-    pub fn unclaim(&self, seen: State) {
-        // Release: what the claimant read or wrote happened before the next claim.
-        self.state.store(seen.0, Ordering::Release);
+    pub fn share(&self, seen: State) -> Result<(), NotShared> {
+        let mut now = seen;
+        loop {
+            match now.usage() {
+                Use::Live(syncs) if syncs < MOST_SYNCS => {}
+                Use::Live(_) => return Err(NotShared::TooMany),
+                Use::Free | Use::Claimed => return Err(NotShared::Gone),
+            }
+            // Acquire: what earlier syncs wrote happened before.
+            let exchanged = self.state.compare_exchange(
+                now.0,
+                now.0 + ONE_SYNC,
+                Ordering::Acquire,
+                Ordering::Relaxed,
+            );
+            match exchanged.map_err(State) {
+                Ok(_) => return Ok(()),
+                Err(other) if other.with_usage(Use::Free) != seen.with_usage(Use::Free) => {
+                    return Err(NotShared::Gone);
+                }
+                Err(other) => now = other,
+            }
+        }
+    }
+
+    /// Ends a share.
+    #[inline]
+    pub fn unshare(&self) {
+        // Release: what this sync read or wrote happened before a claim that sees it ended, whoever else ends one in
+        // between. Nobody but syncs changes the state while there is one.
+        self.state.fetch_sub(ONE_SYNC, Ordering::Release);
     }
 
     /// Ends a claim and what was claimed: handles given out for it are stale from now on.
@@ -332,7 +402,7 @@ mod tests {
         let state = record.state();
         assert_eq!(
             (state.kind(), state.usage(), state.extra()),
-            (Kind::SharedBuffer, Use::Live, 16383)
+            (Kind::SharedBuffer, Use::Live(0), 16383)
         );
         assert_eq!(
             (record.origin().address(), record.origin().low_bits()),
@@ -354,20 +424,22 @@ mod tests {
     #[test]
     fn live_means_live_and_of_this_kind_and_length() {
         let state = |kind, usage, extra| State::of(kind, usage, extra, 7);
-        assert!(state(TO, Use::Live, 99).is_live(TO, 100));
+        assert!(state(TO, Use::Live(0), 99).is_live(TO, 100));
         for other in [
             state(TO, Use::Claimed, 99),
+            state(TO, Use::Live(1), 99),
+            state(TO, Use::Live(MOST_SYNCS), 99),
             state(TO, Use::Free, 99),
-            state(TO, Use::Live, 98),
-            state(Kind::SharedBuffer, Use::Live, 99),
+            state(TO, Use::Live(0), 98),
+            state(Kind::SharedBuffer, Use::Live(0), 99),
         ] {
             assert!(!other.is_live(TO, 100));
         }
-        let live = state(TO, Use::Live, 99);
+        let live = state(TO, Use::Live(0), 99);
         assert!(!live.is_live(TO, 0) && !live.is_live(TO, 100 + (1 << 14)));
         let keep = Kind::Mapping(Direction::FromDevice, CopyIn::Keep);
         let written = Kind::Mapping(Direction::FromDevice, CopyIn::DeviceWritten);
-        assert!(state(written, Use::Live, 99).is_live(keep, 100));
+        assert!(state(written, Use::Live(0), 99).is_live(keep, 100));
     }
 
     #[test]
@@ -376,11 +448,37 @@ mod tests {
         record.publish(Origin::of(4096, 0), TO, 0);
         let seen = record.state();
         assert!(record.claim(seen) && !record.claim(seen) && !record.claim_and_retire(seen));
-        record.unclaim(seen);
-        assert!(record.claim(seen));
+        assert_eq!(record.share(seen), Err(NotShared::Gone));
         record.retire(seen);
         assert!(!record.claim(seen));
         assert_eq!(record.publish(Origin::of(4096, 0), TO, 0), 1);
+    }
+
+    #[test]
+    fn syncs_share_and_keep_others_from_a_claim() {
+        let record = Record::unused();
+        record.publish(Origin::of(4096, 0), TO, 16383);
+        let seen = record.state();
+        for syncs in 0..MOST_SYNCS {
+            assert_eq!(record.state().usage(), Use::Live(syncs));
+            // What was seen before the other syncs serves as well.
+            assert_eq!(record.share(seen), Ok(()));
+            assert!(!record.claim(seen) && !record.claim_and_retire(seen));
+        }
+        let full = record.state();
+        assert_eq!(record.share(seen), Err(NotShared::TooMany));
+        assert_eq!(record.share(full), Err(NotShared::TooMany));
+        assert_eq!((record.state(), full.extra()), (full, 16383));
+        (0..MOST_SYNCS).for_each(|_| record.unshare());
+        assert_eq!(record.state(), seen);
+        assert!(record.claim_and_retire(seen));
+        assert_eq!(record.share(seen), Err(NotShared::Gone));
+        record.publish(Origin::of(4096, 0), TO, 16383);
+        assert_eq!(
+            record.share(seen),
+            Err(NotShared::Gone),
+            "another generation"
+        );
     }
 
     #[test]

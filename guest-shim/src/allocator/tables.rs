@@ -2,8 +2,8 @@
 //! The private tables that every CPU reads, and how the metadata area is divided into them.
 //!
 //! ```text
-//! metadata area:  | caches   | records                      | block headers | chunks | tags         |
-//!                 | one/CPU  | 16 B/unit | 32 per block ... | 12 B/block    |        | 2 B per unit |
+//! metadata area:  | caches   | lists   | records                      | block headers | chunks | tags         |
+//!                 | one/CPU  | of free | 16 B/unit | 32 per block ... | 12 B/block    |        | 2 B per unit |
 //! ```
 //!
 //! A slot of at least a unit, and an extent, uses the record of its first unit. The slots of a slab of smaller ones, of
@@ -16,10 +16,11 @@ use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 use super::cache::CpuCache;
 use super::chunk::Chunk;
 use super::class::SMALL_SLOTS;
+use super::free_blocks::{Heads, doublings};
 use super::record::Record;
 use super::tag::Tag;
 use crate::atomic::{AtomicU16, AtomicU32, Ordering};
-use crate::geometry::{CHUNK_BYTES, UNITS_PER_CHUNK, to_index};
+use crate::geometry::{CHUNK_BYTES, MAX_WINDOW_BYTES, UNITS_PER_CHUNK, to_index};
 
 /// "None" where a unit or block number is meant.
 pub(super) const NIL: u32 = u32::MAX;
@@ -182,7 +183,22 @@ pub const fn metadata_bytes_with_small(
 
 const fn fixed_bytes(chunks: usize, cpus: usize) -> usize {
     let blocks = LEAST_BLOCKS * BLOCK_BYTES;
-    ALIGNMENT_BYTES + caches(cpus) * size_of::<CpuCache>() + chunks * BYTES_PER_CHUNK + blocks
+    ALIGNMENT_BYTES
+        + caches(cpus) * size_of::<CpuCache>()
+        + heads(chunks) * size_of::<Heads>()
+        + chunks * BYTES_PER_CHUNK
+        + blocks
+}
+
+/// Doublings of the free lists for this many chunks.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "units of the largest window have numbers of 26 bits; more chunks are as many as that"
+)]
+const fn heads(chunks: usize) -> usize {
+    let most = (MAX_WINDOW_BYTES / CHUNK_BYTES) as usize;
+    let chunks = if chunks < most { chunks } else { most };
+    doublings(chunks as u32 * UNITS_PER_CHUNK)
 }
 
 /// One cache at least; more than any machine has CPUs is a mistake.
@@ -202,6 +218,8 @@ pub(crate) struct Metadata<'a> {
     pub caches: &'a [CpuCache],
     pub tables: Tables<'a>,
     pub chunks: &'a mut [Chunk],
+    /// For the lists of free blocks.
+    pub heads: &'a mut [Heads],
     /// Size of the whole area.
     pub bytes: usize,
 }
@@ -215,6 +233,8 @@ impl<'a> Metadata<'a> {
         area.fill(0);
         let rest = aligned(area, align_of::<CpuCache>())?;
         let (cpu_caches, rest) = CpuCache::carve(rest, caches(cpus))?;
+        let (heads, rest) =
+            <[Heads]>::mut_from_prefix_with_elems(rest, heads(window_chunks)).ok()?;
         let all_covered = rest.len() / BYTES_PER_CHUNK >= window_chunks;
         let for_chunks = if all_covered {
             rest.len()
@@ -236,6 +256,7 @@ impl<'a> Metadata<'a> {
             caches: cpu_caches,
             tables: Tables::new(tags, records, blocks),
             chunks,
+            heads,
             bytes,
         })
     }

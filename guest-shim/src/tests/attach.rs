@@ -71,6 +71,30 @@ fn p_1_4_p_2_1_each_reason_not_to_attach_has_its_error_and_leaves_the_service_al
 }
 
 #[test]
+fn without_the_core_protocol_identify_is_the_proof() {
+    let attach = |change: Change<'_>| {
+        let machine = Machine::new(2);
+        machine.set(change);
+        let mut metadata = std::vec![0; metadata_bytes(2 * CHUNK_BYTES, 1)];
+        let config = Config {
+            query_protocol: false,
+            ..Config::default()
+        };
+        let attached = Pool::attach(&machine, &mut metadata, config).map(|_| ());
+        let queries = machine.service.lock().unwrap().queries;
+        (attached, queries, machine.count(Call::Attach))
+    };
+    assert_eq!(attach(&|_| ()), (Ok(()), 0, 1));
+    let none = attach(&|service| service.offered = false);
+    assert_eq!(none, (Err(AttachError::NoService), 0, 0));
+    let other = attach(&|service| service.uuid ^= 1);
+    assert_eq!(other, (Err(AttachError::AnotherProtocol), 0, 0));
+    let machine = Machine::new(2);
+    attach_to(&machine, 2).unwrap();
+    assert_eq!(machine.service.lock().unwrap().queries, 1);
+}
+
+#[test]
 fn a_window_that_is_not_mapped_or_has_no_records_is_refused() {
     let machine = Machine::new(2);
     assert_eq!(

@@ -265,6 +265,68 @@ fn s2_a_sync_inside_an_extent_succeeds_whatever_its_neighbour_does() {
     assert!(came > 10, "{came} steps");
 }
 
+/// A driver's sync has no way to fail: data would be lost. Neither the one that is interrupted nor the one in its middle
+/// may meet the other, whatever bytes they are for.
+#[test]
+fn s2_a_sync_in_the_middle_of_another_of_the_same_mapping_succeeds() {
+    for length in LENGTHS {
+        for by_address in [false, true] {
+            let came = at_every_step(|steps| {
+                let machine = Machine::new(2);
+                let pool = machine.pool(config(1));
+                let buffer = Buffer::filled(length, 1);
+                let mapping = map(&pool, &buffer, BOTH).unwrap();
+                machine.device_write(mapping.address(), &pattern(length, 2));
+                let (half, all) = ((length / 2) as u64, length as u64);
+                let sync = |from, to| {
+                    if by_address {
+                        pool.sync_address_for_cpu(mapping.address() + from, to - from)
+                    } else {
+                        pool.sync_for_cpu(&mapping, from, to - from)
+                    }
+                };
+                let nested = Cell::new(None);
+                let (synced, came) = interrupted(
+                    steps,
+                    || nested.set(Some((sync(half, all), pool.unmap(mapping)))),
+                    || sync(0, half),
+                );
+                let mut expected = pattern(length, 2);
+                match nested.take() {
+                    Some((inner, Err(cause))) => {
+                        assert_eq!((synced, inner), (Ok(()), Ok(())), "step {steps}");
+                        assert_eq!(cause, UnmapError::Busy);
+                        pool.unmap(mapping).unwrap();
+                    }
+                    // Unmapped before the sync began, or after it: all that the driver's mistake can do is to end in an
+                    // error.
+                    Some((inner, Ok(()))) => {
+                        assert_eq!(inner, Ok(()));
+                        let refused = [
+                            Ok(()),
+                            Err(UnmapError::Busy),
+                            Err(UnmapError::AlreadyUnmapped),
+                            Err(UnmapError::StaleHandle),
+                            Err(UnmapError::UnknownAddress),
+                        ];
+                        assert!(refused.contains(&synced), "{synced:?}");
+                    }
+                    None => {
+                        assert_eq!(synced, Ok(()));
+                        expected[length / 2..].copy_from_slice(&pattern(length, 1)[length / 2..]);
+                        assert_eq!(buffer.read(), expected);
+                        pool.unmap(mapping).unwrap();
+                        expected = pattern(length, 2);
+                    }
+                }
+                assert_eq!(buffer.read(), expected, "step {steps}");
+                came
+            });
+            assert!(came > 3, "{came} steps");
+        }
+    }
+}
+
 /// A second unmap by bare address, in whose middle the slot leaves its reservation for the pool at large and is handed out
 /// again. That it ends the new mapping is the one misuse that is not detected; the slot must not go to a reservation.
 #[test]

@@ -13,7 +13,7 @@ use std::vec::Vec;
 
 use protocol::response::encode_answer;
 use protocol::{Call, Refusal, Request};
-use snp::svsm::{CallId, CallRegisters, core_protocol};
+use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 
 use super::buffer::Buffer;
 use super::memory::WindowMemory;
@@ -113,10 +113,16 @@ unsafe impl Platform for Machine {
         }
         if id.protocol == core_protocol::NUMBER {
             assert_eq!(id.call, core_protocol::QUERY_PROTOCOL);
-            let known = self.service.lock().unwrap().offered
+            let mut service = self.service.lock().unwrap();
+            service.queries += 1;
+            let known = service.offered
                 && registers.rcx >> 32 == u64::from(protocol::DEFAULT_PROTOCOL_NUMBER);
             registers.rax = 0;
             registers.rcx = if known { 1 << 32 | 1 } else { 0 };
+            return Ok(());
+        }
+        if !self.service.lock().unwrap().offered {
+            registers.rax = ResultCode::UNSUPPORTED_PROTOCOL.to_rax();
             return Ok(());
         }
         let question = *registers;

@@ -215,6 +215,7 @@ fn alignment_low_bits_and_address_limit_hold_together() {
                     min_align_mask: mask as u64,
                     alignment,
                     highest_address,
+                    boundary: 0,
                 };
                 let mapping = map_with(
                     &pool,

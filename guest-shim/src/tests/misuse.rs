@@ -167,20 +167,44 @@ fn mappings_and_shared_buffers_are_not_mistaken_for_each_other() {
 }
 
 #[test]
-fn a_mapping_in_use_by_another_context_is_busy() {
+fn a_mapping_that_another_context_ends_is_busy() {
     let machine = Machine::new(2);
     let pool = machine.pool(Config::default());
     let mapping = map(&pool, &Buffer::new(64), Direction::FromDevice).unwrap();
     let found = pool.find(&mapping.expected()).unwrap();
     found.claim().unwrap();
     assert_eq!(found.claim(), Err(UnmapError::Busy));
+    assert_eq!(found.share(), Err(UnmapError::Busy));
     assert_eq!(unchanged(&pool, || pool.unmap(mapping)), UnmapError::Busy);
     assert_eq!(
         unchanged(&pool, || pool.sync_for_cpu(&mapping, 0, 8)),
         UnmapError::Busy
     );
-    found.place.record.unclaim(found.seen);
-    pool.unmap(mapping).unwrap();
+}
+
+#[test]
+fn a_mapping_that_others_sync_is_busy_for_an_unmap_and_not_for_a_sync() {
+    let machine = Machine::new(2);
+    let pool = machine.pool(Config::default());
+    for length in [64, 5000, 70_000] {
+        let mapping = map(&pool, &Buffer::new(length), Direction::FromDevice).unwrap();
+        let found = pool.find(&mapping.expected()).unwrap();
+        for _ in 0..61 {
+            pool.sync_for_cpu(&mapping, 0, 8).unwrap();
+            pool.sync_address_for_cpu(mapping.address() + 8, 8).unwrap();
+            found.share().unwrap();
+            let (address, bytes) = (mapping.address(), length as u64);
+            let by_address = || pool.unmap_address(address, bytes, Direction::FromDevice);
+            assert_eq!(unchanged(&pool, || pool.unmap(mapping)), UnmapError::Busy);
+            assert_eq!(unchanged(&pool, by_address), UnmapError::Busy);
+        }
+        assert_eq!(
+            unchanged(&pool, || pool.sync_for_cpu(&mapping, 0, 8)),
+            UnmapError::TooManySyncs
+        );
+        (0..61).for_each(|_| found.place.record.unshare());
+        pool.unmap(mapping).unwrap();
+    }
 }
 
 /// The same address served by the record of another unit: an extent, and one that begins a unit earlier.

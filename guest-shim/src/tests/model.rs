@@ -8,7 +8,7 @@ use super::buffer::{Buffer, pattern};
 use super::cases;
 use super::machine::{Machine, map_with};
 use super::memory::BASE;
-use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, Mapping, Pool};
+use crate::{CHUNK_BYTES, Config, Constraints, CopyIn, Direction, MapError, Mapping, Pool};
 
 const CHUNKS: usize = 6;
 
@@ -20,6 +20,7 @@ enum Action {
         device_written: bool,
         mask: u32,
         align: u32,
+        boundary: u32,
         phase: usize,
     },
     Unmap {
@@ -62,9 +63,9 @@ fn action() -> impl Strategy<Value = Action> {
     ];
     let which = 0_usize..1000;
     prop_oneof![
-        8 => (length(), direction, any::<bool>(), 0_u32..14, 0_u32..16, any::<usize>()).prop_map(
-            |(length, direction, device_written, mask, align, phase)| Action::Map {
-                length, direction, mask, align, phase,
+        8 => (length(), direction, any::<bool>(), 0_u32..14, 0_u32..16, 0_u32..90, any::<usize>()).prop_map(
+            |(length, direction, device_written, mask, align, boundary, phase)| Action::Map {
+                length, direction, mask, align, boundary, phase,
                 device_written: device_written && direction == Direction::FromDevice,
             }
         ),
@@ -126,13 +127,20 @@ impl Model<'_> {
                 device_written,
                 mask,
                 align,
+                boundary,
                 phase,
             } => {
+                // Mostly none; from 64 bytes to 2 GiB.
+                let boundary = match boundary {
+                    6..32 => 1 << boundary,
+                    _ => 0,
+                };
                 let mask = (1_usize << mask) - 1;
                 let constraints = Constraints {
                     min_align_mask: mask as u64,
                     alignment: 1 << align,
                     highest_address: BASE + CHUNKS as u64 * CHUNK_BYTES - 1,
+                    boundary,
                 };
                 let buffer = Buffer::at_phase(length, mask, phase);
                 buffer.write(&pattern(length, phase % 1000));
@@ -143,6 +151,11 @@ impl Model<'_> {
                 };
                 match map_with(&self.pool, &buffer, direction, copy_in, &constraints) {
                     Ok(mapping) => self.mapped(mapping, buffer, device_written, &constraints),
+                    Err(MapError::OutOfReach) => {
+                        let begins = buffer.raw().addr().get() & mask;
+                        let room = boundary as usize - (begins & (boundary as usize - 1));
+                        assert!(room < length, "{action:?}");
+                    }
                     Err(_) => {
                         let held: usize = self.live.iter().map(|live| live.private.len()).sum();
                         let much = held as u64 > CHUNKS as u64 * CHUNK_BYTES / 2;
@@ -274,6 +287,12 @@ impl Model<'_> {
         if constraints.min_align_mask == 0 {
             assert_eq!(address, extent.start);
         }
+        let last = address + length as u64 - 1;
+        let boundary = constraints.boundary;
+        assert!(
+            boundary == 0 || address ^ last < boundary,
+            "{address:#x} crosses {boundary:#x}"
+        );
         for other in &self.live {
             assert!(
                 extent.end <= other.extent.start || other.extent.end <= extent.start,

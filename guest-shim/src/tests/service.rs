@@ -21,6 +21,8 @@ use crate::CHUNK_BYTES;
 pub struct Service {
     pub uuid: u128,
     pub offered: bool,
+    /// How often the core protocol was asked for it.
+    pub queries: usize,
     pub log2_chunk: u8,
     pub cap: u64,
     pub grow_limit: u64,
@@ -50,6 +52,7 @@ impl Service {
         Self {
             uuid: protocol::identity::PROTOCOL_UUID,
             offered: true,
+            queries: 0,
             log2_chunk: 21,
             cap: chunks as u64 * CHUNK_BYTES,
             grow_limit: 253 * CHUNK_BYTES,

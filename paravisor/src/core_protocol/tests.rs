@@ -103,7 +103,7 @@ impl World<'_> {
             call: number,
         }
         .to_rax();
-        let mut registers = CallRegisters { rax, rcx, rdx, r8 };
+        let mut registers = CallRegisters::new(rax, [rcx, rdx, r8]);
         self.core.call(self.vcpu, &mut registers)?;
         Ok((ResultCode::from_rax(registers.rax), registers))
     }

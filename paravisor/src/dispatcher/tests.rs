@@ -97,10 +97,8 @@ impl World<'_> {
 
 fn first_call_of(protocol: u32) -> CallRegisters {
     CallRegisters {
-        rax: CallId { protocol, call: 0 }.to_rax(),
-        rcx: 7,
-        rdx: 8,
-        r8: 9,
+        r9: 10,
+        ..CallRegisters::new(CallId { protocol, call: 0 }.to_rax(), [7, 8, 9])
     }
 }
 

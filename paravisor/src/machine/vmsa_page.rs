@@ -20,6 +20,9 @@ use zerocopy::IntoBytes;
 
 use super::Machine;
 
+/// R9, behind R8.
+const R9: usize = offset_of!(Vmsa, r8_to_r15) + size_of::<u64>();
+
 /// The page.
 #[derive(Debug, Clone, Copy)]
 pub struct VmsaPage {
@@ -78,6 +81,7 @@ impl VmsaPage {
             rcx: self.read(offset_of!(Vmsa, rcx))?,
             rdx: self.read(offset_of!(Vmsa, rdx))?,
             r8: self.read(offset_of!(Vmsa, r8_to_r15))?,
+            r9: self.read(R9)?,
         })
     }
 
@@ -86,7 +90,8 @@ impl VmsaPage {
         self.write(offset_of!(Vmsa, rax), registers.rax)?;
         self.write(offset_of!(Vmsa, rcx), registers.rcx)?;
         self.write(offset_of!(Vmsa, rdx), registers.rdx)?;
-        self.write(offset_of!(Vmsa, r8_to_r15), registers.r8)
+        self.write(offset_of!(Vmsa, r8_to_r15), registers.r8)?;
+        self.write(R9, registers.r9)
     }
 
     const fn field(&self, offset: usize) -> GuestPhysicalAddress {

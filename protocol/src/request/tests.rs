@@ -11,11 +11,11 @@ const MIB: u64 = 1 << 20;
 
 fn registers(call: Call, rcx: u64, rdx: u64, r8: u64) -> CallRegisters {
     let rax = 0x4000_0001_0000_0000 | u64::from(call.number());
-    CallRegisters { rax, rcx, rdx, r8 }
+    CallRegisters::new(rax, [rcx, rdx, r8])
 }
 
 /// One request of each kind, with the registers that docs/PROTOCOL.md gives for it.
-fn golden() -> [(Request, CallRegisters); 14] {
+fn golden() -> [(Request, CallRegisters); 15] {
     let base = GuestPhysicalAddress::new(0x3000_0000);
     let page = GuestPhysicalAddress::new(0x0123_4008);
     [
@@ -109,6 +109,10 @@ fn golden() -> [(Request, CallRegisters); 14] {
             },
             registers(Call::SetLimits, 0x0000_0002_0000_0000, 0x400_0000, 0),
         ),
+        (
+            Request::MemoryForm { block: page },
+            registers(Call::MemoryForm, 0x0123_4008, u64::MAX, u64::MAX),
+        ),
     ]
 }
 
@@ -126,7 +130,7 @@ fn p_4_2_golden_registers_in_both_directions() {
 
 #[test]
 fn p_4_3_unknown_and_unoffered_calls_are_named_as_such() {
-    for number in [13, 14, 15, 16, u64::from(u32::MAX)] {
+    for number in [13, 14, 15, 17, u64::from(u32::MAX)] {
         // Arguments do not matter: the call is not there.
         let rax = 0x4000_0001_0000_0000 | number;
         let registers = CallRegisters {
@@ -211,6 +215,37 @@ fn p_4_5_p_5_7_1_misaligned_zero_wrapping_and_crossing_ranges_are_refused() {
             Request::decode(&registers),
             Err(ResultCode::INVALID_PARAMETER),
             "{registers:?}"
+        );
+    }
+}
+
+#[test]
+fn p_5_16_1_a_block_is_aligned_behind_the_header_and_ends_in_its_page() {
+    const ONES: u64 = u64::MAX;
+    let bad = [
+        (0x1000, ONES, ONES),
+        (0x1004, ONES, ONES),
+        (0x100C, ONES, ONES),
+        (0x1FE8, ONES, ONES),
+        (0x1FF8, ONES, ONES),
+        (0x1008, 0, ONES),
+        (0x1008, ONES, 0),
+        (0x1008, ONES - 1, ONES),
+        (0x1008, ONES, ONES >> 1),
+        (ONES, ONES, ONES),
+    ];
+    for (rcx, rdx, r8) in bad {
+        assert_eq!(
+            Request::decode(&registers(Call::MemoryForm, rcx, rdx, r8)),
+            Err(ResultCode::INVALID_PARAMETER),
+            "{rcx:#x} {rdx:#x} {r8:#x}"
+        );
+    }
+    for block in [0x1008, 0x1010, 0x1FE0] {
+        let block = GuestPhysicalAddress::new(block);
+        assert_eq!(
+            Request::decode(&registers(Call::MemoryForm, block.bits(), ONES, ONES)),
+            Ok(Request::MemoryForm { block })
         );
     }
 }

@@ -18,6 +18,7 @@ fn p_4_6_p_4_7_success_returns_results_and_a_refusal_preserves() {
         rcx: 1,
         rdx: 2,
         r8: 3,
+        r9: 4,
     };
     let success = encode_answer(&call, Ok(results(4, 5, 0)));
     assert_eq!(
@@ -41,6 +42,7 @@ fn p_6_3_too_large_names_the_limit() {
         rcx: 1,
         rdx: 2,
         r8: 3,
+        r9: 4,
     };
     let answer = encode_answer(&call, Err(Refusal::too_large(0x1FA0_0000)));
     assert_eq!(

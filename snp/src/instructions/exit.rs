@@ -92,6 +92,7 @@ pub unsafe fn svsm_call(
             inout("rcx") registers.rcx,
             inout("rdx") registers.rdx,
             inout("r8") registers.r8,
+            inout("r9") registers.r9,
             options(nostack),
         );
         let seen = if pending == 0 {

@@ -8,6 +8,7 @@ mod discovery;
 mod grow;
 mod limits;
 mod list_granted;
+mod memory_form;
 mod orphans;
 mod release;
 mod statistics;

@@ -13,6 +13,7 @@ mod epochs;
 mod grow;
 mod guest_pages;
 mod hostile;
+mod memory_form;
 mod model;
 mod order;
 mod orphans;

@@ -53,7 +53,7 @@ impl<P: PageInstructions + GuestMemory + HostPages> Dispatcher<'_, P> {
             }
             echo::NUMBER => self.echo.call(&mut registers),
             number if number == self.core.service.protocol_number() => {
-                registers = self.core.service.dispatch(call);
+                registers = self.core.service.dispatch(call, self.core.areas.of(cpu));
                 // After each call: CONVERT has found a page valid that by every account was not (P-5.9.11).
                 if self.core.service.has_stopped() {
                     return Next::End;

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The self-test on the machine: prepares pages in every wrong state and sends the tables of cases.
 
-use protocol::Request;
 use protocol::list::{GrantedRun, ListHeader};
-use protocol::response::decode_answer;
+use protocol::response::{Granted, Released, decode_answer};
+use protocol::{CHUNK_BYTES, Request};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::psc::PscOperation;
 use snp::svsm::CallRegisters;
@@ -11,7 +11,8 @@ use test_guest::acceptance::{accept, rescind};
 use test_guest::arena::Range;
 use test_guest::record::Record;
 use test_guest::self_test::{
-    Case, Facts, ListPage, Outcome, Prober, convert_cases, core_cases, lost_cases, pool_cases, run,
+    Case, Facts, ListPage, Outcome, Prober, convert_cases, core_cases, lost_cases, memory_cases,
+    pool_cases, run,
 };
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
@@ -19,16 +20,29 @@ use crate::machine::calling::{Acceptance, Svsm};
 use crate::machine::memory::{ExchangePage, PAGE_BYTES, exchange_page, fill_pattern, has_pattern};
 use crate::machine::pass_watch::emit;
 
+/// How the calls of a table are made.
+#[derive(Debug, Clone, Copy)]
+enum Form {
+    /// As they are.
+    Registers,
+    /// From a block, which is a form of the protocol with this number.
+    Memory(u32),
+}
+
 /// The machine as the cases see it.
 struct Probe<'a> {
     svsm: &'a Svsm,
+    form: Form,
     list: ExchangePage,
     private: ExchangePage,
 }
 
 impl Prober for Probe<'_> {
     fn call(&mut self, registers: CallRegisters) -> Option<CallRegisters> {
-        self.svsm.call(registers)
+        match self.form {
+            Form::Registers => self.svsm.call(registers),
+            Form::Memory(protocol) => self.svsm.call_from_memory(protocol, &registers).ok(),
+        }
     }
 
     fn write_list(&mut self, page: &ListPage) {
@@ -56,11 +70,19 @@ pub struct Early {
 pub fn before_attach(svsm: &Svsm, facts: &Facts, private: ExchangePage) -> Early {
     let mut early = Early::default();
     let mut slots = early.outcomes.iter_mut();
-    send(svsm, facts, private, pool_cases::DETACHED, |outcome| {
+    let note = |outcome| {
         if let Some(slot) = slots.next() {
             *slot = Some(outcome);
         }
-    });
+    };
+    send(
+        svsm,
+        facts,
+        private,
+        pool_cases::DETACHED,
+        Form::Registers,
+        note,
+    );
     early
 }
 
@@ -98,14 +120,17 @@ pub fn after_attach(
             return Err("a page was not lost");
         }
     }
-    for table in [
-        pool_cases::ATTACHED,
-        convert_cases::ALL,
-        core_cases::ALL,
-        lost_cases::ALL,
+    for (table, form) in [
+        (pool_cases::ATTACHED, Form::Registers),
+        (convert_cases::ALL, Form::Registers),
+        (memory_cases::FORMS, Form::Registers),
+        (memory_cases::BLOCKS, Form::Memory(facts.protocol)),
+        (core_cases::ALL, Form::Registers),
+        (lost_cases::ALL, Form::Registers),
     ] {
-        all_ok &= send(svsm, &facts, private, table, report);
+        all_ok &= send(svsm, &facts, private, table, form, report);
     }
+    grow_and_release_from_memory(svsm, &facts)?;
     for page in pages {
         accept(&mut acceptance, Range::new(page, page + PAGE_SIZE))
             .map_err(|_| "a page was not accepted again")?;
@@ -118,6 +143,7 @@ fn send(
     facts: &Facts,
     private: ExchangePage,
     cases: &[Case],
+    form: Form,
     report: impl FnMut(Outcome),
 ) -> bool {
     let list = exchange_page();
@@ -125,6 +151,7 @@ fn send(
     run(
         &mut Probe {
             svsm,
+            form,
             list,
             private,
         },
@@ -132,6 +159,34 @@ fn send(
         cases,
         report,
     )
+}
+
+/// One chunk more and back, by calls from a block.
+fn grow_and_release_from_memory(svsm: &Svsm, facts: &Facts) -> Result<(), &'static str> {
+    let call = |request: Request| {
+        let registers = request.encode(facts.protocol);
+        let answer = svsm.call_from_memory(facts.protocol, &registers).ok()?;
+        decode_answer(&answer).ok()
+    };
+    let granted = call(Request::Grow {
+        window: 0,
+        contiguous: true,
+        epoch: facts.epoch,
+        least: CHUNK_BYTES,
+        most: CHUNK_BYTES,
+    });
+    let granted = granted.and_then(|results| Granted::decode(results).ok());
+    let granted = granted.ok_or("GROW from memory was refused")?;
+    let released = call(Request::Release {
+        base: granted.base,
+        bytes: granted.bytes,
+        epoch: facts.epoch,
+        generation: granted.generation.number(),
+    });
+    match released.map(Released::decode) {
+        Some(Ok(released)) if released.bytes == CHUNK_BYTES => Ok(()),
+        _ => Err("RELEASE from memory was refused"),
+    }
 }
 
 fn report(outcome: Outcome) {

@@ -33,6 +33,8 @@ pub fn report(svsm: &Svsm, protocol: u32) {
         ("psc-reissues", statistics.psc_reissues),
         ("host-anomalies", statistics.host_anomalies.iter().sum()),
         ("guest-page-faults", statistics.guest_page_faults),
+        ("memory-form", statistics.memory_form_calls),
+        ("memory-form-refused", statistics.memory_form_refused),
     ] {
         emit(Record::Service { name, value });
     }

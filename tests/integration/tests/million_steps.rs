@@ -123,7 +123,7 @@ impl World {
 
     fn call(&self, request: Request) -> Result<ResultRegisters, Refusal> {
         let registers = request.encode(self.service.protocol_number());
-        decode_answer(&self.service.dispatch(&registers))
+        decode_answer(&self.service.dispatch(&registers, None))
     }
 
     fn chunks_of(base: u64, bytes: u64) -> std::ops::Range<usize> {

@@ -14,7 +14,7 @@ use guest_shim::{
 use protocol::convert::ConvertEntry;
 use protocol::request::DescribeItem;
 use protocol::trace::RECORD_BYTES;
-use protocol::{CHUNK_BYTES, Call, Request};
+use protocol::{CHUNK_BYTES, Call, DEFAULT_PROTOCOL_NUMBER, Request};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::PscDescriptor;
@@ -83,6 +83,7 @@ impl GuestMemory for Still {
         let entry = ConvertEntry::request(CONVERTED, PageSize::Size4K, !second);
         let word = match from {
             LIST | SECOND_LIST => 1, // the header: one entry, cursor 0
+            BLOCK => u64::from(DEFAULT_PROTOCOL_NUMBER) << 32, // IDENTIFY
             _ => entry.into_bits(),
         };
         for (byte, value) in bytes.iter_mut().zip(word.to_le_bytes()) {
@@ -132,7 +133,10 @@ const LIST: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1000);
 const SECOND_LIST: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1800);
 /// A page to convert.
 const CONVERTED: GuestPhysicalAddress = GuestPhysicalAddress::new(0x2000);
-const RAM_PAGES: usize = 2;
+/// The calling area, and the block in it.
+const AREA: GuestPhysicalAddress = GuestPhysicalAddress::new(0x3000);
+const BLOCK: GuestPhysicalAddress = GuestPhysicalAddress::new(0x3008);
+const RAM_PAGES: usize = 3;
 const WINDOW: GuestPhysicalAddress = GuestPhysicalAddress::new(1 << 30);
 
 /// A service over leaked storage: a test process ends.
@@ -215,6 +219,7 @@ fn requests() -> Vec<Request> {
             cap: 0,
         },
         Request::Detach { epoch: 3 },
+        Request::MemoryForm { block: BLOCK },
     ]
 }
 
@@ -222,7 +227,7 @@ fn requests() -> Vec<Request> {
 fn counted(service: &Service<'_, Still>, request: &Request) -> (CallRegisters, u64) {
     let call = request.encode(service.protocol_number());
     let mut answer = call;
-    let count = allocations(|| answer = service.dispatch(&call));
+    let count = allocations(|| answer = service.dispatch(&call, Some(AREA)));
     (answer, count)
 }
 
@@ -243,6 +248,7 @@ fn c1_p_5_7_9_no_call_allocates() {
                 assert_eq!(answer.rcx, 2 * CHUNK_BYTES, "{request:?}");
             }
             Request::Trace { .. } => assert_eq!(answer.rcx, 8 * RECORD_BYTES),
+            Request::MemoryForm { .. } => assert_eq!(answer.r9, 0, "of the call in the block"),
             _ => {}
         }
     }
@@ -264,10 +270,7 @@ fn c1_every_call_that_is_offered_is_one_of_those() {
             protocol: service.protocol_number(),
             call: call.number(),
         };
-        let answer = service.dispatch(&CallRegisters {
-            rax: id.to_rax(),
-            ..CallRegisters::default()
-        });
+        let answer = service.dispatch(&CallRegisters::new(id.to_rax(), [0; 3]), Some(AREA));
         let code = ResultCode::from_rax(answer.rax);
         assert_eq!(code, ResultCode::UNSUPPORTED_CALL, "{}", call.name());
     }
@@ -285,6 +288,7 @@ fn a_call_that_allocates_is_counted() {
                 | Request::Convert { .. }
                 | Request::Statistics { .. }
                 | Request::Trace { .. }
+                | Request::MemoryForm { .. }
         );
         assert_eq!(count > 0, touches_memory, "{request:?}");
     }
@@ -302,7 +306,7 @@ unsafe impl Platform for Kernel {
         if CallId::from_rax(registers.rax).protocol == core_protocol::NUMBER {
             (registers.rax, registers.rcx) = (0, self.service.query_protocol(1));
         } else {
-            *registers = self.service.dispatch(registers);
+            *registers = self.service.dispatch(registers, None);
         }
         Ok(())
     }

@@ -109,7 +109,7 @@ unsafe impl Platform for Guest {
             };
             return Ok(());
         }
-        *registers = self.machine.service.dispatch(registers);
+        *registers = self.machine.service.dispatch(registers, None);
         Ok(())
     }
 

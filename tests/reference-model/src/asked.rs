@@ -109,10 +109,15 @@ pub enum Asked {
         /// Any.
         cap: u64,
     },
+    /// 5.16
+    MemoryForm {
+        /// Aligned, behind the header of its page, and ends in it.
+        block: u64,
+    },
 }
 
 /// Calls that IDENTIFY's feature bits announce (clauses P-2.4 and P-4.1), as (call, bit).
-const FEATURES: [(u64, u32); 8] = [
+const FEATURES: [(u64, u32); 9] = [
     (4, 2),
     (5, 2),
     (6, 3),
@@ -121,6 +126,7 @@ const FEATURES: [(u64, u32); 8] = [
     (13, 4),
     (14, 5),
     (15, 5),
+    (16, 6),
 ];
 
 /// Checks in the order of clause P-4.9: protocol, call, arguments by themselves.
@@ -133,7 +139,7 @@ pub fn asked(call: &CallRegisters, protocol: u32, features: u32) -> Result<Asked
     }
     let number = call.rax & 0xFFFF_FFFF;
     let feature = FEATURES.iter().find(|(of, _)| *of == number);
-    if number > 15 || feature.is_some_and(|(_, bit)| features & 1 << bit == 0) {
+    if number > 16 || feature.is_some_and(|(_, bit)| features & 1 << bit == 0) {
         return Err(ResultCode::UNSUPPORTED_CALL.into());
     }
     arguments(number, call.rcx, call.rdx, call.r8).ok_or(ResultCode::INVALID_PARAMETER.into())
@@ -227,6 +233,14 @@ fn arguments(number: u64, rcx: u64, rdx: u64, r8: u64) -> Option<Asked> {
                 epoch: high(rcx),
                 cap: rdx / CHUNK,
             },
+        ),
+        // P-5.16.1
+        16 => when(
+            rcx.is_multiple_of(8)
+                && (8..=PAGE - 32).contains(&(rcx % PAGE))
+                && rdx == u64::MAX
+                && r8 == u64::MAX,
+            Asked::MemoryForm { block: rcx },
         ),
         _ => None,
     }

@@ -104,12 +104,8 @@ pub fn decode(bytes: &[u8]) -> Tried {
     } else {
         PROTOCOL << 32
     };
-    let call = CallRegisters {
-        rax: protocol | number,
-        rcx: any(&mut bytes),
-        rdx: any(&mut bytes),
-        r8: any(&mut bytes),
-    };
+    let arguments = [any(&mut bytes), any(&mut bytes), any(&mut bytes)];
+    let call = CallRegisters::new(protocol | number, arguments);
     let mut tried = Tried::default();
     if call.rax >> 32 != PROTOCOL {
         return tried;
@@ -126,8 +122,8 @@ pub fn decode(bytes: &[u8]) -> Tried {
     tried
 }
 
-/// Calls that are decoded, whether a service offers them or not: bits 0 to 3 of the features (clause P-2.4).
-const OFFERED: u32 = 0xF;
+/// Calls that are decoded, whether a service offers them or not: bits 0 to 3 and 6 of the features (clause P-2.4).
+const OFFERED: u32 = 0x4F;
 
 /// A guest's calls with a host that is honest, each judged by the model.
 ///

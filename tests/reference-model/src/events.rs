@@ -22,6 +22,7 @@ pub(crate) mod kind {
     pub const REFUSED: u16 = 8;
     pub const QUARANTINED: u16 = 9;
     pub const HOST_ANOMALY: u16 = 10;
+    pub const REFUSED_IN_A_BLOCK: u16 = 11;
 }
 
 impl Model {
@@ -46,10 +47,10 @@ impl Model {
     }
 
     /// P-12.2: INCOMPLETE is no refusal, a call of another protocol no event.
-    pub(crate) fn note_refusal(&mut self, call: &CallRegisters, code: ResultCode) {
+    pub(crate) fn note_refusal(&mut self, kind: u16, call: &CallRegisters, code: ResultCode) {
         if code != ResultCode::INCOMPLETE && code != ResultCode::UNSUPPORTED_PROTOCOL {
             let number = u16::try_from(call.rax & 0xFFFF_FFFF).unwrap_or(u16::MAX);
-            self.note(kind::REFUSED, number, code.0, call.rcx, call.rdx);
+            self.note(kind, number, code.0, call.rcx, call.rdx);
         }
     }
 

@@ -10,12 +10,7 @@ pub const PROTOCOL: u64 = 0x4000_0001;
 
 /// A call by its number and arguments.
 pub const fn raw(number: u64, rcx: u64, rdx: u64, r8: u64) -> CallRegisters {
-    CallRegisters {
-        rax: PROTOCOL << 32 | number,
-        rcx,
-        rdx,
-        r8,
-    }
+    CallRegisters::new(PROTOCOL << 32 | number, [rcx, rdx, r8])
 }
 
 /// ATTACH.

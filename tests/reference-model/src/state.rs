@@ -14,6 +14,7 @@ use snp::svsm::{CallRegisters, ResultCode};
 use svsm_swiotlb::page_state::PageState;
 
 use crate::asked::{CHUNK, asked};
+use crate::events::kind;
 use crate::{Event, Violation, require};
 
 /// What does not change while a service lives.
@@ -92,6 +93,8 @@ pub struct Model {
     pub chunks: Vec<Chunk>,
     /// Pages of guest RAM, by address; those that are not named are Invalid.
     pub pages: Arc<BTreeMap<u64, PageState>>,
+    /// The calling area of whoever calls.
+    pub calling_area: Option<u64>,
     /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
     /// `acknowledged_bytes` are kept here, the others follow from the rest.
     pub counters: Statistics,
@@ -121,6 +124,7 @@ impl Model {
             cap: shape.hard_cap,
             chunks: vec![Chunk::Free; shape.chunks],
             pages: Arc::default(),
+            calling_area: None,
             counters: Statistics::default(),
             trace: VecDeque::new(),
             next_event: 0,
@@ -148,22 +152,47 @@ impl Model {
             Vec::new()
         };
         let mut rest = if instructions { &executed } else { events };
-        let answer = self.answer(call, &mut rest)?;
+        let answer = if self.is_memory_form(call) {
+            self.memory_form(call, &mut rest)?
+        } else {
+            self.one(call, kind::REFUSED, &mut rest)?
+        };
         require!(rest.is_empty(), "P-4.10: too much was done: {rest:?}");
+        Ok(answer)
+    }
+
+    /// The answer to a call in registers or in a block, counted; its refusal is an event of this kind.
+    pub(crate) fn one(
+        &mut self,
+        call: &CallRegisters,
+        refused: u16,
+        events: &mut &[Event],
+    ) -> Result<CallRegisters, Violation> {
+        let answer = self.answer(call, events)?;
+        Ok(self.conclude(call, answer, refused))
+    }
+
+    pub(crate) fn conclude(
+        &mut self,
+        call: &CallRegisters,
+        answer: Result<ResultRegisters, Refusal>,
+        refused: u16,
+    ) -> CallRegisters {
         let code = answer
             .as_ref()
             .map_or_else(|refusal| refusal.code, |_| ResultCode::SUCCESS);
         self.tried.answers.insert((call.rax & 0xFFFF_FFFF, code.0));
-        Ok(match answer {
+        match answer {
             Ok(results) => CallRegisters {
                 rax: 0,
                 rcx: results.rcx,
                 rdx: results.rdx,
                 r8: results.r8,
+                r9: call.r9,
             },
             Err(refusal) => {
                 self.count_refusal(refusal.code);
-                self.note_refusal(call, refusal.code);
+                self.note_refusal(refused, call, refusal.code);
                 // Clauses P-4.7 and P-6.3.
                 CallRegisters {
                     rax: u64::from(refusal.code.0),
@@ -171,7 +200,7 @@ impl Model {
                     ..*call
                 }
             }
-        })
+        }
     }
 
     fn answer(
@@ -186,6 +215,9 @@ impl Model {
             let number = usize::try_from(call.rax & 0xFFFF_FFFF).unwrap_or(usize::MAX);
             let counter = self.counters.calls.get_mut(number);
             *counter.unwrap_or(&mut self.counters.unknown_calls) += 1;
+        }
+        if self.is_memory_form(call) {
+            return Ok(Err(ResultCode::UNSUPPORTED_CALL.into())); // P-5.16.5
         }
         match asked(call, self.protocol, self.features) {
             Ok(asked) => self.perform(asked, events),

@@ -34,8 +34,8 @@ pub const CONVERT: Configuration = Configuration {
 /// The same without CONVERT.
 pub const NO_CONVERT: Configuration = Configuration::with_encryption_bit(51);
 
-/// Runs `test` with a fresh service over `platform`; the named pages of RAM start in these states, the others Invalid.
-/// CONVERT is offered.
+/// Runs `test` with a fresh service over `platform`; the named pages of RAM start in these states, the others Invalid; the
+/// first calling area is that of the caller. CONVERT is offered.
 ///
 /// # Panics
 /// When the shape is impossible.
@@ -98,6 +98,10 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
         service.protocol_number(),
         service.identity().encode(),
     );
+    let areas = pages
+        .iter()
+        .filter(|(_, state)| **state == PageState::CallingArea);
+    model.calling_area = areas.map(|(page, _)| *page).next();
     model.pages = pages;
     test(&World {
         service,
@@ -112,9 +116,15 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn dispatch(&self, call: &CallRegisters) -> CallRegisters {
+        let area = self.model().calling_area;
+        self.service
+            .dispatch(call, area.map(GuestPhysicalAddress::new))
+    }
+
     /// A call that nothing is compared with: for attacks and replays.
     pub fn unjudged(&self, call: &CallRegisters) -> CallRegisters {
-        let answer = self.service.dispatch(call);
+        let answer = self.dispatch(call);
         self.platform.take();
         answer
     }
@@ -125,7 +135,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// The first difference.
     pub fn judge(&self, call: &CallRegisters) -> Result<CallRegisters, Violation> {
         self.platform.take();
-        let answer = self.service.dispatch(call);
+        let answer = self.dispatch(call);
         let events = self.platform.take();
         let expected = self.model().step(call, &events)?;
         require!(

@@ -18,6 +18,8 @@ const FETCHED_BYTES: u64 = 4 << 20;
 /// Starts of the two files' contents: no two disks of a run have a sector in common.
 const NVME_SEED: u64 = 0x4e56_4d65 << 32;
 const FETCHED_SEED: u64 = 0x4e45_5421 << 32;
+/// The same of the first of further virtio-blk disks.
+const MORE_SEED: u64 = 0x6d6f_7265 << 32;
 /// Where the guest fetches: the address at which its user network has a peer, by HTTP.
 const PEER: &str = "tcp:10.0.2.100:80";
 
@@ -127,6 +129,18 @@ impl DeviceFiles {
 /// A word as a shell takes it whole.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
+}
+
+/// Makes `count` further disks in `folder`.
+///
+/// # Errors
+/// Bad input when `folder` is full.
+pub fn more_disks(count: u32, folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let disk = |number: u32| {
+        let seed = MORE_SEED + u64::from(number) * NVME_BYTES;
+        filler(folder.join(format!("more{number}.img")), NVME_BYTES, seed)
+    };
+    (0..count).map(disk).collect()
 }
 
 fn filler(path: PathBuf, bytes: u64, seed: u64) -> Result<PathBuf, Failure> {

@@ -55,6 +55,8 @@ pub enum HostRecord {
     Reset(String),
     /// The shared view of a page that was never shared has changed.
     Pattern(String),
+    /// Pages that no longer hold what they held when the guest had it noted.
+    SharedChange(SharedChange),
     /// The machine is about to exit.
     Exit {
         /// Its exit code.
@@ -79,6 +81,17 @@ pub struct Conversion {
     pub bytes: u64,
     /// Bytes of guest memory that are shared afterwards.
     pub total_shared: u64,
+}
+
+/// A run of shared pages that changed while they were watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct SharedChange {
+    /// First byte.
+    pub gpa: u64,
+    /// Bytes.
+    pub bytes: u64,
+    /// They are GHCBs or #HV doorbell pages.
+    pub protocol: bool,
 }
 
 /// A termination request of the guest (GHCB specification, 2.3.1).
@@ -142,6 +155,11 @@ impl HostRecord {
                 vmpl: line.number("vmpl")?,
                 set: line.number("set")?,
                 reason: line.number("reason")?,
+            }),
+            kind::CHANGED => Self::SharedChange(SharedChange {
+                gpa: line.number("gpa")?,
+                bytes: line.number("bytes")?,
+                protocol: line.flag("protocol")?,
             }),
             kind::EXIT => Self::Exit {
                 code: line.number("code")?,

@@ -24,9 +24,15 @@ pub struct InitrdOptions {
     /// A statically linked busybox
     #[arg(long, value_name = "FILE")]
     pub busybox: PathBuf,
+    /// The program that marks a moment for the emulated machine (tests/linux/mark.S)
+    #[arg(long, value_name = "FILE")]
+    pub mark: PathBuf,
     /// Folder with the kernel's modules
     #[arg(long, value_name = "DIR")]
     pub modules: PathBuf,
+    /// A further module of that kernel, a .ko file, for the script to load by its name
+    #[arg(long = "module", value_name = "FILE")]
+    pub further_modules: Vec<PathBuf>,
     /// The initrd to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -48,6 +54,7 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
             "is no statically linked program",
         ));
     }
+    let mark = read(&options.mark, "the program for marks")?;
     let modules = ModuleFolder::read(&options.modules)?.resolve(&DRIVERS)?;
 
     let mut archive = Archive::default();
@@ -57,6 +64,7 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
     // The kernel opens it for init before there is anything else in /dev.
     archive.character_device("dev/console", (5, 1));
     archive.file("bin/busybox", true, &busybox);
+    archive.file("bin/mark", true, &mark);
     archive.file("init", true, &init);
     let mut order = String::new();
     for module in &modules {
@@ -65,13 +73,31 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
         order = order + &name + "\n";
     }
     archive.file("lib/modules/order", false, order.as_bytes());
+    for path in &options.further_modules {
+        let (name, contents) = further_module(path)?;
+        archive.file(&format!("lib/modules/{name}"), false, &contents);
+    }
     let bytes = archive.finish();
     let name = options.output.display();
     fs::write(&options.output, &bytes)
         .map_err(|error| Failure::bad_input(format!("{name} cannot be written: {error}")))?;
     let size = format_size(bytes.len() as u64);
-    println!("{name}: {size}, {} modules", modules.len());
+    let count = modules.len() + options.further_modules.len();
+    println!("{name}: {size}, {count} modules");
     Ok(())
+}
+
+/// Name and contents of a module that is not the kernel's own.
+fn further_module(path: &Path) -> Result<(String, Vec<u8>), Failure> {
+    let name = path.file_name().map(|name| name.to_string_lossy());
+    let name = name.filter(|name| name.ends_with(".ko"));
+    let name = name.ok_or_else(|| {
+        Failure::bad_input(format!(
+            "{} is no module; pass a .ko file that was built for the kernel",
+            path.display()
+        ))
+    })?;
+    Ok((name.into_owned(), read(path, "the module")?))
 }
 
 fn read(path: &Path, what: &str) -> Result<Vec<u8>, Failure> {
@@ -126,7 +152,9 @@ mod tests {
         InitrdOptions {
             init: path("init"),
             busybox: path("busybox"),
+            mark: path("mark"),
             modules: path("modules"),
+            further_modules: Vec::new(),
             output: path("initrd"),
         }
     }
@@ -134,10 +162,14 @@ mod tests {
     #[test]
     fn the_initrd_holds_what_init_needs() {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let options = options(folder.path());
+        let mut options = options(folder.path());
+        fs::write(&options.mark, "mark").expect("ours");
         fs::write(&options.init, "#!/bin/busybox sh\n").expect("ours");
         fs::write(&options.busybox, program(1)).expect("ours");
         fs::create_dir(&options.modules).expect("ours");
+        let further = folder.path().join("further.ko");
+        fs::write(&further, "a further module").expect("ours");
+        options.further_modules = vec![further];
         fs::write(options.modules.join("virtio_blk.ko"), module(b"depends=\0")).expect("ours");
         make_initrd(&options).expect("all is there");
         let archive = fs::read(&options.output).expect("written");
@@ -148,9 +180,16 @@ mod tests {
             "bin/busybox\0",
             "lib/modules/virtio_blk.ko\0",
             "virtio_blk.ko\n",
+            "lib/modules/further.ko\0",
+            "a further module",
         ] {
             assert!(text.contains(part), "{part}");
         }
+        // It is the script that loads it.
+        assert!(!text.contains("further.ko\n"));
+        options.further_modules = vec![folder.path().join("further.c")];
+        let message = make_initrd(&options).unwrap_err().to_string();
+        assert!(message.contains("further.c is no module"), "{message}");
     }
 
     #[test]
@@ -174,6 +213,8 @@ mod tests {
         refused("statically");
         fs::write(&options.busybox, "text").expect("ours");
         refused("statically");
+        fs::write(&options.busybox, program(1)).expect("ours");
+        refused("the program for marks");
         assert!(!options.output.exists());
     }
 }

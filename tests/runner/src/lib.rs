@@ -61,7 +61,7 @@ pub use host_record::{Conversion, Termination};
 pub use igvm_input::IgvmInput;
 pub use initrd::{InitrdOptions, make_initrd};
 pub use launch_plan::{LaunchPage, LaunchPlan, MapEntry, PageKind, Parameters};
-pub use linux::{Facts, linux_and_report};
+pub use linux::{CompareOptions, Driver, Facts, compare_and_report, linux_and_report};
 pub use own_conversions::OwnConversion;
 pub use pool_story::PoolStory;
 pub use qemu::Threads;

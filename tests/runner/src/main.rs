@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! `runner run` boots an SNP IGVM file on the emulated machine, `runner linux` one with a Linux kernel;
+//! `runner run` boots an SNP IGVM file on the emulated machine, `runner linux` one with a Linux kernel, and
+//! `runner linux-compare` sets several of those side by side;
 //! `runner disk` makes a disk to read, `runner boot-disk` one to boot from, `runner initrd` the user space of the Linux guest.
 //! Exit status: 0 everything as promised, 1 a check failed, 2 bad input, 3 died or hung.
 
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use runner::{BootDiskOptions, DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions};
+use runner::{
+    BootDiskOptions, CompareOptions, DiskOptions, Failure, InitrdOptions, RunOptions, ServeOptions,
+};
 
 /// Boots SEV-SNP IGVM files on an emulated SNP machine
 #[derive(Debug, Parser)]
@@ -22,6 +25,8 @@ enum Command {
     Run(Box<RunOptions>),
     /// Boot an image with a Linux kernel, follow it to its end, check and report
     Linux(Box<RunOptions>),
+    /// Set boots of Linux side by side: with the module and without it
+    LinuxCompare(CompareOptions),
     /// Make a disk image with a file system that holds a folder
     Disk(DiskOptions),
     /// Make a disk from which firmware boots a Linux kernel
@@ -40,6 +45,7 @@ fn main() -> ExitCode {
     let result = match command_line.command {
         Command::Run(options) => runner::run_and_report(&options),
         Command::Linux(options) => runner::linux_and_report(&options),
+        Command::LinuxCompare(options) => runner::compare_and_report(&options),
         Command::Disk(options) => runner::make_disk(&options),
         Command::BootDisk(options) => runner::make_boot_disk(&options),
         Command::Initrd(options) => runner::make_initrd(&options),

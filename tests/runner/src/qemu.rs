@@ -6,6 +6,8 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use snp_host::launch::processors;
+
 use crate::Failure;
 use crate::longest_calls::ICOUNT_SHIFT;
 
@@ -40,7 +42,7 @@ pub struct Machine<'a> {
     pub program: &'a Path,
     /// Memory in bytes.
     pub memory_bytes: u64,
-    /// Processors.
+    /// CPUs of the guest; the machine may have one more ([`processors`]).
     pub vcpus: u32,
     /// The emulated host, an ELF file with a PVH note.
     pub host: &'a Path,
@@ -110,7 +112,7 @@ impl Machine<'_> {
         };
         add("-machine", "q35".into());
         add("-m", format!("{}M", self.memory_bytes >> 20).into());
-        add("-smp", self.vcpus.to_string().into());
+        add("-smp", processors(self.vcpus).to_string().into());
         let threads = self.threads.map_or("", Threads::option);
         add("-accel", format!("tcg{threads}").into());
         // Bit 51, the C-bit, must be a legal physical bit, and only five levels of tables reach it.
@@ -288,6 +290,8 @@ mod tests {
             "if=none,id=d1,format=raw,cache=unsafe,werror=report,file=out"
         ));
         assert!(has("nvme") && has("tcg,thread=single"));
+        // Two for the guest, and QEMU's CPU 0.
+        assert!(arguments.windows(2).any(|pair| pair == ["-smp", "3"]));
         assert!(has("loader,file=l,addr=0x7a000000,force-raw=on"));
     }
 

@@ -13,7 +13,7 @@ use snp_host::memory_plan::{GuestMemory, LAUNCH_BASE, MemoryPlan};
 
 use crate::Failure;
 use crate::attack_options::AttackedPage;
-use crate::devices::{Device, DeviceFiles};
+use crate::devices::{Device, DeviceFiles, more_disks};
 use crate::disk::{self, Disk};
 use crate::expectation::Expectation;
 use crate::follow::{End, Limits, Output, follow};
@@ -21,6 +21,7 @@ use crate::guest_memory;
 use crate::igvm_input::IgvmInput;
 use crate::launch_blob::launch_blob;
 use crate::launch_plan::{LaunchPlan, MapEntry, Parameters};
+use crate::linux::Driver;
 use crate::progress::Progress;
 use crate::qemu::{self, Machine};
 use crate::run_options::{PscManner, RamState, RunOptions};
@@ -60,8 +61,12 @@ pub struct Outcome {
     pub second_disk_block: Option<Vec<u8>>,
     /// The guest started with firmware, which boots the kernel from the disk.
     pub firmware: bool,
+    /// Who is to bounce in a Linux guest.
+    pub driver: Option<Driver>,
     /// The initrd is the user's.
     pub own_initrd: bool,
+    /// virtio-blk disks of the machine.
+    pub disks: usize,
     /// How long the run was allowed to take.
     pub limits: Limits,
     /// Guest memory in bytes.
@@ -78,6 +83,15 @@ pub struct Outcome {
     pub qemu_version: String,
     /// QEMU's messages.
     pub qemu_messages: Vec<String>,
+}
+
+impl Outcome {
+    /// PCI devices of the machine that move data.
+    #[must_use]
+    pub fn pci_devices(&self) -> usize {
+        let others = self.devices.iter().filter(|one| **one != Device::Blk);
+        self.disks + others.count()
+    }
 }
 
 /// Digests of the disks on the host's side.
@@ -102,31 +116,12 @@ struct Inputs {
     expectation: Expectation,
 }
 
-/// What the emulated machine reports when the processor that QEMU emulates went wrong under it; not the image's doing
-/// (docs/DECISIONS.md, D21).
-const PROCESSOR_FAULT: &str = "what=host-state-in-vmcb";
-
 /// Boots the image of `options`, follows it to its end and returns what is known then. Whether that
-/// is a success is decided by [`crate::checks`]. A boot that the emulator's own processor ended is said and tried once
-/// more.
+/// is a success is decided by [`crate::checks`].
 ///
 /// # Errors
 /// [`Failure::BadInput`] before anything was started, [`Failure::Died`] when QEMU does not start.
 pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
-    let outcome = attempt(options)?;
-    match &outcome.transcript.died {
-        Some(report) if report.contains(PROCESSOR_FAULT) => {
-            eprintln!(
-                "runner: the processor that QEMU emulates failed ({report}); booting once more"
-            );
-            attempt(options)
-        }
-        _ => Ok(outcome),
-    }
-}
-
-/// One boot.
-fn attempt(options: &RunOptions) -> Result<Outcome, Failure> {
     let inputs = check_inputs(options)?;
     let folder = Workplace::new(options.keep.as_deref())?;
     let launch = folder.file("launch.bin");
@@ -137,6 +132,8 @@ fn attempt(options: &RunOptions) -> Result<Outcome, Failure> {
     if let Some(disk) = &inputs.disk {
         disk::create_second(&second, second_disk_bytes(options, disk)?)?;
         disks = vec![(disk.path.clone(), true), (second.clone(), false)];
+        let more = more_disks(options.more_disks, folder.path())?;
+        disks.extend(more.into_iter().map(|disk| (disk, true)));
     }
     let (records, console, log) = (
         folder.file("records.log"),
@@ -218,6 +215,8 @@ fn attempt(options: &RunOptions) -> Result<Outcome, Failure> {
         device_files,
         second_disk_block: disk::read_block(&second, MARKER_OFFSET, MARKER_BYTES),
         firmware: block.is_some_and(BootBlock::is_firmware),
+        driver: options.driver,
+        disks: disks.len(),
         own_initrd: options.own_initrd,
         limits,
         memory_bytes: options.memory,

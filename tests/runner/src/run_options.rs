@@ -14,6 +14,7 @@ use snp_host::switches::Switches;
 use crate::attack_options::AttackOptions;
 use crate::devices::Device;
 use crate::expectation::Expectation;
+use crate::linux::Driver;
 use crate::qemu::Threads;
 
 /// Size of RMP entries.
@@ -219,6 +220,12 @@ pub struct RunOptions {
     /// How QEMU runs its processors: all in one thread, or a thread each [default: QEMU's choice]
     #[arg(long, value_enum, conflicts_with = "deterministic")]
     pub tcg_thread: Option<Threads>,
+    /// Who bounces in the Linux guest: with `pool`, check that nobody but the module does
+    #[arg(long, value_enum)]
+    pub driver: Option<Driver>,
+    /// Further read-only virtio-blk disks, each with other contents than the first one
+    #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = value_parser!(u32).range(..=2))]
+    pub more_disks: u32,
     /// The image's initrd is not this project's: of Linux, check what kernel and host say only
     #[arg(long)]
     pub own_initrd: bool,

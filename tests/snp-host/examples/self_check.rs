@@ -2,8 +2,9 @@
 //! Writes a launch image with a guest that goes through the machine's rules (`self_check.S`), to
 //! try this host without paravisor and IGVM file: `self_check OUTPUT MEMORY_MIB SWITCHES MODE`.
 //! With MODE 0 the host must end with code 0; 1 to 3 are violations (code 3), 4 damages the
-//! pattern of a page that is not shared (code 5). 5 to 7 go on with two CPUs (`smp_check.S`) and
-//! end with code 0, 6 on a host that never kicks CPUs, 7 on one that does so for a flush only (switch `kick_manner`).
+//! pattern of a page that is not shared (code 5). 5 to 8 go on with two CPUs (`smp_check.S`) and
+//! end with code 0, 6 on a host that never kicks CPUs, 7 on one that does so for a flush only (switch `kick_manner`);
+//! in 8 one CPU restores its floating-point state over and over.
 
 use std::io::Write;
 

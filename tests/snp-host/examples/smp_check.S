@@ -5,6 +5,7 @@
 #
 # [phase] is where the other CPU has got to. Modes: 5 the machine kicks CPUs, the page faults at
 # once; 6 it does not, the old translation lives on; 7 it does so for a flush only, the old translation lives until then.
+# 8 is another story: the other CPU restores its floating-point environment over and over while this one makes EXITS exits.
 
 .equ GHCB_AP, 0x701000
 .equ GHCB_AP_2, 0x702000
@@ -13,6 +14,7 @@
 .equ WATCHED, 0xa04000
 .equ APIC, 0xfee00000
 .equ VECTOR, 0x40
+.equ EXITS, 100000
 
 # A GHCB request through the page at rbx (its address without C-bit), else like ghcb_request.
 .macro request_at code
@@ -219,6 +221,8 @@ two_cpus:
     mov edx, 1
     call await_phase
     expect e
+    cmp dword ptr [rip + hostile], 8
+    je restore_beside_exits
 
     step 24  # its VMSA is in use: RMPADJUST says so, and no CPU runs it a second time
     mov eax, VMSA_AP
@@ -313,9 +317,35 @@ two_cpus_done:
     xor ebp, ebp
     jmp failed
 
+restore_beside_exits:
+    step 30  # what is written is read again
+    mov r12d, EXITS / 2
+    mov r14, [rip + rounds]
+    mov ecx, GHCB_MSR
+1:  mov eax, r12d
+    xor edx, edx
+    wrmsr
+    rdmsr
+    cmp eax, r12d
+    expect e
+    dec r12d
+    jnz 1b
+
+    step 31  # the other CPU has gone on all the time, and still does
+    mov ebx, 10000
+    call await_rounds
+    expect z
+    mov r14, [rip + rounds]
+    mov ebx, 1000
+    call await_rounds
+    expect z
+    jmp two_cpus_done
+
 # --- the other CPU, VMPL 0 ----------------------------------------------------------------------
 other_cpu:
     register_ghcb GHCB_AP
+    cmp dword ptr [rip + hostile], 8
+    je restore_for_ever
     mov dword ptr [rip + phase], 1
 1:  pause
     cmp dword ptr [rip + go], 0
@@ -347,6 +377,14 @@ other_cpu:
 other_failed:
     mov dword ptr [rip + phase], 0xff
     jmp other_failed
+restore_for_ever:
+    fnstenv [rip + environment]
+    mov dword ptr [rip + phase], 1
+1:  .rept 16
+    fldenv [rip + environment]
+    .endr
+    inc qword ptr [rip + rounds]
+    jmp 1b
 
 # --- the other CPU, VMPL 2 ----------------------------------------------------------------------
 other_vmpl2:
@@ -377,6 +415,7 @@ phase: .long 0
 go: .long 0
 rounds: .quad 0
 interrupts: .long 0
+environment: .skip 28
     .balign 4096
 other_stack: .skip 4096
 other_stack_end:

@@ -170,6 +170,10 @@ causes! {
         Injected = "attack.injected",
         /// Events that the processor did not take from the host.
         InjectionRefused = "attack.injection-refused",
+        /// Pages that were shared when the guest had this host note what they hold.
+        SharedWatched = "shared.watched",
+        /// Those of them that held something else later.
+        SharedChanged = "shared.changed",
         /// Pages whose pattern was compared.
         PatternChecked = "pattern.checked",
         /// Pages whose pattern was damaged.

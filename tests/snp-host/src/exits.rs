@@ -9,6 +9,7 @@ use crate::cpuid_policy;
 use crate::decode::Cr0Write;
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
+use crate::msr_policy;
 use crate::page_attack::Left;
 use crate::record::kind;
 use crate::vcpu::{CR0_PAGING, Cpu};
@@ -145,9 +146,10 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     fn cpuid_raw(&self, cpu: &mut Cpu) {
+        let place = self.place(cpu);
         let vcpu = cpu.vcpu_mut();
         let (save, registers) = (&mut vcpu.vmcb.save, &mut vcpu.registers);
-        let answer = cpuid_policy::answer(&self.hardware, low(save.rax), low(registers.rcx));
+        let answer = cpuid_policy::answer(&self.hardware, place, low(save.rax), low(registers.rcx));
         [save.rax, registers.rbx, registers.rcx, registers.rdx] = answer.map(u64::from);
         vcpu.advance(TWO_BYTES);
     }
@@ -155,6 +157,7 @@ impl<H: Hardware> Machine<'_, H> {
     /// RDMSR and WRMSR of what the VMSA does not carry: the host keeps the GHCB MSR and SEV_STATUS,
     /// everything else is #VC.
     fn msr_access(&mut self, cpu: &mut Cpu) -> Flow {
+        let by_policy = msr_policy::read(cpu, low(cpu.vcpu().registers.rcx));
         let vcpu = cpu.vcpu_mut();
         let write = vcpu.vmcb.control.exit_info_1 & 1 != 0;
         let rdx = vcpu.registers.rdx;
@@ -168,7 +171,7 @@ impl<H: Hardware> Machine<'_, H> {
             }
             (msr::GHCB, false) => Some(vcpu.ghcb_msr),
             (msr::SEV_STATUS, false) => Some(SevStatus::of_features(vcpu.features).into_bits()),
-            _ if self.switches.pass_through() => (!write).then_some(0),
+            _ if self.switches.pass_through() => (!write).then_some(by_policy.unwrap_or(0)),
             _ => return self.inject_communication(cpu, exit_code::MSR),
         };
         if let Some(value) = read {

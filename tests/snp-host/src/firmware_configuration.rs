@@ -3,9 +3,9 @@
 //! corrected.
 //!
 //! The device describes the machine that this host runs on: all of its RAM, and this host as the kernel
-//! to boot. A VMM of an SNP guest describes the guest, so three things are answered here: the memory
-//! map is one entry of RAM from address 0 on, there is no kernel, and the device has no DMA, by which
-//! a guest would reach this host's memory.
+//! to boot. A VMM of an SNP guest describes the guest, so four things are answered here: the memory
+//! map is one entry of RAM from address 0 on, there is no kernel, the processors are the guest's CPUs, and the
+//! device has no DMA, by which a guest would reach this host's memory.
 
 use core::mem::size_of;
 
@@ -18,8 +18,10 @@ pub const SELECTOR: u16 = 0x510;
 /// Port of the item's bytes, one after the other.
 pub const DATA: u16 = 0x511;
 
-/// Items: features, kernel (sizes of kernel, initrd, command line and boot sector), list of files.
+/// Items: features, processors (how many there are and can be), kernel (sizes of kernel, initrd, command line and boot sector), list
+/// of files.
 const FEATURES: u16 = 0x01;
+const PROCESSORS: [u16; 2] = [0x05, 0x0F];
 const KERNEL: [u16; 4] = [0x08, 0x0B, 0x14, 0x17];
 const FILES: u16 = 0x19;
 /// First byte of [`FEATURES`]: DMA.
@@ -54,16 +56,17 @@ struct MapFile {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct FirmwareConfiguration {
     ram: u64,
+    cpus: u32,
     map: Option<MapFile>,
     item: u16,
     offset: u32,
 }
 
 impl FirmwareConfiguration {
-    /// Sets the size of the RAM that firmware is told of. With 0 there is no firmware, and a guest sees
-    /// the device as it is, but for the DMA.
-    pub fn launch(&mut self, devices: &impl Devices, ram: u64) {
-        self.ram = ram;
+    /// Sets the size of the RAM that firmware is told of, and the guest's CPUs. Without RAM there is no firmware, and a guest
+    /// sees the device as it is, but for CPUs and DMA.
+    pub fn launch(&mut self, devices: &impl Devices, ram: u64, cpus: u32) {
+        (self.ram, self.cpus) = (ram, cpus);
         self.map = if ram == 0 { None } else { find_map(devices) };
     }
 
@@ -83,6 +86,9 @@ impl FirmwareConfiguration {
         };
         match (self.item, self.map) {
             (FEATURES, _) if offset == 0 => byte & !FEATURE_DMA,
+            (item, _) if PROCESSORS.contains(&item) => {
+                of(&self.cpus.to_le_bytes(), offset).unwrap_or(0)
+            }
             (item, _) if self.ram != 0 && KERNEL.contains(&item) => 0,
             (item, Some(map)) if item == map.item => {
                 let entry = MapEntry {
@@ -162,6 +168,7 @@ mod tests {
             };
             match self.item.get() {
                 1 => Vec::from([3, 0, 0, 0]),
+                5 | 15 => Vec::from([3, 0]),
                 8 => Vec::from([9; 4]),
                 0x19 => [
                     Vec::from(2_u32.to_be_bytes()),
@@ -200,7 +207,7 @@ mod tests {
             offset: Cell::new(0),
         };
         let mut configuration = FirmwareConfiguration::default();
-        configuration.launch(&device, ram);
+        configuration.launch(&device, ram, 2);
         device.port_write(SELECTOR, 2, item);
         configuration.select(item);
         let mut byte = || {
@@ -224,9 +231,18 @@ mod tests {
     }
 
     #[test]
-    fn without_firmware_the_device_is_as_it_is_but_for_the_dma() {
+    fn without_firmware_the_device_has_its_memory_and_kernel_but_no_dma() {
         assert_eq!(read(0, 0x21, 3), [0xEE; 3]);
         assert_eq!(read(0, 8, 4), [9; 4]);
         assert_eq!(read(0, 1, 4), [1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn the_processors_are_the_guests_cpus() {
+        for ram in [0, 0x2F00_0000] {
+            for item in [5, 15] {
+                assert_eq!(read(ram, item, 2), [2, 0]);
+            }
+        }
     }
 }

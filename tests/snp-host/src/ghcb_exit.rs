@@ -175,7 +175,7 @@ impl<H: Hardware> Machine<'_, H> {
         };
         self.counters.vmgexit(cpu.current, cause);
         let reply = match cause {
-            Vmgexit::Cpuid => self.ghcb_cpuid(&request),
+            Vmgexit::Cpuid => self.ghcb_cpuid(cpu, &request),
             Vmgexit::Halt => {
                 self.halt(cpu, true);
                 GhcbReply::default()
@@ -197,7 +197,13 @@ impl<H: Hardware> Machine<'_, H> {
                     GhcbReply::malformed(malformed::INVALID_INPUT)
                 }
             }
-            Vmgexit::HvDoorbell => set_doorbell(cpu, &request),
+            Vmgexit::HvDoorbell => {
+                let reply = set_doorbell(cpu, &request);
+                if let Some(page) = cpu.vcpu().doorbell {
+                    self.note_protocol_page(page.bits());
+                }
+                reply
+            }
             Vmgexit::Features => GhcbReply {
                 info_2: FEATURES.into_bits(),
                 ..GhcbReply::default()
@@ -245,12 +251,13 @@ impl<H: Hardware> Machine<'_, H> {
         write(offset::VALID_BITMAP + 8, halves.1);
     }
 
-    fn ghcb_cpuid(&self, request: &GhcbRequest) -> GhcbReply {
+    fn ghcb_cpuid(&self, cpu: &Cpu, request: &GhcbRequest) -> GhcbReply {
         if !request.has(&[offset::RAX, offset::RCX]) {
             return GhcbReply::malformed(malformed::MISSING_INPUT);
         }
-        let [eax, ebx, ecx, edx] =
-            cpuid_policy::answer(&self.hardware, low(request.rax), low(request.rcx)).map(u64::from);
+        let (leaf, subleaf) = (low(request.rax), low(request.rcx));
+        let answer = cpuid_policy::answer(&self.hardware, self.place(cpu), leaf, subleaf);
+        let [eax, ebx, ecx, edx] = answer.map(u64::from);
         let registers = [
             Some((offset::RAX, eax)),
             Some((offset::RBX, ebx)),

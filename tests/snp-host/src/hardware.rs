@@ -6,6 +6,14 @@
 
 use crate::vcpu::Vcpu;
 
+/// Where a fingerprint starts.
+const FINGERPRINT_SEED: u64 = 0x9E37_79B9_7F4A_7C15;
+
+/// The fingerprint of what came before and `word`.
+const fn fingerprint_step(sum: u64, word: u64) -> u64 {
+    (sum.rotate_left(29) ^ word).wrapping_mul(0xBF58_476D_1CE4_E5B9)
+}
+
 /// Host physical memory. Accesses are copies; both sides of a race see whole words at most.
 pub trait PhysicalMemory {
     /// Copies `bytes.len()` bytes from `address`.
@@ -19,6 +27,15 @@ pub trait PhysicalMemory {
 
     /// The first 8-byte word in `length` bytes (a multiple of 64) at `address` that is not `word`: (offset, found).
     fn first_difference(&self, address: u64, length: u64, word: u64) -> Option<(u64, u64)>;
+
+    /// A word that differs, but for rare coincidence, when `length` bytes (a multiple of 64) at `address` differ.
+    fn fingerprint(&self, address: u64, length: u64) -> u64 {
+        (address..address + length)
+            .step_by(8)
+            .fold(FINGERPRINT_SEED, |sum, at| {
+                fingerprint_step(sum, self.read_u64(at))
+            })
+    }
 
     /// Reads the 8-byte word at the aligned `address`.
     fn read_u64(&self, address: u64) -> u64 {

@@ -20,6 +20,13 @@ pub const VERSION: u32 = 2;
 pub const MAX_CPUS: u32 = 16;
 /// The same, as the length of a table.
 pub const CPU_SLOTS: usize = MAX_CPUS as usize;
+/// Processors that a machine with so many CPUs for its guest needs. QEMU's TCG changes the state of its CPU 0 from the thread of
+/// any other (docs/DECISIONS.md, D21), so where there are several that one never runs a guest.
+#[must_use]
+pub const fn processors(cpus: u32) -> u32 {
+    if cpus > 1 { cpus + 1 } else { 1 }
+}
+
 /// Most records of one image: 64 MiB hold fewer pages.
 pub const MAX_RECORDS: u32 = 16384;
 

@@ -30,8 +30,8 @@ impl<H: Hardware> Machine<'_, H> {
     /// [`ExitCode::BadLaunch`] after a record that says why.
     pub fn launch(&mut self, cpu: &mut Cpu, image: &LaunchImage<'_>) -> Result<(), ExitCode> {
         self.cpus = image.cpus();
-        self.configuration
-            .launch(&self.hardware, image.memory().firmware_ram);
+        let ram = image.memory().firmware_ram;
+        self.configuration.launch(&self.hardware, ram, self.cpus);
         self.fill_patterns();
         let mut started = false;
         for page in image.pages() {
@@ -39,7 +39,7 @@ impl<H: Hardware> Machine<'_, H> {
                 started = self.load_boot_vmsa(cpu, page.bytes);
                 started
             } else {
-                self.launch_page(&page)
+                self.launch_page(cpu, &page)
             };
             if !launched {
                 return Err(self.bad_launch("page", page.record.gpa));
@@ -81,7 +81,7 @@ impl<H: Hardware> Machine<'_, H> {
         }
     }
 
-    fn launch_page(&mut self, page: &LaunchPage<'_>) -> bool {
+    fn launch_page(&mut self, cpu: &Cpu, page: &LaunchPage<'_>) -> bool {
         if let Some(armed) = self.arm(page.record) {
             return armed;
         }
@@ -104,7 +104,7 @@ impl<H: Hardware> Machine<'_, H> {
                 let Ok(mut cpuid) = CpuidPage::read_from_bytes(page.bytes) else {
                     return false;
                 };
-                cpuid_policy::fill_page(&self.hardware, &mut cpuid);
+                cpuid_policy::fill_page(&self.hardware, self.place(cpu), &mut cpuid);
                 self.hardware.write(host, cpuid.as_bytes());
             }
             _ => self.hardware.write(host, page.bytes),

@@ -62,6 +62,7 @@ pub mod record;
 pub mod recurrence;
 pub mod residence;
 pub mod shared_view;
+pub mod shared_watch;
 pub mod svsm_calls;
 pub mod switch_manner;
 pub mod switches;

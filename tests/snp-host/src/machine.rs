@@ -8,6 +8,7 @@ use snp_model::rmp::{Rmp, RmpEntry};
 
 use crate::attack::Attacks;
 use crate::counters::{Counters, Event};
+use crate::cpuid_policy::Place;
 use crate::doorbell_event::DoorbellEvents;
 use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
@@ -16,6 +17,7 @@ use crate::nested_tables::NestedTables;
 use crate::psc_manner::PscManner;
 use crate::record::{self, ExitCode, kind};
 use crate::shared_view::SharedView;
+use crate::shared_watch::SharedWatch;
 use crate::switch_manner::SwitchManner;
 use crate::switches::Switches;
 use crate::translations::{Kicks, Translations};
@@ -49,6 +51,8 @@ pub struct Machine<'a, H> {
     pub rmp: Rmp<'a>,
     /// Which pages are shared on request, and the patterns of the others.
     pub shared_view: SharedView<'a>,
+    /// What shared pages held when the guest had it noted.
+    pub watch: SharedWatch<'a>,
     /// What each VMPL can reach.
     pub nested: NestedTables,
     /// What firmware is told of the machine.
@@ -66,8 +70,8 @@ pub struct Machine<'a, H> {
 }
 
 impl<'a, H: Hardware> Machine<'a, H> {
-    /// A machine whose pages all belong to the hypervisor. `entries` and `shared` have one element
-    /// per page, all default; nested tables are built at `nested_base`. `None` when a slice has
+    /// A machine whose pages all belong to the hypervisor. `entries`, `shared` and `held` have one
+    /// element per page, all default; nested tables are built at `nested_base`. `None` when a slice has
     /// the wrong length or a manner is unknown.
     pub fn new(
         hardware: H,
@@ -75,10 +79,11 @@ impl<'a, H: Hardware> Machine<'a, H> {
         switches: Switches,
         entries: &'a mut [RmpEntry],
         shared: &'a mut [bool],
+        held: &'a mut [u64],
         nested_base: u64,
     ) -> Option<Self> {
         let pages = plan.layout().pages();
-        if entries.len() != pages || shared.len() != pages {
+        if [entries.len(), shared.len(), held.len()] != [pages; 3] {
             return None;
         }
         let manner = HostManner::from_bits(switches.page_state_manner())?;
@@ -100,6 +105,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             attacks: Attacks::default(),
             rmp,
             shared_view,
+            watch: SharedWatch::new(held),
             nested,
             configuration: FirmwareConfiguration::default(),
             counters,
@@ -108,6 +114,14 @@ impl<'a, H: Hardware> Machine<'a, H> {
             kicks,
             translations: Translations::default(),
         })
+    }
+
+    /// Where `cpu` is among the CPUs of the guest.
+    pub(crate) const fn place(&self, cpu: &Cpu) -> Place {
+        Place {
+            apic_id: cpu.apic_id,
+            cpus: self.cpus,
+        }
     }
 
     /// Writes one record.
@@ -186,6 +200,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
     /// Ends the run: compares every pattern, writes the final snapshot and the exit record.
     pub fn finish(&mut self, code: ExitCode) -> ExitCode {
         let checked = self.check_all_patterns();
+        self.report_shared_changes();
         let code = if self.counters.events(Event::PatternBad) != 0 && code == ExitCode::Success {
             ExitCode::PatternDamaged
         } else {

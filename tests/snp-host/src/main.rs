@@ -7,10 +7,15 @@
 
 mod bare_metal;
 
+use core::ops::Range;
+
 use bare_metal::lock::Lock;
-use bare_metal::{BareMetal, exceptions, processor, processors, raw_memory, stop, waiting};
+use bare_metal::processors::Entry;
+use bare_metal::{
+    BareMetal, exceptions, processor, processors, raw_memory, replacement, stop, waiting,
+};
 use snp_host::hardware::{Processor, Processors};
-use snp_host::launch::LaunchImage;
+use snp_host::launch::{self, LaunchImage};
 use snp_host::machine::Machine;
 use snp_host::memory_plan::{HIGH_BASE, LAUNCH_BASE, LAUNCH_BYTES, MemoryPlan};
 use snp_host::permission_maps::PermissionMaps;
@@ -23,16 +28,44 @@ use snp_model::rmp::RmpEntry;
 /// The machine; there is none before it is launched. Who holds it handles an exit.
 static MACHINE: Lock<Option<Machine<'static, BareMetal>>> = Lock::new(None);
 
-/// Called by `boot.S` on the boot CPU.
+/// Called by `boot.S` on QEMU's CPU 0. It runs the guest only if that has one CPU.
 #[unsafe(no_mangle)]
 extern "sysv64" fn host_main() -> ! {
     exceptions::install();
+    let cpus = match launch_image() {
+        Ok(image) => image.cpus(),
+        Err(code) => stop(code),
+    };
+    let last = launch::processors(cpus) - 1;
+    if last == 0 {
+        boot_cpu();
+    }
+    // Held while the replacement must wait.
+    let turn = MACHINE.lock();
+    if let Err(code) = start(last..last + 1, replacement_main) {
+        stop(code);
+    }
+    replacement::hand_over(last);
+    drop(turn);
+    replacement::rest()
+}
+
+/// Where the replacement of CPU 0 starts.
+extern "sysv64" fn replacement_main() -> ! {
+    exceptions::install();
+    processors::register();
+    drop(MACHINE.lock());
+    replacement::take_over();
+    boot_cpu()
+}
+
+/// Launches the machine and runs the boot CPU of the guest.
+fn boot_cpu() -> ! {
     processor::enable_svm(0);
     stop(run())
 }
 
-/// Called by `boot.S` on every other CPU.
-#[unsafe(no_mangle)]
+/// Where every other CPU of the guest starts.
 extern "sysv64" fn application_main() -> ! {
     let number = processors::own_number();
     exceptions::install();
@@ -121,10 +154,22 @@ fn host_state_found(cpu: &Cpu) -> ! {
     stop(ExitCode::HostFault)
 }
 
+/// The launch image; the code to stop with when there is none.
+fn launch_image() -> Result<LaunchImage<'static>, ExitCode> {
+    LaunchImage::parse(raw_memory::launch_memory(LAUNCH_BASE, LAUNCH_BYTES))
+        .map_err(|error| refuse(format_args!("what=launch-image error={error:?}")))
+}
+
+/// Starts these processors; the code to stop with when one does not come.
+fn start(numbers: Range<u32>, entry: Entry) -> Result<(), ExitCode> {
+    processors::start(numbers, entry)
+        .map_err(|missing| refuse(format_args!("what=cpu-did-not-start cpu={missing}")))
+}
+
 fn run() -> ExitCode {
-    let image = match LaunchImage::parse(raw_memory::launch_memory(LAUNCH_BASE, LAUNCH_BYTES)) {
+    let image = match launch_image() {
         Ok(image) => image,
-        Err(error) => return refuse(format_args!("what=launch-image error={error:?}")),
+        Err(code) => return code,
     };
     let memory = image.memory();
     let bytes = memory.ram;
@@ -138,8 +183,8 @@ fn run() -> ExitCode {
             BareMetal.timestamp(),
         ),
     );
-    if let Err(missing) = processors::start(image.cpus()) {
-        return refuse(format_args!("what=cpu-did-not-start cpu={missing}"));
+    if let Err(code) = start(1..image.cpus(), application_main) {
+        return code;
     }
     let Some(plan) = MemoryPlan::new(memory) else {
         return refuse(format_args!("what=launch-memory-size bytes={bytes}"));
@@ -154,17 +199,27 @@ fn run() -> ExitCode {
     let pages = plan.layout().pages();
     let base = plan.tables_base();
     let shared_base = base + (pages * size_of::<RmpEntry>()) as u64;
-    let nested_base = (shared_base + pages as u64).next_multiple_of(snp::address::PAGE_SIZE);
+    let held_base = (shared_base + pages as u64).next_multiple_of(size_of::<u64>() as u64);
+    let nested_base =
+        (held_base + (pages * size_of::<u64>()) as u64).next_multiple_of(snp::address::PAGE_SIZE);
     // SAFETY: the plan puts the tables behind both views, where nothing else is, and QEMU has RAM
     // there (checked above); the slices do not overlap. Zero bytes are valid elements.
-    let (entries, shared) = unsafe {
+    let (entries, shared, held) = unsafe {
         (
             raw_memory::zeroed_slice::<RmpEntry>(base, pages),
             raw_memory::zeroed_slice::<bool>(shared_base, pages),
+            raw_memory::zeroed_slice::<u64>(held_base, pages),
         )
     };
-    let Some(mut machine) = Machine::new(BareMetal, plan, switches, entries, shared, nested_base)
-    else {
+    let Some(mut machine) = Machine::new(
+        BareMetal,
+        plan,
+        switches,
+        entries,
+        shared,
+        held,
+        nested_base,
+    ) else {
         return refuse(format_args!(
             "what=launch-switches switches={:#x}",
             switches.into_bits()

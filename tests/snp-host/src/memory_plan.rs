@@ -147,12 +147,12 @@ impl MemoryPlan {
         HIGH_BASE + self.high_bytes + self.low_bytes + self.firmware_bytes + self.high_bytes
     }
 
-    /// Bytes of the host's tables: per page 8 for the RMP, 1 for the view's state and one nested
-    /// leaf in each set; directories and roots stay below 8 bytes per 4 pages plus 1 MiB.
+    /// Bytes of the host's tables: per page 8 for the RMP, 1 for the view's state, 8 for what it held and one
+    /// nested leaf in each set; directories and roots stay below 8 bytes per 4 pages plus 1 MiB.
     #[must_use]
     pub const fn tables_bytes(&self) -> u64 {
         let pages = (self.low_bytes + self.firmware_bytes + self.high_bytes) / PAGE_SIZE;
-        (pages * (8 + 1 + TABLE_SETS * 8 + 2) + (1 << 20)).next_multiple_of(LARGE_PAGE_SIZE)
+        (pages * (8 + 1 + 8 + TABLE_SETS * 8 + 2) + (1 << 20)).next_multiple_of(LARGE_PAGE_SIZE)
     }
 
     /// End of QEMU's RAM above 4 GiB when it was started with [`machine_bytes`](Self::machine_bytes).

@@ -3,8 +3,8 @@
 
 use crate::vcpu::Cpu;
 
-/// Address of the local APIC, enabled; the boot CPU's flag.
-const APIC_BASE_MSR: u32 = 0x1B;
+/// Address of the local APIC, enabled; the boot CPU's flag, which on QEMU's machine another processor has.
+pub(crate) const APIC_BASE_MSR: u32 = 0x1B;
 const APIC_BASE: u64 = 0xFEE0_0000 | (1 << 11);
 const BOOT_CPU: u64 = 1 << 8;
 /// Microcode revision that KVM reports.

@@ -52,7 +52,7 @@ impl<H: Hardware> Machine<'_, H> {
                 (Vmgexit::MsrSevInfo, info.encode())
             }
             Request::Cpuid { function, register } => {
-                let answer = cpuid_policy::answer(&self.hardware, function, 0);
+                let answer = cpuid_policy::answer(&self.hardware, self.place(cpu), function, 0);
                 let value = answer.get(usize::from(register)).copied().unwrap_or(0);
                 (Vmgexit::MsrCpuid, response::cpuid(register, value))
             }
@@ -60,6 +60,7 @@ impl<H: Hardware> Machine<'_, H> {
             Request::RegisterGhcb(page) => {
                 cpu.vcpu_mut().registered_ghcb = Some(page);
                 self.share_by_use(page);
+                self.note_protocol_page(page.bits());
                 (Vmgexit::MsrRegister, response::register_ghcb(page))
             }
             Request::PageStateChange { page, operation } => {

@@ -133,6 +133,9 @@ impl<H: Hardware> Machine<'_, H> {
         if shared && !self.shared_view.is_shared(index) {
             self.check_pattern(index);
         }
+        if !shared && self.shared_view.is_shared(index) {
+            self.compare_shared_page(index);
+        }
         if self.shared_view.mark(index, shared) && !shared && self.shared_view.is_patterned() {
             let gpa = self.plan.shared_page(index);
             shared_view::write_pattern(&self.hardware, &self.plan, gpa);

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The I/O and MSR permission maps (APM volume 2, 15.10 and 15.11): which accesses exit.
 
+use crate::msr_policy;
+
 /// MSRs that a VMSA carries, so that a guest may access them without an exit.
 const UNINTERCEPTED: [u32; 19] = [
     0x174,
@@ -23,8 +25,13 @@ const UNINTERCEPTED: [u32; 19] = [
     0xC000_0102,
     0xC000_0103, // FS, GS, kernel GS base, TSC_AUX
 ];
-/// MSRs intercepted in every mode: the host keeps the GHCB MSR and SEV_STATUS per vCPU.
-const ALWAYS_INTERCEPTED: [u32; 2] = [snp::msr::GHCB, snp::msr::SEV_STATUS];
+/// MSRs intercepted in every mode: the host keeps the GHCB MSR and SEV_STATUS per vCPU, and the flag of the boot CPU is
+/// that of another processor.
+const ALWAYS_INTERCEPTED: [u32; 3] = [
+    snp::msr::GHCB,
+    snp::msr::SEV_STATUS,
+    msr_policy::APIC_BASE_MSR,
+];
 
 /// First MSRs of the three vectors the map has, 2 bits per MSR.
 const MSR_VECTORS: [u32; 3] = [0, 0xC000_0000, 0xC001_0000];
@@ -97,6 +104,7 @@ mod tests {
         let maps = PermissionMaps::new(true);
         // 0xC001_0130 and 0xC001_0131: third vector at 0x1000, byte 0x130 / 4, low nibble.
         assert_eq!(maps.msr[0x1000 + 0x4C], 0x0F);
+        assert_eq!(maps.msr[0x1B / 4], 0xC0); // the local APIC's base
         let strict = PermissionMaps::new(false);
         assert_eq!(strict.msr[0x800 + 0x20], 0x00); // EFER, STAR, LSTAR, CSTAR
         assert_eq!(strict.msr[0x800 + 0x21], 0xFC); // SFMASK

@@ -12,7 +12,7 @@ use crate::interrupt_filter;
 use crate::machine::{Flow, Machine};
 use crate::msr_policy;
 use crate::power::PowerChange;
-use crate::record::{ATTACK_PORT, EXIT_PORT, MARKER_PORT, PSC_PORT, RECORD_PORT, kind};
+use crate::record::{ATTACK_PORT, EXIT_PORT, MARKER_PORT, PSC_PORT, RECORD_PORT, WATCH_PORT, kind};
 use crate::vcpu::Cpu;
 use crate::vmcb::event;
 
@@ -108,6 +108,8 @@ impl<H: Hardware> Machine<'_, H> {
             let timestamp = self.hardware.timestamp();
             self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
             self.snapshot(value);
+        } else if port == WATCH_PORT && bytes == 4 {
+            self.watch_shared_pages();
         } else if port == ATTACK_PORT && bytes == 4 {
             self.name_page(value);
         } else if port == PSC_PORT && bytes == 4 {

@@ -19,6 +19,9 @@ pub const ATTACK_PORT: u16 = 0x05A4;
 /// A guest writes 32 bits here to name the next call as one in which the host answers page-state changes in its manner: so
 /// many of them ([`crate::psc_manner`]); harmless on a real machine.
 pub const PSC_PORT: u16 = 0x05A8;
+/// A guest writes 32 bits here to have this host note what each shared page holds, to be compared at the end
+/// ([`crate::shared_watch`]); harmless on a real machine.
+pub const WATCH_PORT: u16 = 0x05AC;
 /// Snapshot id of the final counters.
 pub const FINAL_SNAPSHOT: u32 = u32::MAX;
 /// Reason set with which the guest under test ends the machine; reason 0 is success.
@@ -50,6 +53,9 @@ pub mod kind {
     pub const RESET: &str = "reset";
     /// `gpa= offset= found= expected=`
     pub const PATTERN: &str = "pattern";
+    /// `gpa= bytes= protocol=0|1`; pages that no longer hold what they held at the guest's word; GHCB or doorbell
+    /// (`protocol=1`) or not.
+    pub const CHANGED: &str = "changed";
     /// For a reader only: exits (`cpu= vmpl= exit= info1= info2= rip= rax= rcx=`), and the registers and stack
     /// behind a `violation` or `died` record.
     pub const TRACE: &str = "trace";

@@ -194,21 +194,11 @@ impl Vcpu {
     /// Whether a #VMEXIT has written this host's own state here; `host_table` is the root of its page
     /// tables. Such a vCPU must not be entered: the guest would go on in the host's code.
     ///
-    /// It was seen twice (docs/DECISIONS.md, D21): a nested fault at the host's page tables, RIP behind the
-    /// VMRUN of the world switch. By argument it cannot happen:
-    ///
-    /// * Only VMRUN's #VMEXIT writes RIP and CR3, and into the block that was entered last on the same
-    ///   processor. Each processor has its own `Cpu`, waiting block, save area and stack, chosen by its
-    ///   own APIC's identifier.
-    /// * The waiting block has the host's CR3, but the RIP of its own two instructions, and no nested
-    ///   tables: it cannot be what was seen.
-    /// * Host state with that RIP is what the save area holds and what the processor has at its first
-    ///   instruction behind #VMEXIT. GIF is 0 there and opens only in `take_nmi`, with interrupts
-    ///   off and outside of any guest, where no event leads to a #VMEXIT.
-    ///
-    /// A second #VMEXIT at that instruction is therefore the processor's (QEMU's) or this memory's
-    /// fault; so the state is checked after each run, before anything acts on it. A guest that loads
-    /// this CR3 by itself has no memory there, and ends too.
+    /// QEMU's processor does so when nested paging goes on behind #VMEXIT: the host's first instruction there is a nested
+    /// fault at the host's page tables, and a second #VMEXIT. On QEMU's CPU 0 that happens
+    /// (docs/DECISIONS.md, D21), which therefore runs no guest. GIF is 0 at that instruction and opens only in `take_nmi`,
+    /// with interrupts off and outside of any guest, so nothing else leads there; the state is still compared after each
+    /// run, before anything acts on it. A guest that loads this CR3 by itself has no memory there, and ends too.
     #[must_use]
     pub const fn holds_host_state(&self, host_table: u64) -> bool {
         let (save, address) = (&self.vmcb.save, !(PAGE_SIZE - 1));

@@ -279,7 +279,7 @@ static uint64_t answer(struct machine *machine, struct svsm_swiotlb_call_registe
 /* The interrupt flag of this CPU. */
 static _Thread_local bool interrupts_off;
 
-static int machine_call(void *context, struct svsm_swiotlb_call_registers *registers)
+int machine_call(void *context, struct svsm_swiotlb_call_registers *registers)
 {
     struct machine *machine = context;
     uint64_t protocol = registers->rax >> 32;
@@ -291,6 +291,7 @@ static int machine_call(void *context, struct svsm_swiotlb_call_registers *regis
     if (registers->rax == 6) { /* the core protocol's QUERY_PROTOCOL (P-1.3) */
         bool ours = registers->rcx >> 32 == 0x40000001 && !machine->not_offered;
 
+        machine->queries++;
         registers->rcx = ours ? UINT64_C(1) << 32 | 1 : 0;
         registers->rax = SUCCESS;
     } else if (protocol != 0x40000001) {
@@ -302,7 +303,7 @@ static int machine_call(void *context, struct svsm_swiotlb_call_registers *regis
     return 0;
 }
 
-static size_t machine_cpu(void *context)
+size_t machine_cpu(void *context)
 {
     struct machine *machine = context;
     size_t asked = (size_t)atomic_fetch_add(&machine->cpu_asked, 1);
@@ -311,7 +312,7 @@ static size_t machine_cpu(void *context)
     return asked % 5 == 4 ? SIZE_MAX : asked & 1;
 }
 
-static size_t machine_interrupts_save(void *context)
+size_t machine_interrupts_save(void *context)
 {
     size_t saved = interrupts_off;
 
@@ -320,14 +321,14 @@ static size_t machine_interrupts_save(void *context)
     return saved;
 }
 
-static void machine_interrupts_restore(void *context, size_t saved)
+void machine_interrupts_restore(void *context, size_t saved)
 {
     (void)context;
     REQUIRE(interrupts_off);
     interrupts_off = saved != 0;
 }
 
-static void *machine_translate(void *context, uint64_t address, uint64_t bytes)
+void *machine_translate(void *context, uint64_t address, uint64_t bytes)
 {
     struct machine *machine = context;
 
@@ -335,6 +336,7 @@ static void *machine_translate(void *context, uint64_t address, uint64_t bytes)
     return machine->unmapped ? NULL : machine->memory;
 }
 
+#ifndef SVSM_SWIOTLB_LINKED_PLATFORM
 static void machine_copy_to_pool(void *context, void *pool, const void *buffer, size_t bytes)
 {
     struct machine *machine = context;
@@ -371,3 +373,4 @@ struct svsm_swiotlb_platform machine_platform(struct machine *machine, bool own_
         .copy_from_pool = own_copies ? machine_copy_from_pool : NULL,
     };
 }
+#endif

@@ -82,6 +82,7 @@ struct machine {
 
     /* What was seen. */
     uint64_t calls[16];
+    uint64_t queries; /* of the core protocol */
     atomic_ullong copied_in;
     atomic_ullong copied_out;
     atomic_ullong cpu_asked;
@@ -95,8 +96,17 @@ struct machine {
 void machine_start(struct machine *machine);
 void machine_stop(struct machine *machine);
 
+/* What a kernel lends the library; `context` is the machine. */
+int machine_call(void *context, struct svsm_swiotlb_call_registers *registers);
+size_t machine_cpu(void *context);
+size_t machine_interrupts_save(void *context);
+void machine_interrupts_restore(void *context, size_t saved);
+void *machine_translate(void *context, uint64_t address, uint64_t bytes);
+
+#ifndef SVSM_SWIOTLB_LINKED_PLATFORM
 /* The attach table over it; the copies are the library's own if `own_copies` is false. */
 struct svsm_swiotlb_platform machine_platform(struct machine *machine, bool own_copies);
+#endif
 
 /* Bytes granted now. */
 uint64_t machine_granted(const struct machine *machine);

@@ -15,16 +15,23 @@ pub fn host() -> &'static Path {
     ARCHIVE.get_or_init(|| build(&["--profile", "dev"], "debug"))
 }
 
+/// The same for programs that are linked with the kernel's functions.
+pub fn linked_host() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        build_in(
+            "linked-platform",
+            &["--profile", "dev", "--features", "linked-platform"],
+            "debug",
+        )
+    })
+}
+
 /// The archive that a kernel links.
 pub fn bare_metal() -> &'static Path {
     static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
     ARCHIVE.get_or_init(|| {
-        let libraries =
-            run(Command::new("rustc").args(["--print", "target-libdir", "--target", BARE_METAL]));
-        assert!(
-            Path::new(libraries.trim()).exists(),
-            "the Rust target {BARE_METAL} is missing: run `make setup`"
-        );
+        require_bare_metal();
         build(
             &["--release", "--target", BARE_METAL],
             &format!("{BARE_METAL}/release"),
@@ -32,15 +39,55 @@ pub fn bare_metal() -> &'static Path {
     })
 }
 
+/// The archive for one object of a kernel that is linked with its functions: optimised as a whole, without jump tables.
+pub fn linked_bare_metal() -> &'static Path {
+    static ARCHIVE: OnceLock<PathBuf> = OnceLock::new();
+    ARCHIVE.get_or_init(|| {
+        require_bare_metal();
+        build_in(
+            "linked-platform",
+            &[
+                "--release",
+                "--target",
+                BARE_METAL,
+                "--features",
+                "linked-platform",
+                "--config",
+                "profile.release.lto=\"fat\"",
+                "--config",
+                "profile.release.codegen-units=1",
+                "--config",
+                "build.rustflags=[\"-Crelocation-model=static\", \"-Cno-redzone=yes\", \"-Cjump-tables=no\"]",
+            ],
+            &format!("{BARE_METAL}/release"),
+        )
+    })
+}
+
+fn require_bare_metal() {
+    let libraries =
+        run(Command::new("rustc").args(["--print", "target-libdir", "--target", BARE_METAL]));
+    assert!(
+        Path::new(libraries.trim()).exists(),
+        "the Rust target {BARE_METAL} is missing: run `make setup`"
+    );
+}
+
 fn build(arguments: &[&str], folder: &str) -> PathBuf {
+    build_in("", arguments, folder)
+}
+
+/// Builds in a part of the target folder of its own: another choice of features would replace the archive.
+fn build_in(part: &str, arguments: &[&str], folder: &str) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
-        .expect("cargo's scratch folder lies in its target folder");
+        .expect("cargo's scratch folder lies in its target folder")
+        .join(part);
     run(Command::new(env!("CARGO"))
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--package", "guest-shim-c", "--lib"])
         .arg("--target-dir")
-        .arg(target)
+        .arg(&target)
         .args(arguments));
     target.join(folder).join("libguest_shim_c.a")
 }

@@ -83,12 +83,17 @@ fn link_kernel(test: &str, text_address: &str, define: &str) -> PathBuf {
 
 /// Everything the archive can be asked for, as one relocatable object with the interface as its only global names.
 fn one_object(test: &str) -> PathBuf {
+    object_of(archive::bare_metal(), test)
+}
+
+/// The same of an archive.
+pub fn object_of(archive: &Path, test: &str) -> PathBuf {
     let folder = scratch(test);
     let (linked, object) = (folder.join("linked.o"), folder.join("svsm_swiotlb.o"));
     run(Command::new("ld")
         .args(["-r", "--gc-sections"])
         .args(all_functions())
-        .arg(archive::bare_metal())
+        .arg(archive)
         .arg("-o")
         .arg(&linked));
     run(Command::new("objcopy")
@@ -99,7 +104,7 @@ fn one_object(test: &str) -> PathBuf {
 }
 
 /// Names that `nm` prints with these options.
-fn names(options: &[&str], object: &Path) -> BTreeSet<String> {
+pub fn names(options: &[&str], object: &Path) -> BTreeSet<String> {
     run(Command::new("nm")
         .args(options)
         .arg("--format=posix")
@@ -158,7 +163,7 @@ fn only_the_interface_is_exported_and_nothing_is_missing() {
 }
 
 /// Names of the functions that call something that panics.
-fn panicking_functions(object: &Path) -> BTreeSet<String> {
+pub fn panicking_functions(object: &Path) -> BTreeSet<String> {
     let code = run(Command::new("objdump")
         .args(["-d", "-r", "--demangle"])
         .arg(object));

@@ -6,4 +6,5 @@ mod archive;
 mod bare_metal;
 mod commands;
 mod header;
+mod linked_platform;
 mod program;

@@ -17,7 +17,7 @@ const SOURCES: [&str; 7] = [
 ];
 
 /// What the Rust standard library of a host needs (`rustc --print native-static-libs`).
-const SYSTEM_LIBRARIES: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
+pub const SYSTEM_LIBRARIES: [&str; 6] = ["-lgcc_s", "-lutil", "-lrt", "-lpthread", "-lm", "-ldl"];
 
 #[test]
 fn c_program_passes() {

@@ -16,7 +16,7 @@ const STEPS: usize = if cfg!(miri) { 12 } else { 150 };
 /// The lists, and which units are free.
 struct Model {
     tables: Tables<'static>,
-    blocks: FreeBlocks,
+    blocks: FreeBlocks<'static>,
     free: [bool; UNITS],
     taken: Vec<(u32, u32)>,
 }
@@ -27,7 +27,7 @@ impl Model {
         let records: Vec<_> = (0..UNITS).map(|_| Record::unused()).collect();
         let mut model = Self {
             tables: Tables::new(Vec::leak(tags), Vec::leak(records), &[]),
-            blocks: FreeBlocks::new(),
+            blocks: FreeBlocks::new(Vec::leak(std::vec![[0; RANGES]; doublings(UNITS as u32)])),
             free: [false; UNITS],
             taken: Vec::new(),
         };

@@ -132,7 +132,7 @@ impl World<'_> {
             call: number,
         }
         .to_rax();
-        let mut registers = CallRegisters { rax, rcx, rdx, r8 };
+        let mut registers = CallRegisters::new(rax, [rcx, rdx, r8]);
         self.core.call(self.boot, &mut registers).unwrap();
         ResultCode::from_rax(registers.rax)
     }

@@ -117,12 +117,7 @@ fn a_vcpu_that_cannot_be_deleted_stays_what_it_is() {
         held.keep();
         let caller = world.core.vcpus.find(GuestPhysicalAddress::new(PAGE));
         let rax = u64::from(call::DELETE_VCPU);
-        let mut registers = CallRegisters {
-            rax,
-            rcx: PAGE,
-            rdx: 0,
-            r8: 0,
-        };
+        let mut registers = CallRegisters::new(rax, [PAGE, 0, 0]);
         world.core.call(caller.unwrap(), &mut registers).unwrap();
         let refused = ResultCode::INVALID_REQUEST.to_rax();
         assert_eq!(registers.rax, refused, "a vCPU deletes itself");

@@ -17,8 +17,9 @@ fn p_1_2_p_1_3_another_number_is_another_protocol() {
         rcx: 1,
         rdx: 2,
         r8: 3,
+        r9: 0,
     };
-    let answer = service.dispatch(&call);
+    let answer = service.dispatch(&call, None);
     assert_eq!(
         answer,
         CallRegisters {
@@ -38,8 +39,8 @@ fn p_2_1_identify_needs_no_attachment() {
     assert!(identity.speaks_this_version());
     assert_eq!(
         identity.features.into_bits(),
-        0b1110,
-        "trace, orphans, detach"
+        0b100_1110,
+        "trace, orphans, detach, memory form"
     );
 }
 

@@ -54,8 +54,8 @@ fn c1_no_register_values_panic_and_every_code_is_documented() {
             [value(), value(), value()]
         };
         let rax = 0x4000_0001_0000_0000 | number;
-        let call = CallRegisters { rax, rcx, rdx, r8 };
-        let answer = service.dispatch(&call);
+        let call = CallRegisters::new(rax, [rcx, rdx, r8]);
+        let answer = service.dispatch(&call, None);
         let code = ResultCode::from_rax(answer.rax);
         assert_ne!(result::name(code), "unknown", "{call:x?} {answer:x?}");
         if code == ResultCode::SUCCESS {

@@ -23,7 +23,7 @@ fn ask(
     rax: u64,
     [rcx, rdx, r8]: [u64; 3],
 ) -> (ResultCode, CallRegisters) {
-    let answer = service.dispatch(&CallRegisters { rax, rcx, rdx, r8 });
+    let answer = service.dispatch(&CallRegisters::new(rax, [rcx, rdx, r8]), None);
     (ResultCode::from_rax(answer.rax), answer)
 }
 

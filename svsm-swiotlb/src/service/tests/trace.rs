@@ -209,6 +209,6 @@ fn p_5_11_incomplete_and_foreign_calls_are_no_events() {
         rax: 0x4000_0002_0000_0007,
         ..Default::default()
     };
-    service.dispatch(&foreign);
+    service.dispatch(&foreign, None);
     assert_eq!(service.trace().next(), before);
 }

@@ -29,8 +29,8 @@ fn the_memory_that_the_document_names_suffices() {
         let rax = u64::from(POOL) << 32 | u64::from(call.number());
         let here = 0_u8;
         let top = std::ptr::from_ref(&here).addr();
-        let registers = CallRegisters { rax, rcx, rdx, r8 };
-        let answer = paravisor.core.service.dispatch(&registers);
+        let registers = CallRegisters::new(rax, [rcx, rdx, r8]);
+        let answer = paravisor.core.service.dispatch(&registers, None);
         assert_eq!(
             ResultCode::from_rax(answer.rax),
             ResultCode::SUCCESS,

@@ -240,8 +240,9 @@ pub trait Guest {
 
     /// A call that is served.
     fn call(&self, protocol: u32, call: u32, arguments: [u64; 3]) -> (ResultCode, [u64; 3]) {
-        let Next::Resume(CallRegisters { rax, rcx, rdx, r8 }) =
-            self.make(protocol, call, arguments)
+        let Next::Resume(CallRegisters {
+            rax, rcx, rdx, r8, ..
+        }) = self.make(protocol, call, arguments)
         else {
             panic!("the call was not served");
         };
@@ -294,6 +295,6 @@ impl Guest for Paravisor {
             let _ = machine.guest_write(Vmpl::Vmpl2, true, area, &[1]);
         }
         let rax = u64::from(protocol) << 32 | u64::from(call);
-        self.returned(Cpu(0), &CallRegisters { rax, rcx, rdx, r8 })
+        self.returned(Cpu(0), &CallRegisters::new(rax, [rcx, rdx, r8]))
     }
 }

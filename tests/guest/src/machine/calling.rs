@@ -8,10 +8,11 @@ use guest_shim::transport::MsrTransport;
 use guest_shim::virtio::{GlobalPool, Stop as HalStop, VirtioHal};
 use guest_shim::{CallFailed, CopyIn, Platform, Pool, Reservation};
 use protocol::Call;
+use protocol::memory_form::{CallBlock, Unanswered, decode_answer, outer_call};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::ghcb_msr::{Request, parse_page_state_change};
 use snp::psc::PscOperation;
-use snp::svsm::{CallId, CallRegisters, core_protocol};
+use snp::svsm::{CallId, CallRegisters, calling_area, core_protocol};
 use spin::Once;
 use test_guest::acceptance::AcceptancePlatform;
 use test_guest::arena::Range;
@@ -68,6 +69,27 @@ impl Svsm {
         // that no Rust object lives in.
         let outcome = unsafe { MsrTransport::new(area).call(&mut registers) };
         outcome.ok().map(|()| registers)
+    }
+
+    /// Makes a call of the pool's protocol from a block in this vCPU's calling area, as a Linux module does.
+    ///
+    /// # Errors
+    /// See [`Unanswered`]; [`Unanswered::NotRun`] also when this vCPU has no calling area.
+    pub fn call_from_memory(
+        &self,
+        protocol: u32,
+        call: &CallRegisters,
+    ) -> Result<CallRegisters, Unanswered> {
+        let area = CALLING_AREAS.own();
+        if area == 0 {
+            return Err(Unanswered::NotRun);
+        }
+        let block = area + calling_area::BUFFER;
+        // SAFETY: Behind the header of this vCPU's calling area, whose mapping is vouched for; the area is aligned to its
+        // page, and no Rust object lies in it.
+        unsafe { (block as *mut CallBlock).write_volatile(CallBlock::of(call)) };
+        let outer = outer_call(protocol, GuestPhysicalAddress::new(block));
+        decode_answer(&self.call(outer).ok_or(Unanswered::NotRun)?)
     }
 }
 

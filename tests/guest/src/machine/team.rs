@@ -110,12 +110,7 @@ fn create(svsm: Svsm, number: usize, vmsa: u64, area: u64) -> bool {
         protocol: core_protocol::NUMBER,
         call: core_protocol::CREATE_VCPU,
     };
-    let registers = CallRegisters {
-        rax: id.to_rax(),
-        rcx: vmsa,
-        rdx: area,
-        r8: number as u64,
-    };
+    let registers = CallRegisters::new(id.to_rax(), [vmsa, area, number as u64]);
     for _ in 0..ATTEMPTS {
         let answer = svsm.call(registers);
         match answer.map(|answer| ResultCode::from_rax(answer.rax)) {

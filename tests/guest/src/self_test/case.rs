@@ -63,13 +63,7 @@ impl core::fmt::Debug for Case {
 
 /// Registers of a call.
 pub(super) const fn registers(protocol: u32, call: u32, arguments: [u64; 3]) -> CallRegisters {
-    let [rcx, rdx, r8] = arguments;
-    CallRegisters {
-        rax: CallId { protocol, call }.to_rax(),
-        rcx,
-        rdx,
-        r8,
-    }
+    CallRegisters::new(CallId { protocol, call }.to_rax(), arguments)
 }
 
 /// The page that lists are written in, as it is before the call.

@@ -105,7 +105,7 @@ fn set_cap(prober: &mut impl Prober, facts: &Facts, cap: u64) -> bool {
 mod tests {
     use super::super::case::registers;
     use super::super::facts::example;
-    use super::super::{convert_cases, core_cases, lost_cases, pool_cases};
+    use super::super::{convert_cases, core_cases, lost_cases, memory_cases, pool_cases};
     use super::*;
     use std::collections::BTreeSet;
     use std::vec::Vec;
@@ -141,12 +141,7 @@ mod tests {
             };
             if call == describe.encode(self.facts.protocol) {
                 let rdx = self.granted;
-                return Some(CallRegisters {
-                    rax: 0,
-                    rcx: self.facts.cap,
-                    rdx,
-                    r8: 0,
-                });
+                return Some(CallRegisters::new(0, [self.facts.cap, rdx, 0]));
             }
             if Request::decode(&call).is_ok_and(|r| {
                 matches!(r, Request::SetLimits { window: 0, epoch, cap }
@@ -191,11 +186,13 @@ mod tests {
         failed
     }
 
-    fn tables() -> [&'static [Case]; 5] {
+    fn tables() -> [&'static [Case]; 7] {
         [
             pool_cases::DETACHED,
             pool_cases::ATTACHED,
             convert_cases::ALL,
+            memory_cases::FORMS,
+            memory_cases::BLOCKS,
             core_cases::ALL,
             lost_cases::ALL,
         ]

@@ -3,7 +3,7 @@
 //!
 //! * [`Facts`]: addresses of every kind a caller can get wrong
 //! * [`Case`]: a call and its expected answer; the tables are [`pool_cases`],
-//!   [`convert_cases`], [`core_cases`] and [`lost_cases`]
+//!   [`convert_cases`], [`memory_cases`], [`core_cases`] and [`lost_cases`]
 //! * [`run`]: sends a table and compares code, registers, list, memory and the pool's usage
 //!
 //! The codes come from docs/PROTOCOL.md and from SVSM specification chapters 5 and 6.
@@ -14,6 +14,7 @@ pub mod convert_cases;
 pub mod core_cases;
 mod facts;
 pub mod lost_cases;
+pub mod memory_cases;
 pub mod pool_cases;
 
 pub use case::{Case, ListPage};

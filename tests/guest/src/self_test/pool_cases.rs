@@ -112,7 +112,7 @@ pub const ATTACHED: &[Case] = &[
         registers(1, 0, [0; 3])
     }),
     Case::refused("call-unknown", UNSUPPORTED_CALL, |f, _| {
-        registers(f.protocol, 16, [0; 3])
+        registers(f.protocol, 17, [0; 3])
     }),
     Case::refused("call-highest", UNSUPPORTED_CALL, |f, _| {
         registers(f.protocol, u32::MAX, [0; 3])

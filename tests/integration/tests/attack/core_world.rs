@@ -213,19 +213,14 @@ impl World<'_> {
             protocol: 0,
             call: number,
         };
-        let mut registers = CallRegisters {
-            rax: id.to_rax(),
-            rcx,
-            rdx,
-            r8,
-        };
+        let mut registers = CallRegisters::new(id.to_rax(), [rcx, rdx, r8]);
         self.core.call(self.vcpu, &mut registers)?;
         Ok(ResultCode::from_rax(registers.rax))
     }
 
     /// A call of the service.
     pub fn pool(&self, call: &CallRegisters) -> (ResultCode, CallRegisters) {
-        let answer = self.service.dispatch(call);
+        let answer = self.service.dispatch(call, Some(gpa(BOOT_CALLING_AREA)));
         (ResultCode::from_rax(answer.rax), answer)
     }
 

@@ -114,15 +114,24 @@ impl Bench {
     /// Debian's kernel of this series, with the project's initrd and further words of command line.
     pub fn linux(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
-        bench.make_initrd(series);
-        bench.pack_kernel(series, words);
+        bench.make_initrd(series, &[]);
+        bench.pack_kernel(series, words, "64MiB");
+        bench
+    }
+
+    /// The same with modules that were built for this kernel, and that init loads in this order, and a window of this size.
+    pub fn linux_with_modules(series: &str, modules: &[&str], window: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, modules);
+        let words = format!("svsm.modules={}", modules.join(","));
+        bench.pack_kernel(series, &words, window);
         bench
     }
 
     /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
     pub fn firmware(series: &str) -> Self {
         let bench = Self::empty(built(), built().join("firmware"));
-        bench.make_initrd(series);
+        bench.make_initrd(series, &[]);
         bench.pack(&bench.built.join("ovmf/OVMF.fd"), &[]);
         let mut command = Command::new(bench.tools.join("release/runner"));
         command.arg("boot-disk").arg("--kernel");
@@ -133,13 +142,24 @@ impl Bench {
         bench
     }
 
-    fn make_initrd(&self, series: &str) {
+    fn make_initrd(&self, series: &str, modules: &[&str]) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
         command.args(["initrd", "--init", init, "--busybox"]);
-        command.arg(folder.join("busybox")).arg("--modules");
+        command.arg(folder.join("busybox")).arg("--mark");
+        command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
+        for name in modules {
+            let release = std::fs::read_to_string(folder.join(series).join("release"));
+            let release = release.expect("make test-qemu fetches the kernel");
+            let file = format!("{}/{name}.ko", release.trim());
+            let folders = ["module", "module/tests"].map(|folder| self.built.join(folder));
+            let mut files = folders.iter().map(|folder| folder.join(&file));
+            let file = files.find(|file| file.exists());
+            let file = file.expect("make test-qemu builds the modules");
+            command.arg("--module").arg(file);
+        }
         command.arg("--output").arg(self.path("initrd"));
         succeed(&mut command);
     }
@@ -148,7 +168,7 @@ impl Bench {
     pub fn linux_with_initrd(series: &str, initrd: &[u8]) -> Self {
         let bench = Self::empty(built(), built());
         std::fs::write(bench.path("initrd"), initrd).expect("the initrd is written");
-        bench.pack_kernel(series, "");
+        bench.pack_kernel(series, "", "64MiB");
         bench
     }
 
@@ -160,12 +180,13 @@ impl Bench {
         }
     }
 
-    fn pack_kernel(&self, series: &str, words: &str) {
+    fn pack_kernel(&self, series: &str, words: &str, window: &str) {
         self.write_disk(&disk(LINUX_DISK_BYTES));
         let kernel = self.built.join("linux").join(series).join("vmlinuz");
         let cmdline = format!("{LINUX_ARGS} {words}");
         let initrd = self.path("initrd");
-        let [initrd_option, cmdline_option] = ["--initrd", "--cmdline"].map(OsStr::new);
+        let [initrd_option, cmdline_option, window_option, window] =
+            ["--initrd", "--cmdline", "--window", window].map(OsStr::new);
         self.pack(
             &kernel,
             &[
@@ -173,6 +194,8 @@ impl Bench {
                 initrd.as_os_str(),
                 cmdline_option,
                 OsStr::new(&cmdline),
+                window_option,
+                window,
             ],
         );
     }

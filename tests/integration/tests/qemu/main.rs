@@ -11,6 +11,7 @@ mod hostile;
 mod hostile_pages;
 mod hostile_replies;
 mod linux;
+mod linux_driver;
 mod ovmf;
 mod self_check;
 mod smp;

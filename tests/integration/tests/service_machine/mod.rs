@@ -71,7 +71,7 @@ impl ServiceMachine {
         decode_answer(
             &self
                 .service
-                .dispatch(&request.encode(self.service.protocol_number())),
+                .dispatch(&request.encode(self.service.protocol_number()), None),
         )
     }
 

@@ -149,7 +149,7 @@ impl Model {
             return refused(code);
         }
         let statistics = self.statistics();
-        let length = room.min(504); // P-8.1
+        let length = room.min(520); // P-8.1
         let written = writes(buffer, buffer + length, events)?;
         if written.faulted {
             return self.faulted(buffer);

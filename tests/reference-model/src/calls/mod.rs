@@ -9,6 +9,7 @@ mod convert;
 mod guest_page;
 mod instructions;
 mod lifetime;
+mod memory_form;
 
 use protocol::{Refusal, ResultRegisters, result};
 use snp::svsm::ResultCode;
@@ -85,6 +86,7 @@ impl Model {
             } => self.release(base, chunks, epoch, generation, events),
             Asked::Statistics { buffer, bytes } => self.write_statistics(buffer, bytes, events),
             Asked::SetLimits { cap, .. } => Ok(self.set_limits(cap)),
+            Asked::MemoryForm { .. } => refused(ResultCode::UNSUPPORTED_CALL), // P-5.16.5
         }
     }
 

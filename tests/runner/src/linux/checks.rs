@@ -5,7 +5,10 @@ use std::ops::Range;
 
 use sha2::{Digest, Sha256};
 
+use super::account::Account;
+use super::driver::Driver;
 use super::facts::Facts;
+use super::pool_checks::{STEPS, pool_checks};
 use crate::checks::{Check, format, pattern};
 use crate::devices::{Device, HostFile};
 use crate::disk::hexadecimal;
@@ -16,7 +19,7 @@ const MARKER_WORDS: &[u8] = b"svsm-swiotlb: written by Linux ";
 
 /// Checks a boot that came to its end.
 #[must_use]
-pub fn checks(outcome: &Outcome) -> Vec<Check> {
+pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     let facts = &outcome.transcript.linux;
     let mut list = vec![
         logged(
@@ -48,6 +51,9 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
             }
         }
         list.extend(devices(outcome));
+        if outcome.driver == Some(Driver::Pool) {
+            list.extend(pool_checks(outcome, account));
+        }
         list.push(Check {
             name: "the guest tries every step",
             ok: facts.done.is_some(),
@@ -170,7 +176,8 @@ fn devices(outcome: &Outcome) -> Vec<Check> {
     // What belongs to none of the checks above.
     for (step, cause) in &facts.failed {
         let known = ["direct-map", "marker", "blk", "nvme", "net"];
-        if !known.contains(&step.as_str()) {
+        let of_pool = outcome.driver == Some(Driver::Pool) && STEPS.contains(&step.as_str());
+        if !known.contains(&step.as_str()) && !of_pool {
             list.push(Check {
                 name: "no step of the guest fails",
                 ok: false,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::line::LinuxLine;
 use crate::line::LineError;
@@ -25,7 +25,7 @@ const LOG_WORDS: [&str; 3] = [
 const PARAVISOR: &str = "vmpl0: ";
 
 /// A moment, by the runner's and by the guest's clock.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Moment {
     /// Seconds since the machine started.
     pub machine: f64,
@@ -34,7 +34,7 @@ pub struct Moment {
 }
 
 /// A reserved range of the kernel's memory map.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reserved {
     /// The range.
     pub range: Range<u64>,
@@ -43,7 +43,7 @@ pub struct Reserved {
 }
 
 /// What was read from a device.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeviceDigest {
     /// Bytes read.
     pub bytes: u64,
@@ -52,7 +52,7 @@ pub struct DeviceDigest {
 }
 
 /// The block that the guest wrote to its second disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Marker {
     /// Where, in bytes.
     pub offset: u64,
@@ -60,8 +60,20 @@ pub struct Marker {
     pub sha256: String,
 }
 
+/// Use of the kernel's own bounce buffer.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Bounce {
+    /// Bytes in use.
+    pub used: u64,
+    /// Most bytes that were.
+    pub peak: u64,
+}
+
+/// Statistics of the module by name; lists as they are.
+pub type Statistics = BTreeMap<String, String>;
+
 /// All that was said so far.
-#[derive(Debug, Default, Clone, PartialEq, Serialize)]
+#[derive(Debug, Default, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// The kernel's first console line, in seconds since the machine started.
     pub first_line: Option<f64>,
@@ -79,6 +91,24 @@ pub struct Facts {
     pub cpus: Option<u64>,
     /// Size of the kernel's own bounce buffer in bytes.
     pub swiotlb_bytes: Option<u64>,
+    /// Who bounces.
+    pub driver: Option<String>,
+    /// How hard the devices are worked.
+    pub work: Option<String>,
+    /// Use of the kernel's own bounce buffer by moment.
+    pub bounce: BTreeMap<String, Bounce>,
+    /// Statistics of the module by moment.
+    pub pool: BTreeMap<String, Statistics>,
+    /// Lines of the module in the kernel's log.
+    pub module_log: Vec<String>,
+    /// Lines of the kernel's log about trouble.
+    pub trouble: Vec<String>,
+    /// Transfers of the heavy work by how they ended.
+    pub stress: BTreeMap<String, u64>,
+    /// Seconds that it took.
+    pub stress_seconds: Option<f64>,
+    /// Instructions of a map with its unmap, by driver and size.
+    pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
     /// RAM as the kernel sees it.
     pub ram: Vec<Range<u64>>,
     /// Reserved ranges.
@@ -89,6 +119,8 @@ pub struct Facts {
     pub digests: BTreeMap<String, DeviceDigest>,
     /// What was written.
     pub marker: Option<Marker>,
+    /// What modules for tests said, by module.
+    pub said: BTreeMap<String, Vec<String>>,
     /// Steps that failed, and why.
     pub failed: BTreeMap<String, String>,
     /// The kernel's last message.
@@ -145,10 +177,46 @@ impl Facts {
                 self.digests.insert(device, DeviceDigest { bytes, sha256 });
             }
             LinuxLine::Marker(offset, sha256) => self.marker = Some(Marker { offset, sha256 }),
+            LinuxLine::Said(module, words) => self.said.entry(module).or_default().push(words),
+            LinuxLine::Driver(driver, work) => {
+                (self.driver, self.work) = (Some(driver), Some(work));
+            }
+            LinuxLine::Bounce(moment, used, peak) => {
+                self.bounce.insert(moment, Bounce { used, peak });
+            }
+            LinuxLine::Pool(moment, name, value) => {
+                self.pool.entry(moment).or_default().insert(name, value);
+            }
+            LinuxLine::ModuleLog(text) => self.module_log.push(text),
+            LinuxLine::Trouble(text) => self.trouble.push(text),
+            LinuxLine::Stress(what, count) => {
+                self.stress.insert(what, count);
+            }
+            LinuxLine::StressTime(from, to) => self.stress_seconds = Some(to - from),
+            LinuxLine::Instructions(driver, of, count) => {
+                self.instructions
+                    .entry(driver)
+                    .or_default()
+                    .insert(of, count);
+            }
             LinuxLine::Failed(step, cause) => {
                 self.failed.entry(step).or_insert(cause);
             }
         }
+    }
+
+    /// The module's statistic `name` at `moment`, if it is there and a number.
+    #[must_use]
+    pub fn statistic(&self, moment: &str, name: &str) -> Option<u64> {
+        self.pool.get(moment)?.get(name)?.parse().ok()
+    }
+
+    /// Transfers of the heavy work that ended with an error or with wrong bytes.
+    #[must_use]
+    pub fn bad_transfers(&self) -> u64 {
+        let bad = |what: &str| what.ends_with("-error") || what.ends_with("-wrong");
+        let all = self.stress.iter();
+        all.filter(|(what, _)| bad(what)).map(|(_, n)| n).sum()
     }
 
     /// Seconds from the start of the machine to that of the kernel.

@@ -31,8 +31,26 @@ pub enum LinuxLine {
     Digest(String, u64, String),
     /// A block was written to the second disk: offset, SHA-256.
     Marker(u64, String),
+    /// What a module for tests said: its name, its words.
+    Said(String, String),
     /// A step failed, and why.
     Failed(String, String),
+    /// Who bounces, and how hard the devices are worked.
+    Driver(String, String),
+    /// What the kernel's own bounce buffer has in use and had at most, in bytes: moment, in use, peak.
+    Bounce(String, u64, u64),
+    /// A statistic of the module: moment, name, value.
+    Pool(String, String, String),
+    /// A line of the module in the kernel's log.
+    ModuleLog(String),
+    /// A line of the kernel's log about a device or itself in trouble.
+    Trouble(String),
+    /// So many transfers of the heavy work ended so.
+    Stress(String, u64),
+    /// When the heavy work began and ended, in seconds since the kernel's start.
+    StressTime(f64, f64),
+    /// Instructions of a map and unmap: by whom, of what, how many.
+    Instructions(String, String, u64),
     /// All steps were tried, this many seconds after the kernel's start.
     Done(f64),
 }
@@ -45,6 +63,10 @@ impl LinuxLine {
         Some(match kind {
             "log" => Ok(Self::Log(rest.to_owned())),
             "failed" => failed(rest),
+            "said" => said(rest),
+            "module-log" => Ok(Self::ModuleLog(rest.to_owned())),
+            "trouble" => Ok(Self::Trouble(rest.to_owned())),
+            "pool" => statistic(rest),
             _ => Line::parse(text).and_then(|line| fact(&line)),
         })
     }
@@ -59,10 +81,29 @@ fn failed(rest: &str) -> Result<LinuxLine, LineError> {
     Ok(LinuxLine::Failed(step.to_owned(), cause.to_owned()))
 }
 
+/// `MODULE: WORDS`.
+fn said(rest: &str) -> Result<LinuxLine, LineError> {
+    let (module, words) = rest.split_once(": ").ok_or("no MODULE: WORDS")?;
+    Ok(LinuxLine::Said(module.to_owned(), words.to_owned()))
+}
+
+/// `MOMENT NAME VALUE`, as the module writes names and values; a value may be a list.
+fn statistic(rest: &str) -> Result<LinuxLine, LineError> {
+    let mut words = rest.splitn(3, ' ').filter(|word| !word.is_empty());
+    match (words.next(), words.next(), words.next()) {
+        (Some(moment), Some(name), value) => Ok(LinuxLine::Pool(
+            moment.to_owned(),
+            name.to_owned(),
+            value.unwrap_or_default().to_owned(),
+        )),
+        _ => Err("no MOMENT NAME VALUE".into()),
+    }
+}
+
 fn fact(line: &Line<'_>) -> Result<LinuxLine, LineError> {
     let text = |key| line.text(key).map(str::to_owned);
     Ok(match line.kind {
-        "start" => LinuxLine::Start(seconds(line)?),
+        "start" => LinuxLine::Start(seconds(line, "uptime")?),
         "devices" => LinuxLine::Devices(
             line.text("expected")?
                 .split(',')
@@ -83,7 +124,14 @@ fn fact(line: &Line<'_>) -> Result<LinuxLine, LineError> {
         "walk-test" => LinuxLine::WalkTest(line.number("mapped")?),
         "digest" => LinuxLine::Digest(text("device")?, line.number("bytes")?, text("sha256")?),
         "marker" => LinuxLine::Marker(line.number("offset")?, text("sha256")?),
-        "done" => LinuxLine::Done(seconds(line)?),
+        "driver" => LinuxLine::Driver(text("name")?, text("work")?),
+        "bounce" => LinuxLine::Bounce(text("moment")?, line.number("used")?, line.number("peak")?),
+        "stress" => LinuxLine::Stress(text("what")?, line.number("count")?),
+        "stress-time" => LinuxLine::StressTime(seconds(line, "from")?, seconds(line, "to")?),
+        "instructions" => {
+            LinuxLine::Instructions(text("driver")?, text("of")?, line.number("count")?)
+        }
+        "done" => LinuxLine::Done(seconds(line, "uptime")?),
         other => return Err(format!("'{other}' is no kind of line")),
     })
 }
@@ -96,12 +144,12 @@ fn range(line: &Line<'_>) -> Result<(u64, u64), LineError> {
     Ok((start, last))
 }
 
-fn seconds(line: &Line<'_>) -> Result<f64, LineError> {
-    let text = line.text("uptime")?;
+fn seconds(line: &Line<'_>, key: &str) -> Result<f64, LineError> {
+    let text = line.text(key)?;
     text.parse()
         .ok()
         .filter(|seconds: &f64| seconds.is_finite() && *seconds >= 0.0)
-        .ok_or_else(|| format!("'uptime={text}' is no time"))
+        .ok_or_else(|| format!("'{key}={text}' is no time"))
 }
 
 #[cfg(test)]
@@ -147,6 +195,43 @@ mod tests {
                 "failed step=net cause=there is no eth0: a = b",
                 LinuxLine::Failed("net".into(), "there is no eth0: a = b".into()),
             ),
+            (
+                "said map_test: large-2m failed byte 0: wrong",
+                LinuxLine::Said("map_test".into(), "large-2m failed byte 0: wrong".into()),
+            ),
+            (
+                "driver name=pool work=usual",
+                LinuxLine::Driver("pool".into(), "usual".into()),
+            ),
+            (
+                "bounce moment=begin used=2048 peak=4096",
+                LinuxLine::Bounce("begin".into(), 2048, 4096),
+            ),
+            (
+                "pool begin devices 0000:00:03.0 0000:00:04.0",
+                LinuxLine::Pool(
+                    "begin".into(),
+                    "devices".into(),
+                    "0000:00:03.0 0000:00:04.0".into(),
+                ),
+            ),
+            (
+                "module-log svsm_swiotlb: hello = a",
+                LinuxLine::ModuleLog("svsm_swiotlb: hello = a".into()),
+            ),
+            (
+                "trouble I/O error, dev vda",
+                LinuxLine::Trouble("I/O error, dev vda".into()),
+            ),
+            (
+                "stress what=read-right count=12",
+                LinuxLine::Stress("read-right".into(), 12),
+            ),
+            ("stress-time from=1.5 to=3", LinuxLine::StressTime(1.5, 3.0)),
+            (
+                "instructions driver=pool of=4096 count=335",
+                LinuxLine::Instructions("pool".into(), "4096".into(), 335),
+            ),
             ("done uptime=9", LinuxLine::Done(9.0)),
         ] {
             let line = format!("linux: {text}");
@@ -170,6 +255,10 @@ mod tests {
             "ram start=0x2000 last=0x1000",
             "reserved start=0x1000 last=0x2000",
             "failed step=net",
+            "said map_test",
+            "pool begin",
+            "bounce moment=begin used=0",
+            "stress-time from=1 to=-1",
             "digest device=vda sha256=ab",
             "marker offset=1",
         ] {

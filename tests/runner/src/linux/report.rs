@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::Serialize;
 
+use super::account::Account;
 use super::facts::Facts;
 use crate::checks::Check;
 use crate::host_record::{Conversion, Termination};
@@ -30,6 +31,8 @@ pub struct Report<'a> {
     qemu: &'a str,
     seconds: Seconds,
     guest: &'a Facts,
+    /// What it cost, phase by phase.
+    account: &'a Account,
     /// Sums that the next issues compare with.
     svsm_calls: u64,
     page_state_change_exits: u64,
@@ -54,7 +57,12 @@ struct Seconds {
 impl<'a> Report<'a> {
     /// The report of `outcome` with its verdict.
     #[must_use]
-    pub fn new(outcome: &'a Outcome, checks: &'a [Check], death: Option<&'a str>) -> Self {
+    pub fn new(
+        outcome: &'a Outcome,
+        account: &'a Account,
+        checks: &'a [Check],
+        death: Option<&'a str>,
+    ) -> Self {
         let transcript = &outcome.transcript;
         let facts = &transcript.linux;
         let counters = transcript.newest().map(|newest| &newest.counters);
@@ -81,6 +89,7 @@ impl<'a> Report<'a> {
                 end: outcome.duration.as_secs_f64(),
             },
             guest: facts,
+            account,
             svsm_calls: sum(|name| name.starts_with("svsm.")),
             page_state_change_exits: sum(|name| {
                 name.strip_prefix("vmgexit.2.")

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::account::Account;
 use crate::checks::Check;
 use crate::run::Outcome;
 use crate::table::{mebibytes, row, write_checks};
@@ -30,11 +31,12 @@ const NAME: usize = 44;
 
 /// The table of `outcome`.
 #[must_use]
-pub fn table(outcome: &Outcome, checks: &[Check]) -> String {
+pub fn table(outcome: &Outcome, account: &Account, checks: &[Check]) -> String {
     let mut text = String::new();
     // Writing to a string does not fail.
     let _ = write_machine(&mut text, outcome)
         .and_then(|()| write_times(&mut text, outcome))
+        .and_then(|()| write_account(&mut text, outcome, account))
         .and_then(|()| write_counters(&mut text, outcome))
         .and_then(|()| write_checks(&mut text, checks));
     text
@@ -74,6 +76,46 @@ fn write_times(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     ] {
         if let Some(seconds) = seconds {
             row(text, name, format_args!("{seconds:.1}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// Phase by phase: what the guest asked for, and what was shared.
+fn write_account(text: &mut String, outcome: &Outcome, account: &Account) -> std::fmt::Result {
+    let facts = &outcome.transcript.linux;
+    writeln!(text, "\nphase by phase, counted by the host")?;
+    for (name, phase) in &account.phases {
+        let page_state = &phase.page_state;
+        row(text, &format!("{name}: SVSM calls"), phase.all_calls())?;
+        row(
+            text,
+            &format!("{name}: page-state exits, guest and service"),
+            format_args!(
+                "{} and {}",
+                page_state.msr_exits + page_state.ghcb_exits,
+                page_state.service_exits
+            ),
+        )?;
+    }
+    for (name, shared) in [
+        ("memory shared", &account.shared),
+        ("of that, in the window", &account.window),
+    ] {
+        let [boot, in_use, peak, after] =
+            [shared.boot, shared.in_use, shared.peak, shared.after].map(mebibytes);
+        let moments = format!("{boot} at boot, {in_use} in use, {peak} peak, {after} after");
+        row(text, name, moments)?;
+    }
+    for (title, lines) in [
+        ("the module in the kernel's log", &facts.module_log),
+        ("trouble in the kernel's log", &facts.trouble),
+    ] {
+        if !lines.is_empty() {
+            writeln!(text, "\n{title}")?;
+        }
+        for line in lines {
+            writeln!(text, "  {line}")?;
         }
     }
     Ok(())

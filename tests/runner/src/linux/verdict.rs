@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Boots Linux and tells what came of it: table, file, exit status.
 
+use super::account::Account;
 use super::checks::checks;
 use super::death::death;
 use super::report::Report;
@@ -21,15 +22,16 @@ pub fn linux_and_report(options: &RunOptions) -> Result<(), Failure> {
     options.expect = Some(Expectation::Linux);
     let outcome = run(&options)?;
     let death = death(&outcome);
+    let account = Account::of(&outcome);
     let checks = match death {
         Some(_) => Vec::new(),
-        None => checks(&outcome),
+        None => checks(&outcome, &account),
     };
     if !options.quiet {
-        print!("{}", table(&outcome, &checks));
+        print!("{}", table(&outcome, &account, &checks));
     }
     if let Some(folder) = &options.report {
-        let report = Report::new(&outcome, &checks, death.as_deref());
+        let report = Report::new(&outcome, &account, &checks, death.as_deref());
         write_json(folder, "linux.json", &report)?;
         if !options.quiet {
             println!("\nreport: {}/linux.json", folder.display());

@@ -78,7 +78,7 @@ boot_64:
     call host_main
     jmp 2f
 3:  mov rsp, [application_stack]
-    call application_main
+    call qword ptr [application_entry]
 2:  cli
     hlt
     jmp 2b
@@ -133,9 +133,10 @@ boot_level_4: .skip 4096
 boot_level_3: .skip 4096
 .global boot_device_level_3
 boot_device_level_3: .skip 4096
-# Stack of the processor that starts at this moment.
-.global application_stack
+# Stack of the processor that starts at this moment, and where it goes on.
+.global application_stack, application_entry
 application_stack: .skip 8
+application_entry: .skip 8
     .balign 4096
 boot_stack: .skip 0x40000
 boot_stack_end:

@@ -4,7 +4,7 @@
 //! * `boot.S`, [`exceptions`]: entry, the host's own faults
 //! * [`processor`]: SVM, world switch, CPUID, time
 //! * [`waiting`]: a processor without work
-//! * [`processors`]: starting the others, kicks; [`lock`]: what they share
+//! * [`processors`]: starting the others, kicks; [`replacement`]: which is the first; [`lock`]: what they share
 //! * [`raw_memory`]: host physical memory
 //! * [`ports`]: ports and device memory
 
@@ -14,6 +14,7 @@ pub mod ports;
 pub mod processor;
 pub mod processors;
 pub mod raw_memory;
+pub mod replacement;
 pub mod waiting;
 
 use snp_host::hardware::Devices;

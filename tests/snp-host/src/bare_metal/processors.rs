@@ -7,6 +7,7 @@
 //! inside: an NMI that comes before VMRUN ends the run at its first instruction.
 
 use core::hint::spin_loop;
+use core::ops::Range;
 use core::ptr;
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -26,7 +27,7 @@ const INSIDE: u32 = 1;
 const WAITING: u32 = 2;
 
 /// Local APIC registers.
-const IDENTIFIER: usize = 0xFEE0_0020;
+pub(super) const IDENTIFIER: usize = 0xFEE0_0020;
 const COMMAND_LOW: usize = 0xFEE0_0300;
 const COMMAND_HIGH: usize = 0xFEE0_0310;
 /// Interrupt commands: assert, and the delivery mode.
@@ -48,21 +49,25 @@ const AGAIN_TICKS: u64 = 2_000_000_000;
 #[repr(C, align(4096))]
 struct Stack([u8; STACK_BYTES]);
 
-/// Stacks of all processors but the first.
-static mut STACKS: [Stack; CPU_SLOTS - 1] = [const { Stack([0; STACK_BYTES]) }; CPU_SLOTS - 1];
+/// Stacks of all processors but QEMU's CPU 0: one for each of the guest, because there is one more (`replacement`).
+static mut STACKS: [Stack; CPU_SLOTS] = [const { Stack([0; STACK_BYTES]) }; CPU_SLOTS];
+
+/// What a processor runs once it has a stack.
+pub type Entry = extern "sysv64" fn() -> !;
 
 unsafe extern "C" {
     static real_mode_stub: u8;
     static real_mode_stub_end: u8;
     static mut application_stack: u64;
+    static mut application_entry: Entry;
 }
 
-fn read_apic(register: usize) -> u32 {
+pub(super) fn read_apic(register: usize) -> u32 {
     // SAFETY: the local APIC's page is identity mapped.
     unsafe { ptr::with_exposed_provenance::<u32>(register).read_volatile() }
 }
 
-fn write_apic(register: usize, value: u32) {
+pub(super) fn write_apic(register: usize, value: u32) {
     // SAFETY: as for `read_apic`; interrupts are for guests, NMIs for this host.
     unsafe { ptr::with_exposed_provenance_mut::<u32>(register).write_volatile(value) };
 }
@@ -100,8 +105,8 @@ pub fn register() {
     STARTED.fetch_add(1, Ordering::SeqCst);
 }
 
-/// Starts processors 1 to `cpus` - 1, one after the other; the number of one that does not come.
-pub fn start(cpus: u32) -> Result<(), u32> {
+/// Starts these processors at `entry`, one after the other; the number of one that does not come.
+pub fn start(numbers: Range<u32>, entry: Entry) -> Result<(), u32> {
     let bytes = (&raw const real_mode_stub_end).addr() - (&raw const real_mode_stub).addr();
     let page = ptr::with_exposed_provenance_mut::<u8>(STUB_ADDRESS as usize);
     let mut kept = [0_u8; 64];
@@ -111,18 +116,21 @@ pub fn start(cpus: u32) -> Result<(), u32> {
         ptr::copy_nonoverlapping(page, kept.as_mut_ptr(), bytes);
         ptr::copy_nonoverlapping(&raw const real_mode_stub, page, bytes);
     }
-    let started = (1..cpus).try_for_each(start_one);
+    let started = { numbers }.try_for_each(|number| start_one(number, entry));
     // SAFETY: as above; every processor has left the stub.
     unsafe { ptr::copy_nonoverlapping(kept.as_ptr(), page, bytes) };
     started
 }
 
-fn start_one(cpu: u32) -> Result<(), u32> {
+fn start_one(cpu: u32, entry: Entry) -> Result<(), u32> {
     let before = STARTED.load(Ordering::SeqCst);
     let stacks = (&raw mut STACKS).addr();
     let end = stacks + cpu as usize * STACK_BYTES;
-    // SAFETY: the processor before this one has taken its stack.
-    unsafe { (&raw mut application_stack).write_volatile(end as u64) };
+    // SAFETY: the processor before this one has taken its stack and its way.
+    unsafe {
+        (&raw mut application_stack).write_volatile(end as u64);
+        (&raw mut application_entry).write_volatile(entry);
+    }
     send(cpu, SEND_INIT);
     wait_until(INIT_TICKS, || false);
     send(cpu, SEND_STARTUP);

@@ -90,6 +90,7 @@ impl Bench {
         let pages = plan.layout().pages();
         let entries = Box::leak(vec![RmpEntry::default(); pages].into_boxed_slice());
         let shared = Box::leak(vec![false; pages].into_boxed_slice());
+        let held = Box::leak(vec![0; pages].into_boxed_slice());
         let hardware = TestHardware::default();
         let mut machine = Machine::new(
             hardware,
@@ -97,6 +98,7 @@ impl Bench {
             switches,
             entries,
             shared,
+            held,
             plan.tables_base(),
         )
         .unwrap();

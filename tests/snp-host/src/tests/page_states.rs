@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
+use std::vec::Vec;
+
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::ghcb_msr::Request;
 use snp::psc::PscOperation;
@@ -38,6 +40,44 @@ fn a_shared_page_shows_the_pattern_and_a_private_one_garbage() {
         "{records}"
     );
     assert!(records.contains("op=private gpa=0x500000 bytes=4096 total_shared=0\n"));
+}
+
+#[test]
+fn a_shared_page_that_changes_under_the_watch_is_told() {
+    let mut bench = Bench::new();
+    let pages: Vec<_> = (0..5).map(|page| FREE + 4096 * page).collect();
+    for page in &pages {
+        bench.validate(*page);
+    }
+    // One is shared after the watch began.
+    for page in &pages[..4] {
+        bench.change(GuestPhysicalAddress::new(*page), PscOperation::Shared);
+    }
+    bench.machine.note_protocol_page(pages[2]);
+    bench.machine.watch_shared_pages();
+    bench.change(GuestPhysicalAddress::new(pages[4]), PscOperation::Shared);
+    for page in [pages[0], pages[1], pages[2], pages[4]] {
+        bench.machine.hardware.write_u64(page + 4088, 1);
+    }
+    // Watched once: what it holds now is no new beginning.
+    bench.machine.watch_shared_pages();
+    // What is given back is compared first.
+    bench.change(GuestPhysicalAddress::new(pages[0]), PscOperation::Private);
+    assert_eq!(bench.machine.finish(ExitCode::Success), ExitCode::Success);
+    let records = bench.records();
+    let changes: Vec<_> = records
+        .lines()
+        .filter(|line| line.starts_with("changed "))
+        .collect();
+    assert_eq!(
+        changes,
+        [
+            "changed gpa=0x500000 bytes=8192 protocol=0",
+            "changed gpa=0x502000 bytes=4096 protocol=1",
+        ]
+    );
+    assert_eq!(bench.machine.counters.events(Event::SharedWatched), 4);
+    assert_eq!(bench.machine.counters.events(Event::SharedChanged), 3);
 }
 
 #[test]

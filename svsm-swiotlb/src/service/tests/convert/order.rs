@@ -29,12 +29,13 @@ fn p_5_9_5_without_the_flush_the_call_is_not_offered() {
             rcx: 1,
             rdx: u64::MAX,
             r8: 1,
+            r9: 0,
         };
         let code = match offered {
             true => ResultCode::INVALID_PARAMETER,
             false => ResultCode::UNSUPPORTED_CALL,
         };
-        let answer = world.service.dispatch(&registers);
+        let answer = world.service.dispatch(&registers, None);
         assert_eq!(ResultCode::from_rax(answer.rax), code);
     }
 }

@@ -70,7 +70,7 @@ impl World {
 
     pub fn answer(&self, request: Request) -> Answer {
         let registers = request.encode(self.service.protocol_number());
-        decode_answer(&self.service.dispatch(&registers))
+        decode_answer(&self.service.dispatch(&registers, None))
     }
 
     /// CONVERT of the list at [`LIST`].

@@ -1,0 +1,81 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What the files of the module share.
+ *
+ * Everything that is not the kernel's own (allocator, records, protocol) is
+ * behind svsm_swiotlb.h, the C interface of the Rust library.
+ */
+#ifndef SVSM_SWIOTLB_MODULE_H
+#define SVSM_SWIOTLB_MODULE_H
+
+#include <linux/atomic.h>
+#include <linux/device.h>
+#include <linux/types.h>
+
+#include "svsm_swiotlb.h"
+
+/* main.c */
+
+/* The attachment; set before the first device gets the operations. */
+extern struct svsm_swiotlb_pool *svsm_pool;
+/* First and last address of the window. */
+extern u64 svsm_window_first, svsm_window_last;
+/* Largest mapping that drivers are told of, in bytes. */
+extern unsigned long svsm_max_mapping;
+
+/* call.c */
+
+/* How a call was made, or why it was not. */
+struct svsm_call_counters {
+	atomic64_t memory_form;
+	atomic64_t msr;
+	atomic64_t not_run;
+	atomic64_t in_nmi;
+	atomic64_t grow_interrupts_off;
+};
+
+extern struct svsm_call_counters svsm_call_counters;
+
+int svsm_call_init(const char *path);
+void svsm_call_exit(void);
+const char *svsm_call_path(void);
+
+/* window.c */
+
+void svsm_window_unmap(void);
+
+/* operations.c */
+
+/* Requests that never reach the library, by cause. */
+struct svsm_refusals {
+	atomic64_t nmi;
+	atomic64_t mmio;
+	atomic64_t peer_to_peer;
+	atomic64_t outside_direct_map;
+	atomic64_t bad_unmap;
+	atomic64_t bad_sync;
+};
+
+extern struct svsm_refusals svsm_refusals;
+extern const struct dma_map_ops svsm_dma_ops, svsm_first_dma_ops;
+
+/* devices.c */
+
+int svsm_devices_init(const char *devices, const char *rebind);
+void svsm_devices_exit(void);
+void svsm_devices_quiet(void);
+bool svsm_device_leave(struct device *dev, u64 mask);
+unsigned int svsm_devices_driven(void);
+
+/* statistics.c */
+
+void svsm_statistics_init(void);
+void svsm_statistics_exit(void);
+
+/* maintenance.c */
+
+void svsm_maintenance_init(unsigned int period_ms);
+void svsm_maintenance_stop(void);
+int svsm_give_back(void);
+
+#endif

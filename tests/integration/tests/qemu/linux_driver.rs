@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! The Linux module's DMA operations in stock kernels: what they do, by `map_test.ko`, and what they cost, by
+//! `map_bench.ko` (tests/linux/modules).
+
+use std::collections::BTreeMap;
+
+use crate::bench::{Bench, Outcome};
+
+/// The series that the module is written for, and a later one, whose DMA operations take physical addresses.
+const USUAL: &str = "6.12";
+const OTHER: &str = "7";
+
+/// The tests of `map_test.ko` in their order.
+const TESTS: [&str; 22] = [
+    "odd-sizes",
+    "partial-syncs",
+    "simultaneous-syncs",
+    "skipped-copies",
+    "scatter-gather",
+    "growth-without-interrupts",
+    "large-2m",
+    "large-16m",
+    "large-128m",
+    "segment-boundary",
+    "offset-kept",
+    "coherent",
+    "coherent-mask",
+    "told-limits",
+    "in-an-nmi",
+    "mmio",
+    "outside-direct-map",
+    "page-structures",
+    "scatter-gather-undone",
+    "false-unmaps",
+    "false-syncs",
+    "narrow-mask",
+];
+
+/// Most that a map with its unmap may take of what swiotlb takes, both without the copies.
+const LARGEST_RATIO: f64 = 0.3;
+
+/// What a module said in the kernel's log.
+fn said<'a>(outcome: &'a Outcome, module: &str) -> Vec<&'a str> {
+    let lines = outcome.report["guest"]["said"][module].as_array();
+    let lines = lines.expect(&outcome.text);
+    lines
+        .iter()
+        .map(|line| line.as_str().expect("text"))
+        .collect()
+}
+
+fn assert_all_tests_ok(outcome: &Outcome) {
+    let mut expected: Vec<_> = TESTS.iter().map(|test| format!("{test} ok")).collect();
+    expected.push(format!("done ok={} failed=0", TESTS.len()));
+    assert_eq!(said(outcome, "map_test"), expected, "{}", outcome.text);
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+}
+
+/// Mappings of 128 MiB take a window that holds them and RAM for their buffers.
+#[test]
+fn what_the_operations_do() {
+    let options = ["--memory", "1GiB", "--vcpus", "2"];
+    let bench = Bench::linux_with_modules(USUAL, &["svsm_swiotlb", "map_test"], "256MiB");
+    for outcome in bench.linux_on_each_rmp(&options) {
+        assert_all_tests_ok(&outcome);
+    }
+    let bench = Bench::linux_with_modules(OTHER, &["svsm_swiotlb", "map_test"], "256MiB");
+    assert_all_tests_ok(&bench.linux_run(&options));
+}
+
+/// The words of a figure's line by name.
+fn words(line: &str) -> BTreeMap<&str, &str> {
+    line.split(' ')
+        .filter_map(|word| word.split_once('='))
+        .collect()
+}
+
+fn assert_ratios(outcome: &Outcome) {
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    let lines = said(outcome, "map_bench");
+    let figures: Vec<_> = lines
+        .iter()
+        .filter(|line| line.starts_with("size="))
+        .collect();
+    // Five sizes and a mix, three ways, three fills.
+    assert_eq!(figures.len(), 6 * 3 * 3, "{lines:?}");
+    for line in figures {
+        println!("{line}");
+        // Holes of 64 KiB hold no larger mapping, which neither of the two can do then.
+        let words = words(line);
+        let fragmented = words["fill"] == "f90" && ["262144", "mix"].contains(&words["size"]);
+        let failed = line.contains("_failed");
+        assert_eq!(failed, fragmented, "{line}");
+        let ratio: f64 = words["ratio"].parse().expect(line);
+        assert!(failed || ratio <= LARGEST_RATIO, "{line}");
+    }
+    assert_eq!(lines.last(), Some(&"done"));
+}
+
+/// In one boot, where the time stamp counter counts instructions.
+#[test]
+fn instructions_of_map_and_unmap_beside_swiotlb() {
+    for series in [USUAL, OTHER] {
+        let bench = Bench::linux_with_modules(series, &["svsm_swiotlb", "map_bench"], "64MiB");
+        assert_ratios(&bench.linux_run(&["--deterministic"]));
+    }
+}
+
+/// The calibration sees that the counter counts time.
+#[test]
+fn no_figures_where_instructions_are_not_counted() {
+    let bench = Bench::linux_with_modules(USUAL, &["svsm_swiotlb", "map_bench"], "64MiB");
+    let outcome = bench.linux_run(&[]);
+    assert_eq!(outcome.code, 1, "{}", outcome.text);
+    let lines = said(&outcome, "map_bench");
+    assert!(
+        lines[1].starts_with("failed the time stamp counter"),
+        "{lines:?}"
+    );
+}

@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * Checks of the pool's DMA operations, on a PCI device of the machine that no
+ * driver has claimed: this module is its driver, and so the pool takes it as
+ * it takes every other device. Nothing is asked of the device itself; what it
+ * would read and write, the tests read and write through the window.
+ *
+ * The tests run at load, one line each in the kernel log. The module stays
+ * loaded even if some fail.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/kernel.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+
+#include "map_test.h"
+
+/* The order matters: growth comes before the large mappings. */
+static const struct map_test *const lists[] = { data_tests, constraint_tests, refusal_tests };
+
+static struct pci_dev *claimed;
+
+static int claim(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	if (claimed)
+		return -EBUSY;
+	claimed = pdev;
+	return 0;
+}
+
+static void unclaim(struct pci_dev *pdev)
+{
+	claimed = NULL;
+}
+
+/* The SATA controller of QEMU's q35 machine. */
+static const struct pci_device_id devices[] = {
+	{ PCI_DEVICE(PCI_VENDOR_ID_INTEL, 0x2922) },
+	{ }
+};
+
+static struct pci_driver driver = {
+	.name = KBUILD_MODNAME,
+	.id_table = devices,
+	.probe = claim,
+	.remove = unclaim,
+};
+
+/* What a test has mapped it has unmapped. */
+static void run(const struct map_test *test, unsigned int *good, unsigned int *bad)
+{
+	u64 used = statistic("used_bytes");
+	const char *failure;
+
+	test->run(claimed);
+	check(statistic("used_bytes") == used, "%llu bytes in use before, %llu behind it", used,
+	      statistic("used_bytes"));
+	failure = first_failure();
+	if (failure)
+		pr_err("%s failed %s\n", test->name, failure);
+	else
+		pr_info("%s ok\n", test->name);
+	++*(failure ? bad : good);
+}
+
+static int __init map_test_init(void)
+{
+	unsigned int good = 0, bad = 0, i;
+	const struct map_test *test;
+	int error = pci_register_driver(&driver);
+
+	if (error)
+		return error;
+	if (!claimed || !get_dma_ops(&claimed->dev)) {
+		pr_err("device failed %s\n", claimed ? "the pool does not drive it" : "there is none");
+		pci_unregister_driver(&driver);
+		return -ENODEV;
+	}
+	check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
+	for (i = 0; i < ARRAY_SIZE(lists); i++) {
+		for (test = lists[i]; test->run; test++)
+			run(test, &good, &bad);
+	}
+	pr_info("done ok=%u failed=%u\n", good, bad);
+	return 0;
+}
+
+static void __exit map_test_exit(void)
+{
+	pci_unregister_driver(&driver);
+}
+
+module_init(map_test_init);
+module_exit(map_test_exit);
+MODULE_LICENSE("Dual MIT/GPL");
+MODULE_DESCRIPTION("Tests of the DMA operations of svsm_swiotlb");
+MODULE_AUTHOR("The svsm-swiotlb authors");

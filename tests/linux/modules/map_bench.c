@@ -1,0 +1,404 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/*
+ * What map and unmap cost in instructions: through the pool, on a PCI device
+ * that no other driver has claimed, and through the kernel's own swiotlb, on
+ * a device of this module's that has no DMA operations.
+ *
+ * The time stamp counter is read. Where QEMU counts instructions (-icount) it
+ * advances by the same number for each, which is measured first; elsewhere
+ * the module says so and refuses to load.
+ *
+ * What a copy takes is no matter of the allocator, and the two copy by
+ * different instructions, which QEMU counts very differently. So the copy is
+ * measured alone, in the form that each of them uses, and subtracted.
+ */
+#define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
+
+#include <linux/dma-map-ops.h>
+#include <linux/dma-mapping.h>
+#include <linux/gfp.h>
+#include <linux/kernel.h>
+#include <linux/math64.h>
+#include <linux/mm.h>
+#include <linux/module.h>
+#include <linux/pci.h>
+#include <linux/platform_device.h>
+#include <linux/sizes.h>
+#include <linux/sort.h>
+#include <linux/string.h>
+#include <linux/vmalloc.h>
+#include <asm/msr.h>
+#include <asm/tsc.h>
+
+/* Measurements of each kind. */
+#define ROUNDS 65
+/* Largest size, and the end of the list: one of each size at a time. */
+#define LARGEST SZ_256K
+#define MIX 0
+/* Up to here the pool copies in a loop over words. */
+#define LONGEST_LOOP 128
+
+static const size_t sizes[] = { 64, 1500, SZ_4K, SZ_64K, LARGEST, MIX };
+#define KINDS (ARRAY_SIZE(sizes) - 1)
+
+/* A pair of map and unmap, and how many copies are in it. */
+static const struct way {
+	const char *name;
+	enum dma_data_direction direction;
+	unsigned long unmap_attrs;
+	unsigned int copies;
+} ways[] = {
+	{ "to-device", DMA_TO_DEVICE, 0, 1 },
+	/* As a driver that syncs what was received. */
+	{ "from-device-skip", DMA_FROM_DEVICE, DMA_ATTR_SKIP_CPU_SYNC, 1 },
+	{ "from-device", DMA_FROM_DEVICE, 0, 2 },
+};
+
+static const char *const fills[] = { "empty", "90", "f90" };
+
+/* Instructions of a pair; 0: it failed. */
+struct figure {
+	u64 best, median, worst, copies;
+};
+
+static struct figure figures[2][ARRAY_SIZE(fills)][ARRAY_SIZE(ways)][ARRAY_SIZE(sizes)];
+static const char *const names[] = { "pool", "swiotlb" };
+
+static struct pci_dev *claimed;
+static void *buffer, *other;
+/* Ticks of an instruction, and of reading the counter twice. */
+static u64 ticks_each, ticks_empty;
+
+/* ---- counting ---- */
+
+static __always_inline u64 ticks_since(u64 start)
+{
+	return rdtsc() - start;
+}
+
+/* Two instructions a turn. */
+static noinline u64 loop_ticks(unsigned long turns)
+{
+	u64 start = rdtsc();
+
+	asm volatile("1: dec %0\n\tjnz 1b" : "+r"(turns) : : "cc");
+	return ticks_since(start);
+}
+
+static u64 least_loop_ticks(unsigned long turns)
+{
+	u64 least = U64_MAX;
+	unsigned long flags;
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		local_irq_save(flags);
+		least = min(least, loop_ticks(turns));
+		local_irq_restore(flags);
+	}
+	return least;
+}
+
+static noinline u64 no_ticks(void)
+{
+	u64 start = rdtsc();
+
+	return ticks_since(start);
+}
+
+/*
+ * A counter of instructions takes exactly twice as long for twice as many,
+ * whatever it begins with, and the same each time.
+ */
+static bool calibrate(void)
+{
+	const unsigned long turns = 10000;
+	u64 one = least_loop_ticks(turns);
+	u64 two = least_loop_ticks(2 * turns);
+	u64 three = least_loop_ticks(3 * turns);
+
+	ticks_each = div64_u64(two - one, 2 * turns);
+	ticks_empty = no_ticks();
+	pr_info("calibration turns=%lu ticks=%llu,%llu,%llu each=%llu empty=%llu\n", turns, one, two, three,
+		ticks_each, ticks_empty);
+	return ticks_each && two - one == ticks_each * 2 * turns && three - two == two - one;
+}
+
+static u64 instructions(u64 ticks)
+{
+	return div64_u64(ticks - min(ticks, ticks_empty), ticks_each);
+}
+
+static int by_value(const void *a, const void *b)
+{
+	u64 left = *(u64 *)a, right = *(u64 *)b;
+
+	return left < right ? -1 : left > right;
+}
+
+/* ---- copies ---- */
+
+static noinline void copy_by_pool(void *to, const void *from, size_t size)
+{
+	size_t i;
+
+	if (size > LONGEST_LOOP) {
+		asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
+		return;
+	}
+	for (i = 0; i < size / sizeof(u64); i++)
+		WRITE_ONCE(((u64 *)to)[i], ((const u64 *)from)[i]);
+}
+
+static noinline void copy_by_swiotlb(void *to, const void *from, size_t size)
+{
+	memcpy(to, from, size);
+}
+
+static u64 copy_instructions(size_t size, bool swiotlb)
+{
+	u64 least = U64_MAX, start;
+	unsigned long flags;
+	int i;
+
+	for (i = 0; i < 8; i++) {
+		local_irq_save(flags);
+		start = rdtsc();
+		if (swiotlb)
+			copy_by_swiotlb(other, buffer, size);
+		else
+			copy_by_pool(other, buffer, size);
+		least = min(least, ticks_since(start));
+		local_irq_restore(flags);
+	}
+	return instructions(least);
+}
+
+/* ---- one figure ---- */
+
+/* Maps and unmaps those of `count` sizes; ticks, or 0 if one failed. */
+static u64 pair(struct device *dev, const struct way *way, const size_t *list, unsigned int count)
+{
+	dma_addr_t at[KINDS];
+	u64 start, ticks = 0;
+	unsigned long flags;
+	unsigned int i, mapped;
+
+	local_irq_save(flags);
+	start = rdtsc();
+	for (mapped = 0; mapped < count; mapped++) {
+		at[mapped] = dma_map_single_attrs(dev, buffer, list[mapped], way->direction,
+						  DMA_ATTR_NO_WARN);
+		if (dma_mapping_error(dev, at[mapped]))
+			break;
+	}
+	for (i = 0; i < mapped; i++)
+		dma_unmap_single_attrs(dev, at[i], list[i], way->direction, way->unmap_attrs);
+	ticks = ticks_since(start);
+	local_irq_restore(flags);
+	return mapped == count ? ticks : 0;
+}
+
+static struct figure measure(struct device *dev, bool swiotlb, const struct way *way, size_t size)
+{
+	const size_t *list = size == MIX ? sizes : &size;
+	unsigned int count = size == MIX ? KINDS : 1, i;
+	static u64 rounds[ROUNDS];
+	struct figure figure = { };
+
+	for (i = 0; i < count; i++)
+		figure.copies += way->copies * copy_instructions(list[i], swiotlb);
+	figure.copies = div64_u64(figure.copies, count);
+	for (i = 0; i < ROUNDS; i++) {
+		u64 ticks = pair(dev, way, list, count);
+
+		if (!ticks)
+			return figure;
+		rounds[i] = div64_u64(instructions(ticks), count);
+	}
+	sort(rounds, ROUNDS, sizeof(rounds[0]), by_value, NULL);
+	figure.best = rounds[0];
+	figure.median = rounds[ROUNDS / 2];
+	figure.worst = rounds[ROUNDS - 1];
+	return figure;
+}
+
+/* ---- filling ---- */
+
+static void unmap_some(struct device *dev, dma_addr_t *list, size_t from, size_t to)
+{
+	for (; from < to; from++) {
+		if (list[from] != DMA_MAPPING_ERROR)
+			dma_unmap_single(dev, list[from], SZ_4K, DMA_TO_DEVICE);
+		list[from] = DMA_MAPPING_ERROR;
+	}
+}
+
+/* Maps pages until nothing is left. */
+static size_t map_all(struct device *dev, dma_addr_t *list, size_t most)
+{
+	size_t count;
+
+	for (count = 0; count < most; count++) {
+		list[count] = dma_map_single_attrs(dev, buffer, SZ_4K, DMA_TO_DEVICE, DMA_ATTR_NO_WARN);
+		if (dma_mapping_error(dev, list[count]))
+			break;
+	}
+	return count;
+}
+
+/* Most pages of 4 KiB that either of them can hold here: 256 MiB. */
+#define MOST_PAGES (SZ_256M / SZ_4K)
+
+static int measure_device(struct device *dev, bool swiotlb)
+{
+	dma_addr_t *list = vmalloc(MOST_PAGES * sizeof(*list));
+	size_t count, at;
+	int fill, way, size;
+
+	if (!list)
+		return -ENOMEM;
+	/* What is done once is done: growth, first use of a class of sizes. */
+	for (size = 0; size < ARRAY_SIZE(sizes); size++)
+		measure(dev, swiotlb, &ways[0], sizes[size]);
+	for (fill = 0; fill < ARRAY_SIZE(fills); fill++) {
+		count = fill ? map_all(dev, list, MOST_PAGES) : 0;
+		if (count == MOST_PAGES)
+			pr_warn("%s is not full with %zu pages\n", names[swiotlb], count);
+		if (fill == 1) {
+			/* All at the end is free. */
+			unmap_some(dev, list, count - count / 10, count);
+		} else {
+			/* Holes of 64 KiB. */
+			for (at = 0; at + 16 <= count; at += 160)
+				unmap_some(dev, list, at, at + 16);
+		}
+		if (count)
+			pr_info("%s filled pages=%zu fill=%s\n", names[swiotlb], count, fills[fill]);
+		for (way = 0; way < ARRAY_SIZE(ways); way++) {
+			for (size = 0; size < ARRAY_SIZE(sizes); size++)
+				figures[swiotlb][fill][way][size] = measure(dev, swiotlb, &ways[way],
+									    sizes[size]);
+		}
+		unmap_some(dev, list, 0, count);
+	}
+	vfree(list);
+	return 0;
+}
+
+/* ---- the report ---- */
+
+/* Without the copies; a copy may be measured a little too long. */
+static u64 own(const struct figure *figure, u64 whole)
+{
+	return whole - min(whole, figure->copies);
+}
+
+static void print_figure(const struct figure *pool, const struct figure *swiotlb, size_t size,
+			 const struct way *way, const char *fill)
+{
+	u64 ours = own(pool, pool->median), theirs = own(swiotlb, swiotlb->median);
+	u64 thousandths = theirs ? div64_u64(1000 * ours, theirs) : 0;
+	char what[16];
+
+	snprintf(what, sizeof(what), "%zu", size);
+	pr_info("size=%s way=%s fill=%s pool=%llu swiotlb=%llu ratio=%llu.%03llu pool_best=%llu swiotlb_best=%llu pool_worst=%llu swiotlb_worst=%llu pool_copies=%llu swiotlb_copies=%llu%s%s\n",
+		size == MIX ? "mix" : what, way->name, fill, ours, theirs, thousandths / 1000,
+		thousandths % 1000, own(pool, pool->best), own(swiotlb, swiotlb->best),
+		own(pool, pool->worst), own(swiotlb, swiotlb->worst), pool->copies, swiotlb->copies,
+		pool->median ? "" : " pool_failed", swiotlb->median ? "" : " swiotlb_failed");
+}
+
+static void report(void)
+{
+	int fill, way, size;
+
+	for (fill = 0; fill < ARRAY_SIZE(fills); fill++) {
+		for (way = 0; way < ARRAY_SIZE(ways); way++) {
+			for (size = 0; size < ARRAY_SIZE(sizes); size++)
+				print_figure(&figures[0][fill][way][size], &figures[1][fill][way][size],
+					     sizes[size], &ways[way], fills[fill]);
+		}
+	}
+	pr_info("done\n");
+}
+
+/* ---- devices ---- */
+
+static int claim(struct pci_dev *pdev, const struct pci_device_id *id)
+{
+	if (claimed)
+		return -EBUSY;
+	claimed = pdev;
+	return 0;
+}
+
+static void unclaim(struct pci_dev *pdev)
+{
+	claimed = NULL;
+}
+
+/* The SMBus controller of QEMU's q35 machine, of which nothing is asked. */
+static const struct pci_device_id devices[] = {
+	{ PCI_DEVICE(PCI_VENDOR_ID_INTEL, 0x2930) },
+	{ }
+};
+
+static struct pci_driver driver = {
+	.name = KBUILD_MODNAME,
+	.id_table = devices,
+	.probe = claim,
+	.remove = unclaim,
+};
+
+static int measure_both(void)
+{
+	struct platform_device *pdev;
+	int error;
+
+	if (!claimed || !get_dma_ops(&claimed->dev)) {
+		pr_err("failed %s\n", claimed ? "the pool does not drive the device" : "there is no device");
+		return -ENODEV;
+	}
+	pdev = platform_device_register_simple(KBUILD_MODNAME, PLATFORM_DEVID_NONE, NULL, 0);
+	if (IS_ERR(pdev))
+		return PTR_ERR(pdev);
+	error = dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64)) ?:
+		dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)) ?:
+		measure_device(&claimed->dev, false) ?:
+		measure_device(&pdev->dev, true);
+	platform_device_unregister(pdev);
+	return error;
+}
+
+static int __init map_bench_init(void)
+{
+	int error;
+
+	if (!calibrate()) {
+		pr_err("failed the time stamp counter does not count instructions; start QEMU with -icount\n");
+		return -EINVAL;
+	}
+	buffer = (void *)__get_free_pages(GFP_KERNEL, get_order(LARGEST));
+	other = (void *)__get_free_pages(GFP_KERNEL, get_order(LARGEST));
+	error = buffer && other ? pci_register_driver(&driver) : -ENOMEM;
+	if (!error) {
+		error = measure_both();
+		pci_unregister_driver(&driver);
+	}
+	free_pages((unsigned long)buffer, get_order(LARGEST));
+	free_pages((unsigned long)other, get_order(LARGEST));
+	if (!error)
+		report();
+	return error;
+}
+
+static void __exit map_bench_exit(void)
+{
+}
+
+module_init(map_bench_init);
+module_exit(map_bench_exit);
+MODULE_LICENSE("Dual MIT/GPL");
+MODULE_DESCRIPTION("Instructions of map and unmap: svsm_swiotlb beside the kernel's swiotlb");
+MODULE_AUTHOR("The svsm-swiotlb authors");

@@ -1,0 +1,45 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * What the files of map_test share.
+ *
+ * A check notes the first thing that is wrong and goes on, so that each test
+ * undoes what it did.
+ */
+#ifndef MAP_TEST_H
+#define MAP_TEST_H
+
+#include <linux/device.h>
+#include <linux/dma-map-ops.h>
+#include <linux/dma-mapping.h>
+#include <linux/pci.h>
+#include <linux/types.h>
+
+struct map_test {
+	const char *name;
+	void (*run)(struct pci_dev *pdev);
+};
+
+/* Ends each file's list. */
+#define MAP_TEST_END { }
+
+extern const struct map_test data_tests[], constraint_tests[], refusal_tests[];
+
+/* support.c */
+
+/* Notes what is wrong, if it is the test's first; returns whether the condition holds. */
+__printf(2, 3) bool check(bool holds, const char *format, ...);
+/* What check() noted since the last call of this, or null. */
+const char *first_failure(void);
+/* A number of the module's statistics; U64_MAX where there is none. */
+u64 statistic(const char *name);
+/* The window as a device sees it; view_end() gives it back. */
+void *view(dma_addr_t address, size_t bytes);
+void view_end(void *pointer);
+/* Bytes that tell place and seed; a multiple of 8 of them. */
+void fill(void *buffer, size_t bytes, u64 seed);
+bool filled(const void *buffer, size_t bytes, u64 seed);
+/* Physically contiguous memory of up to 128 MiB, in blocks of 4 MiB from there on. */
+void *contiguous_get(size_t bytes);
+void contiguous_put(void *buffer, size_t bytes);
+
+#endif

@@ -1,0 +1,169 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! What has to hold of several boots together.
+
+use super::boot::Boot;
+use crate::checks::Check;
+
+/// SVSM calls of its own that the module may make until the drivers are there.
+const OWN_CALLS: u64 = 12;
+/// The work in which the kernel's own pool may fail.
+const HARD_WORK: &str = "stress";
+
+/// Judges the boots.
+#[must_use]
+pub fn promises(boots: &[Boot]) -> Vec<Check> {
+    let mut list = vec![same_conditions(boots)];
+    for boot in boots {
+        list.push(ended(boot));
+    }
+    list.push(digests(boots));
+    for pool in boots.iter().filter(|boot| boot.is_pool()) {
+        list.push(own_promises(pool));
+        list.push(calls_at_boot(pool, boots));
+        list.push(converts_nothing(pool));
+    }
+    list
+}
+
+fn same_conditions(boots: &[Boot]) -> Check {
+    let conditions = |boot: &Boot| {
+        let guest = &boot.guest;
+        format!(
+            "{}, {} vCPUs, {} MiB, {} work",
+            guest.release.as_deref().unwrap_or("no kernel"),
+            boot.vcpus,
+            boot.memory_bytes >> 20,
+            guest.work.as_deref().unwrap_or("no"),
+        )
+    };
+    let first = boots.first().map(conditions).unwrap_or_default();
+    let other = boots.iter().find(|boot| conditions(boot) != first);
+    let both = boots.iter().any(Boot::is_pool) && boots.iter().any(|boot| !boot.is_pool());
+    Check {
+        name: "one kernel, one machine, one work, with the module and without it",
+        ok: other.is_none() && both,
+        detail: match other {
+            Some(other) => format!("{first}; {}: {}", other.name, conditions(other)),
+            None if both => first,
+            None => "no boot with the module, or none without it".into(),
+        },
+    }
+}
+
+fn ended(boot: &Boot) -> Check {
+    // Its promises are about the module; here it is enough that it ended by itself.
+    Check {
+        name: "a boot comes to its end",
+        ok: boot.death.is_none() && boot.guest.done.is_some(),
+        detail: match &boot.death {
+            Some(death) => format!("{}: {death}", boot.name),
+            None => boot.name.clone(),
+        },
+    }
+}
+
+/// Each boot read what the host has: its own checks say so. Here, that all of them read the same.
+fn digests(boots: &[Boot]) -> Check {
+    let wrong = boots.iter().find_map(|boot| {
+        let of_devices = |name: &str| name.ends_with("matches") || name.contains("marker");
+        let kept = boot.kept.iter();
+        let wrong = kept
+            .filter(|kept| of_devices(&kept.name))
+            .find(|kept| !kept.ok);
+        wrong.map(|wrong| format!("{}: {}: {}", boot.name, wrong.name, wrong.detail))
+    });
+    let first = boots.first().map(|boot| &boot.guest.digests);
+    let same = boots.iter().all(|boot| Some(&boot.guest.digests) == first);
+    let count = first.map_or(0, std::collections::BTreeMap::len);
+    Check {
+        name: "every digest is the host's, in every boot",
+        ok: wrong.is_none() && same && count != 0,
+        detail: wrong.unwrap_or_else(|| match same {
+            true => format!("{count} devices"),
+            false => "the boots read different bytes".into(),
+        }),
+    }
+}
+
+fn own_promises(pool: &Boot) -> Check {
+    let broken: Vec<_> = pool
+        .kept
+        .iter()
+        .filter(|kept| !kept.ok)
+        .map(|kept| format!("{}: {}", kept.name, kept.detail))
+        .collect();
+    Check {
+        name: "the boot with the module keeps its own promises",
+        ok: broken.is_empty() && !pool.kept.is_empty(),
+        detail: match broken.first() {
+            Some(first) => format!("{} broken, first: {first}", broken.len()),
+            None => format!("{} of them", pool.kept.len()),
+        },
+    }
+}
+
+fn calls_at_boot(pool: &Boot, boots: &[Boot]) -> Check {
+    let calls = |boot: &Boot| {
+        boot.phase("boot")
+            .map(super::super::account::Phase::all_calls)
+    };
+    let others = boots.iter().filter(|boot| !boot.is_pool());
+    let without = others.filter_map(calls).min();
+    let with = calls(pool);
+    let own: u64 = pool.phase("boot").map_or(0, |phase| {
+        let own = phase
+            .calls
+            .iter()
+            .filter(|(kind, _)| kind.contains(".pool."));
+        own.map(|(_, count)| count).sum()
+    });
+    Check {
+        name: "until the drivers are there, at most 12 SVSM calls more than without the module",
+        ok: own <= OWN_CALLS
+            && matches!((with, without), (Some(with), Some(without)) if with <= without + OWN_CALLS),
+        detail: match (with, without) {
+            (Some(with), Some(without)) => {
+                format!("{with}, {own} of them the module's; without it {without}")
+            }
+            _ => "a boot did not get so far".into(),
+        },
+    }
+}
+
+fn converts_nothing(pool: &Boot) -> Check {
+    let exits = pool.phase("work").map(|work| {
+        let page_state = &work.page_state;
+        page_state.msr_exits + page_state.ghcb_exits
+    });
+    Check {
+        name: "during the work the guest converts no page of its own",
+        ok: exits == Some(0),
+        detail: exits.map_or("it did not get so far".into(), |n| format!("{n} exits")),
+    }
+}
+
+/// Whether the boots show what the kernel's own pool does under hard work: trouble without the module.
+#[must_use]
+pub fn trouble_without(boots: &[Boot]) -> Option<Check> {
+    let hard = |boot: &&Boot| !boot.is_pool() && boot.guest.work.as_deref() == Some(HARD_WORK);
+    let tried: Vec<_> = boots.iter().filter(hard).collect();
+    if tried.is_empty() {
+        return None;
+    }
+    let troubles = tried.iter().map(|boot| {
+        let (full, bad) = (boot.troubles("buffer is full"), boot.guest.bad_transfers());
+        (
+            full as u64 + bad,
+            format!(
+                "{}: {full} lines 'buffer is full', {bad} bad transfers",
+                boot.name
+            ),
+        )
+    });
+    let (counts, words): (Vec<_>, Vec<_>) = troubles.unzip();
+    Some(Check {
+        name: "the same work runs into a full swiotlb without the module",
+        ok: counts.iter().any(|count| *count != 0),
+        detail: words.join("; "),
+    })
+}
