@@ -206,7 +206,7 @@ fn requests() -> Vec<Request> {
         convert(SECOND_LIST),
         Request::Statistics {
             buffer: LIST,
-            bytes: 504,
+            bytes: 520,
         },
         Request::Trace {
             buffer: LIST,

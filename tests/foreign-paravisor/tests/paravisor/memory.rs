@@ -49,8 +49,8 @@ fn the_memory_that_the_document_names_suffices() {
         write_list(&paravisor, &pages, to_shared);
         assert!(stack_of(Call::Convert, [LIST, epoch, 0]) <= STACK_OF_CONVERT);
     }
-    // The same from a block.
-    write_list(&paravisor, &pages, true);
+    // The same from a block, back again.
+    write_list(&paravisor, &pages, false);
     let rax = u64::from(POOL) << 32 | u64::from(Call::Convert.number());
     let block = CallBlock::of(&CallRegisters::new(rax, [LIST, epoch, 0]));
     paravisor.poke(AREA + 8, block.as_bytes());

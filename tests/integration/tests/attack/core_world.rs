@@ -19,7 +19,9 @@ use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{VcpuIndex, VcpuTable};
+use protocol::DEFAULT_PROTOCOL_NUMBER;
 use protocol::convert::ConvertEntry;
+use protocol::memory_form::{CallBlock, outer_call};
 use protocol::result::refusal_index;
 use reference_model::guest;
 use reference_model::world::SECRET;
@@ -45,6 +47,8 @@ pub const WINDOW_BYTES: u64 = 8 * MIB;
 /// First of the pages that nobody has validated, and a large one of them.
 pub const FRESH: u64 = 32 * MIB;
 pub const LARGE: u64 = 34 * MIB;
+/// The calling area of the vCPU that calls, until it moves it.
+pub const AREA: u64 = BOOT_CALLING_AREA;
 /// A page of the paravisor.
 pub const OWN: u64 = IMAGE_LOAD;
 const GUEST_PAGES: u64 = 16;
@@ -220,8 +224,21 @@ impl World<'_> {
 
     /// A call of the service.
     pub fn pool(&self, call: &CallRegisters) -> (ResultCode, CallRegisters) {
-        let answer = self.service.dispatch(call, Some(gpa(BOOT_CALLING_AREA)));
+        let area = self.core.vcpus.calling_area(self.vcpu);
+        let answer = self.service.dispatch(call, area);
         (ResultCode::from_rax(answer.rax), answer)
+    }
+
+    /// A call of the service from a block in the caller's calling area, wherever that is.
+    pub fn from_memory(&self, call: &CallRegisters) -> ResultCode {
+        let area = self.core.vcpus.calling_area(self.vcpu);
+        let block = area.expect("a vCPU").bits() + 8;
+        self.put(block, CallBlock::of(call).as_bytes());
+        let (code, answer) = self.pool(&outer_call(DEFAULT_PROTOCOL_NUMBER, gpa(block)));
+        match code {
+            ResultCode::SUCCESS => ResultCode::from_rax(answer.r9),
+            code => code,
+        }
     }
 
     /// PVALIDATE of a list that is written to `list` first.

@@ -89,7 +89,7 @@ fn scenarios<P: HostPages + GuestMemory + PageInstructions + Watched>()
             list(world, 9);
         }),
         ("statistics", |world| {
-            world.call(&guest::statistics(SHAPE.ram, 504));
+            world.call(&guest::statistics(SHAPE.ram, 520));
             world.call(&guest::statistics(SHAPE.ram + 0x1000, 8));
         }),
         ("set_limits", |world| {

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a guest does while something goes wrong.
 
+use protocol::memory_form::CallBlock;
+use reference_model::world::Watched;
 use reference_model::{Shape, guest};
 use snp_model::psc::HostManner;
 use svsm_swiotlb::page_state::PageState;
+use zerocopy::IntoBytes;
 
 use crate::conversions::{large, small, smalls, trace};
 use crate::hostile_machine::Act;
@@ -88,7 +91,7 @@ const HOSTS: &[HostManner] = &[
     HostManner::CursorBackwards,
 ];
 
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 12] = [
     Scenario {
         name: "CONVERT of 4 KiB pages, there and back",
         setting: Setting::Conversions,
@@ -242,11 +245,34 @@ pub const SCENARIOS: [Scenario; 11] = [
             world.call(&guest::grow(1, 1, 1, false));
             world.call(&guest::grow(2, 1, 1, false));
             world.convert(LIST, &smalls(page(4), 2, true));
-            world.call(&guest::statistics(page(2), 504));
+            world.call(&guest::statistics(page(2), 520));
             world.call(&guest::statistics(AREA, 8));
             world.call(&trace(page(3), 3, 0));
             world.call(&trace(AREA, 64, 2));
             world.call(&trace(page(3), 1, 99));
+        },
+    },
+    Scenario {
+        name: "calls from memory",
+        setting: Setting::Conversions,
+        long: false,
+        manners: HOSTS,
+        run: |world| {
+            let from_memory = |call| {
+                let block = page(1) + 8;
+                world.hostile().poke(block, CallBlock::of(&call).as_bytes());
+                world.call(&guest::memory_form(block));
+            };
+            from_memory(guest::attach());
+            from_memory(guest::grow(1, 1, 2, false));
+            from_memory(guest::release(WINDOW, 1, 1, 1));
+            // Counters behind the block in the same page.
+            from_memory(guest::statistics(AREA, 520));
+            let list = guest::convert_list(&[guest::convert_entry(page(4), false, true)]);
+            world.hostile().poke(LIST, &list);
+            from_memory(guest::convert(1, LIST));
+            from_memory(guest::memory_form(page(1) + 8));
+            world.call(&guest::memory_form(LIST + 8));
         },
     },
 ];

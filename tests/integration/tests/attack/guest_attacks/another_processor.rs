@@ -9,7 +9,7 @@ use super::attacks::ATTACKS;
 use super::prepared::{FIRST, SECOND, TARGET, core, interrupted, prepared};
 use super::victims::VICTIMS;
 use crate::conversions;
-use crate::core_world::{FRESH, LARGE, SUCCESS, documented, page, small, world};
+use crate::core_world::{AREA, FRESH, LARGE, SUCCESS, documented, page, small, world};
 
 #[test]
 fn p5_another_processor_acts_before_every_platform_call() {
@@ -156,7 +156,7 @@ fn p5_no_platform_call_names_a_page_whose_word_is_not_taken() {
                 world.platform.recorder.take();
                 let pages: Vec<_> = (0..16)
                     .map(page)
-                    .chain([FRESH, FRESH + 0x1000, LARGE])
+                    .chain([FRESH, FRESH + 0x1000, LARGE, AREA])
                     .collect();
                 let look = || {
                     pages
@@ -170,7 +170,7 @@ fn p5_no_platform_call_names_a_page_whose_word_is_not_taken() {
                 let list = states[0] == Some(PageState::Busy);
                 assert_eq!(
                     list,
-                    victim.holds_the_list(),
+                    victim.holds_the_list_before(nth),
                     "call {nth} of {}",
                     victim.name
                 );

@@ -7,6 +7,7 @@
 //! * `same_pages`: two processors that convert the same pages
 //! * `old_translations`: a processor that has kept the translation of a page on its way
 //! * `rewritten`: lists that change while they are read
+//! * `block`: the registers of a call in memory
 //! * `forbidden`: addresses that are not the guest's to name
 //! * `incomplete`: lists that are taken up again, otherwise
 //! * `epochs`: what is an older kernel's, or another's
@@ -15,6 +16,7 @@
 
 mod another_processor;
 mod attacks;
+mod block;
 mod epochs;
 mod forbidden;
 mod incomplete;

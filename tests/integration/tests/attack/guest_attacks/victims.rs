@@ -22,6 +22,8 @@ impl Victim {
             self.name,
             "GROW"
                 | "GROW contiguous"
+                | "GROW from memory"
+                | LIST_FROM_MEMORY
                 | "RELEASE"
                 | "RELEASE_ORPHANS"
                 | "ADOPT"
@@ -30,7 +32,15 @@ impl Victim {
                 | "DELETE_VCPU"
         )
     }
+
+    /// The same before its nth platform call.
+    pub fn holds_the_list_before(&self, nth: u64) -> bool {
+        self.holds_the_list() || self.name == LIST_FROM_MEMORY && nth > 1
+    }
 }
+
+/// LIST_GRANTED whose registers are read from a page of their own first.
+const LIST_FROM_MEMORY: &str = "LIST_GRANTED from memory";
 
 const fn victim(name: &'static str, call: Doing) -> Victim {
     after(name, |_| {}, call)
@@ -49,15 +59,21 @@ fn attach_again(world: &World<'_>) {
     assert_eq!(world.pool(&guest::attach()).0, SUCCESS);
 }
 
-pub const VICTIMS: [Victim; 19] = [
+pub const VICTIMS: [Victim; 21] = [
     victim("LIST_GRANTED", |world| {
         world.pool(&guest::list(1, TARGET)).0
     }),
     victim("STATISTICS", |world| {
-        world.pool(&guest::statistics(TARGET, 504)).0
+        world.pool(&guest::statistics(TARGET, 520)).0
     }),
     victim("TRACE", |world| world.pool(&trace(TARGET, 3, 0)).0),
     victim("GROW", |world| world.pool(&guest::grow(1, 2, 3, false)).0),
+    victim("GROW from memory", |world| {
+        world.from_memory(&guest::grow(1, 2, 3, false))
+    }),
+    victim(LIST_FROM_MEMORY, |world| {
+        world.from_memory(&guest::list(1, TARGET))
+    }),
     victim("GROW contiguous", |world| {
         world.pool(&guest::grow(1, 3, 3, true)).0
     }),
