@@ -23,6 +23,7 @@ pub fn linked_host() -> &'static Path {
             "linked-platform",
             &["--profile", "dev", "--features", "linked-platform"],
             "debug",
+            None,
         )
     })
 }
@@ -56,10 +57,9 @@ pub fn linked_bare_metal() -> &'static Path {
                 "profile.release.lto=\"fat\"",
                 "--config",
                 "profile.release.codegen-units=1",
-                "--config",
-                "build.rustflags=[\"-Crelocation-model=static\", \"-Cno-redzone=yes\", \"-Cjump-tables=no\"]",
             ],
             &format!("{BARE_METAL}/release"),
+            Some("-Crelocation-model=static -Cno-redzone=yes -Cjump-tables=no"),
         )
     })
 }
@@ -74,20 +74,25 @@ fn require_bare_metal() {
 }
 
 fn build(arguments: &[&str], folder: &str) -> PathBuf {
-    build_in("", arguments, folder)
+    build_in("", arguments, folder, None)
 }
 
 /// Builds in a part of the target folder of its own: another choice of features would replace the archive.
-fn build_in(part: &str, arguments: &[&str], folder: &str) -> PathBuf {
+fn build_in(part: &str, arguments: &[&str], folder: &str, flags: Option<&str>) -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .parent()
         .expect("cargo's scratch folder lies in its target folder")
         .join(part);
-    run(Command::new(env!("CARGO"))
+    let mut cargo = Command::new(env!("CARGO"));
+    cargo
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .args(["build", "--quiet", "--package", "guest-shim-c", "--lib"])
         .arg("--target-dir")
         .arg(&target)
-        .args(arguments));
+        .args(arguments);
+    if let Some(flags) = flags {
+        cargo.env("RUSTFLAGS", flags);
+    }
+    run(&mut cargo);
     target.join(folder).join("libguest_shim_c.a")
 }
