@@ -19,7 +19,7 @@ fail() {
 
 [ $# -eq 2 ] || fail "usage: linux-headers.sh SERIES FOLDER"
 series=$1 folder=$2
-[[ $series =~ ^[0-9]+(\.[0-9]+)*(-[0-9]+)?(\+deb[0-9]+)?(-[a-z0-9-]+)?$ ]] ||
+[[ $series =~ ^[0-9]+(\.[0-9]+)*(-[0-9]+)?(\+deb[0-9]+)?(-(cloud-)?amd64)?$ ]] ||
     fail "'$series' is no kernel series; write 6.12, 7 or a release such as 6.12.117+deb12-amd64 (make: LINUX=)"
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
