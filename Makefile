@@ -28,6 +28,9 @@ DRIVER ?= pool
 SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
 # How hard the devices are worked: usual or stress.
 WORK ?= usual
+# make linux-compare counts instructions, too: yes or no. Not beside hard work, of which it is independent.
+INSTRUCTIONS ?= $(if $(filter usual,$(WORK)),yes,no)
+MEASURED = $(filter yes,$(INSTRUCTIONS))
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
@@ -52,6 +55,8 @@ OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
 # The Linux module: where it is built, and what it is built from.
 MODULE_DIR := $(TARGET_DIR)/module
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DKMS_DIR   := $(TARGET_DIR)/dkms
 
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
@@ -71,8 +76,8 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
-        bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
+# No target here is a file.
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 # What `make help` prints behind the targets.
 #?
@@ -90,16 +95,17 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
 #?
 #? variables of `make linux` and `make linux-compare`:
-#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...
+#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, 6.12+deb12, 6.12-amd64, ...
 #?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
 #?   CMDLINE=text     further words of the kernel command line
 #?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
+#?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
 #?
 #? variables of `make module`:
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
-#?   LINUX=6.12       series whose headers are fetched where KDIR is not given
+#?   LINUX=6.12       series, or release, whose headers are fetched where KDIR is not given
 #?
 #? variables of `make ovmf`: those above, and
 #?   FIRMWARE=file    an OVMF.fd of your own
@@ -161,8 +167,20 @@ linux-compare: ## Boot it with the module and without, on the same disks and wor
 		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
 			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
 	done
-	@$(RUNNER) linux-compare --report $(REPORT) $(if $(filter stress,$(WORK)),--expect-trouble) \
+	@$(if $(MEASURED),echo 'linux-compare: instructions' >&2; \
+		$(MAKE) --no-print-directory linux-instructions REPORT=$(REPORT)/compare/instructions)
+	@$(RUNNER) linux-compare --report $(REPORT) $(if $(MEASURED),--instructions $(REPORT)/compare/instructions/linux.json) $(if $(filter stress,$(WORK)),--expect-trouble) \
 		$(foreach boot,$(COMPARED),--boot $(boot)=$(REPORT)/compare/$(boot)/linux.json)
+
+# What map and unmap cost, in a boot that counts instructions and so takes its time.
+linux-instructions: linux-kernel linux-disk module test-modules
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
+		--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/map_bench.ko --output $(LINUX_DIR)/$(LINUX)/initrd-bench
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(LINUX_DIR)/$(LINUX)/vmlinuz --initrd $(LINUX_DIR)/$(LINUX)/initrd-bench \
+		--cmdline "$(LINUX_ARGS) svsm.modules=svsm_swiotlb,map_bench" --output $(IMAGES)/linux-bench.igvm $(IMAGE_OPTIONS)
+	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
+		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
@@ -203,7 +221,7 @@ firmware-images: images ## Build the paravisor that lies beside firmware, and it
 	@$(MAKE) --no-print-directory images
 
 module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/build, or for a fetched series (LINUX=6.12)
-	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@$(if $(or $(KDIR),$(filter %amd64,$(LINUX))),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
 
 test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the module in a guest (for KDIR or LINUX as above)
@@ -220,6 +238,13 @@ module-object: setup ## Build the Rust part of the module, and check it
 module-package: module-object
 	@rm -rf $(MODULE_DIR)/package && mkdir -p $(MODULE_DIR)/package
 	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
+
+dkms: module-package ## Pack the module's sources for DKMS, as a tarball and as a package of Debian
+	@scripts/dkms-package.sh $(MODULE_DIR)/package $(DKMS_DIR) $(VERSION)
+
+test-dkms: dkms ## Install those in a clean root of Debian 13 with the headers of LINUX=6.12
+	@[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR)
+	@scripts/test-dkms.sh $(DKMS_DIR) $(VERSION) $(LINUX) $(LINUX_DIR)
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
@@ -294,6 +319,7 @@ lint: setup lint-source ## Formatting, clippy on every target, source rules, lan
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
 	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c -p foreign-paravisor --lib --target $(NONE) -- -D warnings
+	@$(CARGO) clippy --quiet -p guest-shim-c --features linked-platform --lib --tests -- -D warnings
 	@echo 'lint: ok'
 
 lint-source:

@@ -1,50 +1,14 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! `runner linux` from outside, on machines that are scripts: one per verdict.
 
+mod good_boot;
 mod setup;
 
 use std::fs;
-use std::process::Output;
 
+use good_boot::{GOOD_BOOT, boot};
 use serde_json::Value;
 use setup::{Setup, stderr};
-
-/// Finds the further files of a Linux run, and what the kernel and init say in a good one.
-const GOOD_BOOT: &str = r#"
-for word in "$@"; do
-    case "$word" in
-    if=none,id=n0,*) nvme=${word##*file=} ;;
-    user,id=net0,*) fetched=$(echo "$word" | sed "s/.* serve '\(.*\)'$/\1/") ;;
-    esac
-done
-sum() { sha256sum "$1" | cut -d' ' -f1; }
-size() { stat -c %s "$1"; }
-record "boot version=1 mem=0x4000000 switches=0x0"
-say "[    0.0] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP"
-say "linux: start uptime=0.01"
-say "linux: devices expected=${expected:-blk,net,nvme}"
-say "linux: kernel release=6.12.1-test"
-say "linux: log ${log:-SEV: SNP running at VMPL2.}"
-say "linux: cpus online=${cpus:-1}"
-say "linux: swiotlb bytes=67108864"
-say "linux: ram start=0x1000 last=0x3ffffff"
-say "linux: walk-test mapped=4096"
-say "linux: digest device=vda bytes=$(size "$first") sha256=${wrong_blk:-$(sum "$first")}"
-[ -z "$no_marker" ] && { echo 'svsm-swiotlb: written by Linux 6.12.1-test'; head -c 4096 /dev/zero; } |
-    head -c 4096 | dd of="$second" bs=4096 seek=256 conv=notrunc 2>/dev/null
-[ -n "$second" ] && marker=$(dd if="$second" bs=4096 skip=256 count=1 2>/dev/null | sha256sum | cut -d' ' -f1)
-say "linux: marker offset=1048576 sha256=$marker"
-[ -n "$nvme" ] && say "linux: digest device=nvme0n1 bytes=$(size "$nvme") sha256=${wrong_nvme:-$(sum "$nvme")}"
-[ -z "$nvme" ] && say "linux: failed step=nvme cause=there is no /dev/nvme0n1: the machine lacks it"
-[ -n "$fetched" ] && say "linux: digest device=eth0 bytes=$(size "$fetched") sha256=${wrong_net:-$(sum "$fetched")}"
-say "linux: done uptime=0.02"
-record "poweroff vmpl=2"
-record "snapshot id=4294967295 tsc=1"; record "count name=svsm.ghcb.core.pvalidate value=112"
-record "count name=svsm.msr.core.pvalidate value=513"; record "count name=vmgexit.2.psc value=13"
-record "count name=exit.2.npf value=7"; record "count name=convert.shared.4k value=99"
-record "count name=pattern.checked value=9"; record "end id=4294967295"
-record "exit code=${code:-0}"; exit 1
-"#;
 
 /// What a guest's kernel says before it panics.
 fn panics(message: &str) -> String {
@@ -52,16 +16,6 @@ fn panics(message: &str) -> String {
         "record 'boot version=1'\nsay '[    2.0] Kernel panic - not syncing: {message}'\n\
          record 'reset vmpl=2 port=0xcf9'; record 'exit code=1'; exit 3"
     )
-}
-
-fn boot(machine: &str, more: &[&str]) -> (Setup, Output) {
-    let setup = Setup::new(machine);
-    setup.write("nvme", &[0xa5; 8192]);
-    setup.write("fetched", &[0x33; 1000]);
-    let usual = "--disk disk --nvme-disk nvme --fetched fetched --report report";
-    let usual: Vec<_> = usual.split(' ').collect();
-    let output = setup.command("linux", &[&usual[..], more].concat());
-    (setup, output)
 }
 
 #[test]

@@ -129,6 +129,15 @@ impl Bench {
         bench
     }
 
+    /// The same with the project's module in the initrd, which is loaded, and the smallest swiotlb the kernel takes.
+    pub fn linux_with_module(series: &str, words: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb"]);
+        let words = format!("svsm.driver=pool swiotlb=512 {words}");
+        bench.pack_kernel(series, &words, "64MiB");
+        bench
+    }
+
     /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
     pub fn firmware(series: &str) -> Self {
         let bench = Self::empty(built(), built().join("firmware"));
@@ -252,6 +261,21 @@ impl Bench {
     /// Boots the image of a kernel with these options of the runner.
     pub fn linux_run(&self, options: &[&str]) -> Outcome {
         self.boot("linux", "linux.json", "512MiB", options)
+    }
+
+    /// Sets boots side by side, each with a name, with these options of the runner; exit code and what was printed.
+    pub fn compare(&self, boots: &[(&str, &Outcome)], options: &[&str]) -> (i32, String) {
+        let mut command = Command::new(self.tools.join("release/runner"));
+        command.arg("linux-compare").args(options);
+        command.arg("--report").arg(self.path("compared"));
+        for (name, outcome) in boots {
+            let report = self.path(&format!("{name}.json"));
+            std::fs::write(&report, outcome.report.to_string()).expect("the report is written");
+            command.arg("--boot");
+            command.arg(format!("{name}={}", report.display()));
+        }
+        let output = command.output().expect("the runner starts");
+        (output.status.code().unwrap_or(-1), text_of(&output))
     }
 
     /// Boots the image so that instructions are counted instead of time; what host and guest wrote down.

@@ -87,6 +87,107 @@ mod machines {
     }
 }
 
+/// The project's module drives the devices.
+mod module {
+    use super::*;
+
+    const POOL: [&str; 4] = ["--vcpus", "2", "--driver", "pool"];
+    const SWIOTLB: [&str; 4] = ["--vcpus", "2", "--driver", "swiotlb"];
+    /// Several disks at once.
+    const DISKS: [&str; 2] = ["--more-disks", "2"];
+
+    /// A figure of the report by the way to it.
+    fn figure(outcome: &Outcome, way: &str) -> u64 {
+        let value = way
+            .split('/')
+            .fold(&outcome.report, |value, key| &value[key]);
+        value
+            .as_u64()
+            .unwrap_or_else(|| panic!("no figure {way}: {}", outcome.text))
+    }
+
+    /// The runner checks each promise; here only what it must have seen.
+    fn assert_pool(outcome: &Outcome) {
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        assert!(figure(outcome, "account/watched_pages") > 0);
+        assert_eq!(figure(outcome, "account/changed_elsewhere"), 0);
+        assert!(figure(outcome, "account/window/boot") >= 2 << 20);
+        assert!(outcome.counter("svsm.msr.pool.7") + outcome.counter("svsm.ghcb.pool.16") > 0);
+    }
+
+    #[test]
+    fn beside_swiotlb_on_the_same_disk() {
+        let with = Bench::linux_with_module(USUAL, "");
+        let without = Bench::linux(USUAL, "svsm.driver=swiotlb");
+        let [pool, small] = with.linux_on_each_rmp(&POOL);
+        assert_pool(&pool);
+        assert_pool(&small);
+        for (pool, swiotlb) in [pool, small]
+            .iter()
+            .zip(without.linux_on_each_rmp(&SWIOTLB))
+        {
+            let (code, text) = with.compare(&[("pool", pool), ("swiotlb", &swiotlb)], &[]);
+            assert_eq!(code, 0, "{text}");
+            let shared = "account/shared/peak";
+            assert!(
+                10 * figure(pool, shared) < figure(&swiotlb, shared),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn another_kernel() {
+        for outcome in Bench::linux_with_module(OTHER, "").linux_on_each_rmp(&POOL) {
+            assert_pool(&outcome);
+        }
+    }
+
+    #[test]
+    fn both_ways_to_call() {
+        for path in ["memory", "msr"] {
+            let words = format!("svsm_swiotlb.path={path}");
+            assert_pool(&Bench::linux_with_module(USUAL, &words).linux_run(&POOL));
+        }
+    }
+
+    /// The check from outside sees what a kernel bounces by itself.
+    #[test]
+    fn who_bounces_elsewhere_is_found() {
+        let bench = Bench::linux(USUAL, "svsm.driver=swiotlb");
+        let outcome = bench.linux_run(&POOL);
+        assert_eq!(outcome.code, CHECK_FAILED, "{}", outcome.text);
+        // All that the disks and the network brought.
+        let bytes = figure(&outcome, "account/changed_elsewhere");
+        assert!(bytes > 1 << 20, "{bytes}");
+        for name in [
+            "nothing is bounced elsewhere",
+            "the kernel's own swiotlb is not used",
+            "the module is loaded and drives every device",
+        ] {
+            let line = format!("FAIL {name}");
+            assert!(outcome.text.contains(&line), "{line}: {}", outcome.text);
+        }
+    }
+
+    #[test]
+    fn hard_work_grows_the_pool_and_fills_swiotlb() {
+        let options = [&POOL[..], &DISKS].concat();
+        let bench = Bench::linux_with_module(USUAL, "svsm.work=stress");
+        let pool = bench.linux_run(&options);
+        assert_pool(&pool);
+        let window = |moment: &str| figure(&pool, &format!("account/window/{moment}"));
+        assert!(window("peak") > window("boot") && window("after") == window("boot"));
+
+        let options = [&SWIOTLB[..], &DISKS].concat();
+        let swiotlb = Bench::linux(USUAL, "svsm.driver=swiotlb svsm.work=stress swiotlb=512");
+        let swiotlb = swiotlb.linux_run(&options);
+        let boots = [("pool", &pool), ("swiotlb-1MiB", &swiotlb)];
+        let (code, text) = bench.compare(&boots, &["--expect-trouble"]);
+        assert_eq!(code, 0, "{text}");
+    }
+}
+
 /// What can be wrong with a kernel, its initrd, its memory and its devices.
 mod bad_input {
     use super::*;

@@ -107,8 +107,6 @@ pub struct Facts {
     pub stress: BTreeMap<String, u64>,
     /// Seconds that it took.
     pub stress_seconds: Option<f64>,
-    /// Instructions of a map with its unmap, by driver and size.
-    pub instructions: BTreeMap<String, BTreeMap<String, u64>>,
     /// RAM as the kernel sees it.
     pub ram: Vec<Range<u64>>,
     /// Reserved ranges.
@@ -177,7 +175,6 @@ impl Facts {
                 self.digests.insert(device, DeviceDigest { bytes, sha256 });
             }
             LinuxLine::Marker(offset, sha256) => self.marker = Some(Marker { offset, sha256 }),
-            LinuxLine::Said(module, words) => self.said.entry(module).or_default().push(words),
             LinuxLine::Driver(driver, work) => {
                 (self.driver, self.work) = (Some(driver), Some(work));
             }
@@ -193,12 +190,7 @@ impl Facts {
                 self.stress.insert(what, count);
             }
             LinuxLine::StressTime(from, to) => self.stress_seconds = Some(to - from),
-            LinuxLine::Instructions(driver, of, count) => {
-                self.instructions
-                    .entry(driver)
-                    .or_default()
-                    .insert(of, count);
-            }
+            LinuxLine::Said(module, words) => self.said.entry(module).or_default().push(words),
             LinuxLine::Failed(step, cause) => {
                 self.failed.entry(step).or_insert(cause);
             }
@@ -211,10 +203,10 @@ impl Facts {
         self.pool.get(moment)?.get(name)?.parse().ok()
     }
 
-    /// Transfers of the heavy work that ended with an error or with wrong bytes.
+    /// Transfers of the heavy work that ended with an error, with wrong bytes or not at all.
     #[must_use]
     pub fn bad_transfers(&self) -> u64 {
-        let bad = |what: &str| what.ends_with("-error") || what.ends_with("-wrong");
+        let bad = |what: &str| !what.ends_with("-right");
         let all = self.stress.iter();
         all.filter(|(what, _)| bad(what)).map(|(_, n)| n).sum()
     }

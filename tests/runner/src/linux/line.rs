@@ -49,8 +49,6 @@ pub enum LinuxLine {
     Stress(String, u64),
     /// When the heavy work began and ended, in seconds since the kernel's start.
     StressTime(f64, f64),
-    /// Instructions of a map and unmap: by whom, of what, how many.
-    Instructions(String, String, u64),
     /// All steps were tried, this many seconds after the kernel's start.
     Done(f64),
 }
@@ -63,10 +61,10 @@ impl LinuxLine {
         Some(match kind {
             "log" => Ok(Self::Log(rest.to_owned())),
             "failed" => failed(rest),
-            "said" => said(rest),
             "module-log" => Ok(Self::ModuleLog(rest.to_owned())),
             "trouble" => Ok(Self::Trouble(rest.to_owned())),
             "pool" => statistic(rest),
+            "said" => said(rest),
             _ => Line::parse(text).and_then(|line| fact(&line)),
         })
     }
@@ -81,12 +79,6 @@ fn failed(rest: &str) -> Result<LinuxLine, LineError> {
     Ok(LinuxLine::Failed(step.to_owned(), cause.to_owned()))
 }
 
-/// `MODULE: WORDS`.
-fn said(rest: &str) -> Result<LinuxLine, LineError> {
-    let (module, words) = rest.split_once(": ").ok_or("no MODULE: WORDS")?;
-    Ok(LinuxLine::Said(module.to_owned(), words.to_owned()))
-}
-
 /// `MOMENT NAME VALUE`, as the module writes names and values; a value may be a list.
 fn statistic(rest: &str) -> Result<LinuxLine, LineError> {
     let mut words = rest.splitn(3, ' ').filter(|word| !word.is_empty());
@@ -98,6 +90,12 @@ fn statistic(rest: &str) -> Result<LinuxLine, LineError> {
         )),
         _ => Err("no MOMENT NAME VALUE".into()),
     }
+}
+
+/// `MODULE: WORDS`.
+fn said(rest: &str) -> Result<LinuxLine, LineError> {
+    let (module, words) = rest.split_once(": ").ok_or("no MODULE: WORDS")?;
+    Ok(LinuxLine::Said(module.to_owned(), words.to_owned()))
 }
 
 fn fact(line: &Line<'_>) -> Result<LinuxLine, LineError> {
@@ -128,9 +126,6 @@ fn fact(line: &Line<'_>) -> Result<LinuxLine, LineError> {
         "bounce" => LinuxLine::Bounce(text("moment")?, line.number("used")?, line.number("peak")?),
         "stress" => LinuxLine::Stress(text("what")?, line.number("count")?),
         "stress-time" => LinuxLine::StressTime(seconds(line, "from")?, seconds(line, "to")?),
-        "instructions" => {
-            LinuxLine::Instructions(text("driver")?, text("of")?, line.number("count")?)
-        }
         "done" => LinuxLine::Done(seconds(line, "uptime")?),
         other => return Err(format!("'{other}' is no kind of line")),
     })
@@ -196,10 +191,6 @@ mod tests {
                 LinuxLine::Failed("net".into(), "there is no eth0: a = b".into()),
             ),
             (
-                "said map_test: large-2m failed byte 0: wrong",
-                LinuxLine::Said("map_test".into(), "large-2m failed byte 0: wrong".into()),
-            ),
-            (
                 "driver name=pool work=usual",
                 LinuxLine::Driver("pool".into(), "usual".into()),
             ),
@@ -229,8 +220,8 @@ mod tests {
             ),
             ("stress-time from=1.5 to=3", LinuxLine::StressTime(1.5, 3.0)),
             (
-                "instructions driver=pool of=4096 count=335",
-                LinuxLine::Instructions("pool".into(), "4096".into(), 335),
+                "said map_test: large-2m failed byte 0: wrong",
+                LinuxLine::Said("map_test".into(), "large-2m failed byte 0: wrong".into()),
             ),
             ("done uptime=9", LinuxLine::Done(9.0)),
         ] {
@@ -255,10 +246,10 @@ mod tests {
             "ram start=0x2000 last=0x1000",
             "reserved start=0x1000 last=0x2000",
             "failed step=net",
-            "said map_test",
             "pool begin",
             "bounce moment=begin used=0",
             "stress-time from=1 to=-1",
+            "said map_test",
             "digest device=vda sha256=ab",
             "marker offset=1",
         ] {

@@ -43,7 +43,7 @@ impl Setup {
         let setup = Self { folder };
         setup.write_program("qemu", format!("{PREAMBLE}{machine}").as_bytes());
         setup.write("host", b"\x7fELF");
-        setup.write("image.igvm", &small_image());
+        setup.write("image.igvm", &image(&[]));
         setup.write("disk", &[0x5a; 4096]);
         setup
     }
@@ -83,8 +83,8 @@ impl Setup {
     }
 }
 
-/// An image without pages: enough for a machine that is a script.
-fn small_image() -> Vec<u8> {
+/// An image of a few pages: enough for a machine that is a script.
+pub fn image(pages: &[IgvmDirectiveHeader]) -> Vec<u8> {
     let platform = IGVM_VHS_SUPPORTED_PLATFORM {
         compatibility_mask: 1,
         highest_vtl: 2,
@@ -107,7 +107,8 @@ fn small_image() -> Vec<u8> {
         vmsa: Box::new(vmsa),
     };
     let platforms = vec![IgvmPlatformHeader::SupportedPlatform(platform)];
-    let file = IgvmFile::new(IgvmRevision::V1, platforms, vec![policy], vec![start]);
+    let directives = [pages, &[start]].concat();
+    let file = IgvmFile::new(IgvmRevision::V1, platforms, vec![policy], directives);
     let mut bytes = Vec::new();
     file.expect("valid").serialize(&mut bytes).expect("small");
     bytes

@@ -6,6 +6,7 @@
 
 mod boot;
 mod chart;
+mod instructions;
 mod promises;
 mod report;
 mod table;

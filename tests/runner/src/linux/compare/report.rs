@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use super::boot::Boot;
 use super::chart::chart;
+use super::instructions::figures;
 use super::promises::{promises, trouble_without};
 use super::table::{Row, rows, table};
 use crate::Failure;
@@ -25,6 +26,9 @@ pub struct CompareOptions {
     /// A boot and the linux.json that 'runner linux' wrote of it; once for each
     #[arg(long = "boot", value_name = "NAME=FILE", required = true)]
     pub boots: Vec<String>,
+    /// The linux.json of a boot with map_bench.ko that counted instructions
+    #[arg(long, value_name = "FILE")]
+    pub instructions: Option<PathBuf>,
     /// Also demand that a boot without the module runs into a full swiotlb
     #[arg(long)]
     pub expect_trouble: bool,
@@ -58,9 +62,15 @@ struct Column<'a> {
 pub fn compare_and_report(options: &CompareOptions) -> Result<(), Failure> {
     let boots = options.boots.iter().map(|named| Boot::read(named));
     let boots = boots.collect::<Result<Vec<_>, _>>()?;
-    let rows = rows(&boots);
+    let measured = match &options.instructions {
+        Some(file) => figures(&Boot::read(&format!("instructions={}", file.display()))?),
+        None => Vec::new(),
+    };
+    let rows = rows(&boots, &measured);
     let mut promises = promises(&boots);
-    promises.extend(trouble_without(&boots).filter(|_| options.expect_trouble));
+    if options.expect_trouble {
+        promises.push(trouble_without(&boots));
+    }
     let mut text = table(&boots, &rows);
     // Writing to a string does not fail.
     let _ = write_checks(&mut text, &promises);

@@ -7,6 +7,7 @@ use protocol::Call;
 
 use super::super::account::{Account, Phase, Shared};
 use super::boot::Boot;
+use super::instructions::Figure;
 use crate::table::mebibytes;
 
 /// What is not known, or has no meaning for a boot.
@@ -15,9 +16,9 @@ const NOTHING: &str = "-";
 /// A line: its name, and a cell for each boot. A title has no cells.
 pub type Row = (String, Vec<String>);
 
-/// All lines of the table.
+/// All lines of the table; `figures` are instructions, of a boot that measured them.
 #[must_use]
-pub fn rows(boots: &[Boot]) -> Vec<Row> {
+pub fn rows(boots: &[Boot], figures: &[Figure]) -> Vec<Row> {
     let mut rows = Rows {
         boots,
         list: Vec::new(),
@@ -44,6 +45,7 @@ pub fn rows(boots: &[Boot]) -> Vec<Row> {
         ("bytes out", "bytes_out"),
         ("failures", "failures"),
         ("growths", "growths"),
+        ("growths with interrupts off", "calls_grow_interrupts_off"),
         ("growths refused", "refused_growths"),
         ("bytes given back", "given_back_bytes"),
     ] {
@@ -68,7 +70,10 @@ pub fn rows(boots: &[Boot]) -> Vec<Row> {
     rows.line("lines 'I/O error'", |boot| {
         boot.troubles("I/O error").to_string()
     });
-    rows.line("transfers that failed or were wrong", |boot| {
+    rows.line("steps that failed or stalled", |boot| {
+        boot.guest.failed.len().to_string()
+    });
+    rows.line("transfers that failed, stalled or were wrong", |boot| {
         boot.guest.bad_transfers().to_string()
     });
     rows.optional("transfers that were right", |boot| {
@@ -84,7 +89,7 @@ pub fn rows(boots: &[Boot]) -> Vec<Row> {
             .stress_seconds
             .map(|seconds| format!("{seconds:.1}"))
     });
-    rows.instructions();
+    rows.instructions(figures);
     rows.list
 }
 
@@ -145,28 +150,18 @@ impl Rows<'_> {
     }
 
     /// Instructions of a map with its unmap, where a boot measured them.
-    fn instructions(&mut self) {
+    fn instructions(&mut self, figures: &[Figure]) {
         self.title("instructions of one map and unmap without copies");
-        let measured = self.boots.iter();
-        let sizes: BTreeSet<_> = measured
-            .flat_map(|boot| boot.guest.instructions.values())
-            .flat_map(|by_size| by_size.keys().cloned())
-            .collect();
-        if sizes.is_empty() {
+        if figures.is_empty() {
             self.line("not measured", |_| NOTHING.into());
         }
-        for size in sizes {
-            let all = self.boots;
-            self.optional(&size, |boot| {
-                let driver = boot.guest.driver.as_deref()?;
-                // One boot measures both.
-                let figures = all
-                    .iter()
-                    .filter_map(|one| one.guest.instructions.get(driver));
-                figures
-                    .filter_map(|by_size| by_size.get(&size))
-                    .next()
-                    .map(u64::to_string)
+        for figure in figures {
+            self.optional(&figure.of, |boot| {
+                if boot.is_pool() {
+                    figure.pool.clone()
+                } else {
+                    figure.swiotlb.clone()
+                }
             });
         }
     }
