@@ -60,11 +60,11 @@ fn assert_all_tests_ok(outcome: &Outcome) {
 #[test]
 fn what_the_operations_do() {
     let options = ["--memory", "1GiB", "--vcpus", "2"];
-    let bench = Bench::linux_with_modules(USUAL, &["svsm_swiotlb", "map_test"], "256MiB");
+    let bench = Bench::linux_with_module(USUAL, "map_test", "256MiB");
     for outcome in bench.linux_on_each_rmp(&options) {
         assert_all_tests_ok(&outcome);
     }
-    let bench = Bench::linux_with_modules(OTHER, &["svsm_swiotlb", "map_test"], "256MiB");
+    let bench = Bench::linux_with_module(OTHER, "map_test", "256MiB");
     assert_all_tests_ok(&bench.linux_run(&options));
 }
 
@@ -101,7 +101,7 @@ fn assert_ratios(outcome: &Outcome) {
 #[test]
 fn instructions_of_map_and_unmap_beside_swiotlb() {
     for series in [USUAL, OTHER] {
-        let bench = Bench::linux_with_modules(series, &["svsm_swiotlb", "map_bench"], "64MiB");
+        let bench = Bench::linux_with_module(series, "map_bench", "64MiB");
         assert_ratios(&bench.linux_run(&["--deterministic"]));
     }
 }
@@ -109,7 +109,7 @@ fn instructions_of_map_and_unmap_beside_swiotlb() {
 /// The calibration sees that the counter counts time.
 #[test]
 fn no_figures_where_instructions_are_not_counted() {
-    let bench = Bench::linux_with_modules(USUAL, &["svsm_swiotlb", "map_bench"], "64MiB");
+    let bench = Bench::linux_with_module(USUAL, "map_bench", "64MiB");
     let outcome = bench.linux_run(&[]);
     assert_eq!(outcome.code, 1, "{}", outcome.text);
     let lines = said(&outcome, "map_bench");
