@@ -16,7 +16,7 @@
 .equ VECTOR, 0x40
 .equ EXITS, 100000
 
-# A GHCB request through the page at rbx (its address without C-bit), else like ghcb_request.
+# A GHCB request through the page at rbx (its address without C-bit), else like ghcb_request; RCX counts, too.
 .macro request_at code
     mov [rbx + 0x1f8], rax
     mov eax, \code
@@ -26,7 +26,7 @@
     mov [rbx + 0x3a8], r8
     mov rax, 1 << 63
     mov [rbx + 0x3f0], rax
-    mov rax, 0xf << (114 - 64)
+    mov rax, (0xf << (114 - 64)) + (1 << (97 - 64))
     mov [rbx + 0x3f8], rax
     mov word ptr [rbx + 0xffa], 2
     mov dword ptr [rbx + 0xffc], 0
@@ -44,6 +44,26 @@
     mov dword ptr [rbx + 0x800], \value
     xor eax, eax
     request_at 0x80000002
+.endm
+# Whether local APIC, CPUID and the APIC base MSR name CPU number of two, with this APIC base; goes elsewhere if not.
+.macro check_place number, base, elsewhere
+    mov esi, APIC + 0x20
+    mov edi, 4
+    lea r8d, [ebx - SHARED + 0x800]
+    xor eax, eax
+    request_at 0x80000001
+    cmp dword ptr [rbx + 0x800], \number << 24
+    jne \elsewhere
+    mov rax, (1 << 32) + (1 << 30) + 4  # leaf 1, EBX
+    msr_request
+    shr rax, 48
+    cmp eax, (\number << 8) + 2
+    jne \elsewhere
+    mov qword ptr [rbx + 0x308], 0x1b
+    xor esi, esi
+    request_at 0x7c
+    cmp dword ptr [rbx + 0x1f8], \base
+    jne \elsewhere
 .endm
 .macro register_ghcb page
     mov rax, \page + 0x12
@@ -186,6 +206,10 @@ two_cpus:
     mov word ptr [rdi + 2], 8
     mov word ptr [rdi + 4], 0x8e00
 
+    step 32  # this is the boot CPU
+    mov ebx, SHARED + GHCB
+    check_place 0, 0xfee00900, failed
+
     step 22  # no such CPU; not the boot CPU's VMPL 0; not a page without VMSA bit
     mov edi, VMSA_AP
     xor ecx, ecx
@@ -211,7 +235,7 @@ two_cpus:
     call create_ap
     expect ne
 
-    step 23  # it starts
+    step 23  # it starts, and finds itself number 1
     mov dword ptr [rip + vc_code], 0
     mov rsi, (1 << 32) + 1
     mov edi, VMSA_AP
@@ -344,6 +368,7 @@ restore_beside_exits:
 # --- the other CPU, VMPL 0 ----------------------------------------------------------------------
 other_cpu:
     register_ghcb GHCB_AP
+    check_place 1, 0xfee00800, other_failed
     cmp dword ptr [rip + hostile], 8
     je restore_for_ever
     mov dword ptr [rip + phase], 1

@@ -7,9 +7,9 @@
 //! change is lost now and then: the host is translated by nested tables behind #VMEXIT, or a guest is not. A CPU 0 that
 //! runs no guest has nothing to lose.
 //!
-//! The two exchange the identifiers of their local APICs, which a guest cannot change, so the boot CPU of the guest is number 0 as
-//! ever. What is left of CPU 0 and seen by a guest is answered by this host: the boot CPU's flag in the APIC base MSR (`msr_policy`) and what CPUID says of the
-//! processor (`cpuid_policy`).
+//! The two exchange the identifiers of their local APICs, so the boot CPU of the guest is number 0 as ever. Where a guest would
+//! see that it is another processor, this host answers: the boot CPU's flag in the APIC base MSR (`msr_policy`), CPUID
+//! (`cpuid_policy`), the firmware configuration (`firmware_configuration`).
 
 use core::arch::asm;
 use core::sync::atomic::{AtomicU32, Ordering};

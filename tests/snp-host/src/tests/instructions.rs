@@ -169,6 +169,20 @@ fn a_guest_that_clears_svme_cannot_run_on() {
     assert!(bench.records().contains("efer-svme-cleared"));
 }
 
+/// The boot CPU's flag is the guest's, even for a guest that reaches the processor's MSRs.
+#[test]
+fn a_machine_that_lets_msrs_through_keeps_the_apic_base() {
+    let mut bench = Bench::with(Switches::new().with_pass_through(true));
+    bench.cpu.vcpu_mut().registers.rcx = 0x1B;
+    assert_eq!(bench.exit(exit_code::MSR, 0, 0), Ok(()));
+    assert_eq!(bench.cpu.vcpu().vmcb.save.rax, 0xFEE0_0900);
+    // Written, it stays as it is.
+    bench.cpu.vcpu_mut().vmcb.save.rax = 0;
+    assert_eq!(bench.exit(exit_code::MSR, 1, 0), Ok(()));
+    assert_eq!(bench.exit(exit_code::MSR, 0, 0), Ok(()));
+    assert_eq!(bench.cpu.vcpu().vmcb.save.rax, 0xFEE0_0900);
+}
+
 #[test]
 fn only_the_msrs_of_sev_are_kept_by_the_host() {
     let mut bench = Bench::new();
