@@ -53,9 +53,11 @@ FIRMWARE_DIR := $(TARGET_DIR)/firmware
 OVMF_DIR   := $(TARGET_DIR)/ovmf
 OVMF_IGVM  := $(IMAGES)/ovmf.igvm
 OVMF_DISK  := $(IMAGES)/boot.img
-# The Linux module: where it is built, what it is built from, and the cargo features of its Rust part.
+# The Linux module: where it is built, and what it is built from.
 MODULE_DIR := $(TARGET_DIR)/module
-MODULE_FEATURES := linked-platform
+VERSION    := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+DKMS_DIR   := $(TARGET_DIR)/dkms
+
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
@@ -74,8 +76,8 @@ IMAGE_BINS := paravisor test-guest snp-host
 BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-metal
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-qemu module module-object module-package test-modules images igvm disk run linux linux-compare linux-disk linux-initrd linux-instructions linux-kernel linux-igvm ovmf ovmf-image firmware-images soak test test-host test-loom test-qemu miri fuzz language-level bench bench-quick \
-        bench-operations bench-instructions lint lint-source fmt header doc qemu-snp clean
+# No target here is a file.
+.PHONY: $(shell grep -oE '^[a-z-]+:' $(firstword $(MAKEFILE_LIST)) | tr -d :)
 
 # What `make help` prints behind the targets.
 #?
@@ -93,7 +95,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
 #?
 #? variables of `make linux` and `make linux-compare`:
-#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, ...
+#?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, 6.12+deb12, 6.12-amd64, ...
 #?   KERNEL=file INITRD=file   a kernel and an initrd of your own instead
 #?   CMDLINE=text     further words of the kernel command line
 #?   DRIVER=pool|swiotlb   who bounces: the module, or the kernel as without it
@@ -103,7 +105,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?
 #? variables of `make module`:
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
-#?   LINUX=6.12       series whose headers are fetched where KDIR is not given
+#?   LINUX=6.12       series, or release, whose headers are fetched where KDIR is not given
 #?
 #? variables of `make ovmf`: those above, and
 #?   FIRMWARE=file    an OVMF.fd of your own
@@ -219,7 +221,7 @@ firmware-images: images ## Build the paravisor that lies beside firmware, and it
 	@$(MAKE) --no-print-directory images
 
 module: module-package ## Build svsm_swiotlb.ko for KDIR=/lib/modules/RELEASE/build, or for a fetched series (LINUX=6.12)
-	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
+	@$(if $(or $(KDIR),$(filter %amd64,$(LINUX))),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers
 
 test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the module in a guest (for KDIR or LINUX as above)
@@ -230,12 +232,19 @@ test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the 
 module-object: setup ## Build the Rust part of the module, and check it
 	@scripts/setup.sh rust-src
 	@$(CARGO) build --release --quiet -p module-object
-	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object $(if $(MODULE_FEATURES),--features $(MODULE_FEATURES))
+	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object --features linked-platform
 
 # One folder, as the kernel's build system wants it; make dkms packs the same.
 module-package: module-object
 	@rm -rf $(MODULE_DIR)/package && mkdir -p $(MODULE_DIR)/package
 	@cp $(wildcard guest-shim/linux/*.[ch]) guest-shim/linux/Kbuild guest-shim/c-interface/include/svsm_swiotlb.h $(MODULE_DIR)/object/* $(MODULE_DIR)/package/
+
+dkms: module-package ## Pack the module's sources for DKMS, as a tarball and as a package of Debian
+	@scripts/dkms-package.sh $(MODULE_DIR)/package $(DKMS_DIR) $(VERSION)
+
+test-dkms: dkms ## Install those in a clean root of Debian 13 with the headers of LINUX=6.12
+	@[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR)
+	@scripts/test-dkms.sh $(DKMS_DIR) $(VERSION) $(LINUX) $(LINUX_DIR)
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
 	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
@@ -310,6 +319,7 @@ lint: setup lint-source ## Formatting, clippy on every target, source rules, lan
 	@for bin in $(IMAGE_BINS); do \
 		$(CARGO) clippy --quiet --target $(NONE) --features bare-metal -p $$bin --bin $$bin -- -D warnings || exit; done
 	@$(CARGO) clippy --quiet -p snp -p protocol -p svsm-swiotlb -p guest-shim -p guest-shim-c -p foreign-paravisor --lib --target $(NONE) -- -D warnings
+	@$(CARGO) clippy --quiet -p guest-shim-c --features linked-platform --lib --tests -- -D warnings
 	@echo 'lint: ok'
 
 lint-source:

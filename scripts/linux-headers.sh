@@ -32,9 +32,8 @@ else
 fi
 # Debian's own names: 6.1.0-57-cloud-amd64, 6.12.118+deb13-cloud-amd64.
 case $release in
-*+deb12*) place=$folder/deb12 suites=("debian bookworm-backports" "debian bookworm") ;;
+*+deb12* | 6.1.0-*) place=$folder/deb12 suites=("debian bookworm" "debian-security bookworm-security" "debian bookworm-backports") ;;
 *+deb13*) place=$folder/deb13 suites=("debian trixie" "debian-security trixie-security" "debian trixie-backports") ;;
-6.1.0-*) place=$folder/deb12 suites=("debian bookworm" "debian-security bookworm-security") ;;
 *) fail "$release is no kernel of Debian 12 or 13; choose another series (make: LINUX=6.12), $REMEDY" ;;
 esac
 version=${release%-amd64}
@@ -63,11 +62,16 @@ done
 if [[ $place == */deb13 ]] && ! [ -e "$place/complete-root" ]; then
     # What kbuild and its tools run; the closure is taken by apt as on an empty machine.
     tools=(gcc-14-x86-64-linux-gnu binutils make dash coreutils sed grep mawk findutils pahole libelf1t64 libssl3t64)
-    while read -r package; do packages+=("$package"); done < <(archive_closure "${tools[@]}")
+    archive_closure "${tools[@]}" >"$place/packages"
+    mapfile -t -O ${#packages[@]} packages <"$place/packages"
     [ ${#packages[@]} -gt $((3 + ${#tools[@]})) ] ||
         fail "apt cannot tell what gcc-14 of Debian 13 needs ($(grep -oE '^E: .*' "$archive_log" | tail -n 1)); $REMEDY"
 fi
+# Flavours share packages.
+touch "$place/unpacked"
+mapfile -t packages < <(printf '%s\n' "${packages[@]}" | grep -vxFf "$place/unpacked")
 archive_unpack_all "$place" "${packages[@]}"
+printf '%s\n' "${packages[@]}" >>"$place/unpacked"
 if [[ $place == */deb13 ]]; then
     # What maintainer scripts would do: the merged /usr, and the one alternative that is used.
     for name in bin sbin lib lib64; do ln -sfn usr/$name "$place/$name"; done

@@ -3,6 +3,8 @@
 #
 # linux-kernel.sh SERIES FOLDER: provides Debian's newest cloud kernel of a series (6.12, 7, ...) in
 # FOLDER/SERIES (vmlinuz, modules, release) and a static busybox in FOLDER (debian-archive.sh says how).
+# SERIES may name the Debian release that the kernel was built for and the flavour (6.12+deb12, 7-amd64), or all of it
+# (6.12.117+deb12-cloud-amd64).
 # Does nothing where all is there. Every refusal is one line with the cause and the remedy.
 set -euo pipefail
 
@@ -16,20 +18,25 @@ fail() {
 
 [ $# -eq 2 ] || fail "usage: linux-kernel.sh SERIES FOLDER"
 series=$1 folder=$2
-[[ $series =~ ^[0-9]+(\.[0-9]+)*$ ]] || fail "'$series' is no kernel series; write 6.12 or 7 (make: LINUX=)"
+[[ $series =~ ^([0-9]+(\.[0-9]+)*(-[0-9]+)?)(\+deb[0-9]+)?(-(cloud-)?amd64)?$ ]] ||
+    fail "'$series' is no kernel series; write 6.12, 7, 6.12+deb12 or 6.12-amd64 (make: LINUX=)"
+# Kernels of Debian 12 itself have no such ending.
+[ -n "${BASH_REMATCH[4]}" ] && optional= || optional='?'
+number=${BASH_REMATCH[1]} debian=${BASH_REMATCH[4]:-+deb[0-9]+} flavour=${BASH_REMATCH[5]:--cloud-amd64}
 mkdir -p "$folder"
 folder=$(cd "$folder" && pwd)
 place=$folder/$series
 [ -s "$place/release" ] && [ -s "$folder/busybox" ] && exit 0
 archive_lock "$folder"
 [ -s "$place/release" ] && [ -s "$folder/busybox" ] && exit 0
-archive_read "$folder" "debian bookworm" "debian-security bookworm-security" "debian-security trixie-security" "debian trixie-backports"
+archive_read "$folder" "debian bookworm" "debian-security bookworm-security" "debian bookworm-backports" "debian-security trixie-security" "debian trixie-backports"
 
 # Packs come and go with each security update, so the newest of the series is asked for, not one version.
-version=$(apt-cache "${apt_options[@]}" pkgnames linux-image- | sed -n 's/^linux-image-\([0-9].*\)-cloud-amd64$/\1/p' |
-    grep -E "^${series//./\\.}\.[0-9]" | sort -V | tail -n 1 || true)
-[ -n "$version" ] || fail "the archive has no cloud kernel of series $series; choose another one (make: LINUX=6.12), $REMEDY"
-release=$version-cloud-amd64
+# A name with less than three numbers stands for another package.
+version=$(apt-cache "${apt_options[@]}" pkgnames linux-image- | sed -n "s/^linux-image-\([0-9]*\.[0-9]*\.[0-9].*\)$flavour\$/\1/p" |
+    grep -E "^${number//./\\.}([.-][0-9]+)*(${debian/+/\\+}[.0-9]*)$optional\$" | sort -V | tail -n 1 || true)
+[ -n "$version" ] || fail "the archive has no ${flavour#-} kernel of series $series; choose another one (make: LINUX=6.12), $REMEDY"
+release=$version$flavour
 # Up to 6.18 one package has it all, later ones are split.
 packages=(busybox-static)
 for part in image binary modules; do

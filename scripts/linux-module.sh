@@ -23,6 +23,8 @@ release=$(cat "$headers/include/config/kernel.release" 2>/dev/null) || release=
 needed() { # OPTION, what lacks without it
     grep -qx "$1=y" "$config" || fail "kernel $release is built without $1, $2; use one that has it, or stay with swiotlb"
 }
+[ "$(printf '6.11\n%s\n' "$release" | sort -V | head -n 1)" = 6.11 ] ||
+    fail "kernel $release is older than 6.11, the first that knows an SVSM; use a later one, or stay with swiotlb"
 needed CONFIG_X86_64 "and the module is for x86-64 alone"
 needed CONFIG_MODULES "and takes no modules"
 needed CONFIG_ARCH_HAS_DMA_OPS "so a device has no dma_ops to set (CONFIG_XEN or CONFIG_GART_IOMMU select it)"
@@ -36,8 +38,14 @@ log=$place/build.log
 jobs=-j$(nproc)
 if [ -z "$root" ]; then
     build=$place/build
+    # Type information is for tracing tools; a module without any loads as well.
+    options=()
+    if grep -qx CONFIG_DEBUG_INFO_BTF_MODULES=y "$config" && ! command -v pahole >/dev/null; then
+        echo 'module: pahole is not installed, so the module will carry no type information (BTF)' >&2
+        options=(CONFIG_DEBUG_INFO_BTF_MODULES=)
+    fi
     cp -r "$package" "$build"
-    make -C "$kdir" M="$build" "$jobs" modules >"$log" 2>&1 && built=yes || built=
+    make -C "$kdir" M="$build" "$jobs" "${options[@]}" modules >"$log" 2>&1 && built=yes || built=
 else
     # The tools of ROOT see ROOT alone: the sources go there. Namespaces of the user's own make root superfluous; gcc
     # needs /dev/null, objtool /proc.

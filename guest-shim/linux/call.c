@@ -33,10 +33,10 @@
 #define MEMORY_FORM		16
 /* Call of the protocol that grows the pool. */
 #define GROW			7
-/* GHCB MSR protocol: run another VMPL, VMPL0, and its answer (AMD 56421, 2.3.1). */
+/* GHCB MSR protocol: run VMPL0 (AMD 56421, 2.3.1). */
 #define GHCB_RUN_VMPL0		0x016
-/* What no answer is: the call did not get as far as VMGEXIT. */
-#define NOT_ISSUED		(~0ULL)
+/* In a register: what no result code is. */
+#define ALL_ONES		(~0ULL)
 
 struct svsm_call_counters svsm_call_counters;
 
@@ -110,9 +110,9 @@ static int call_by_msr(struct svsm_swiotlb_call_registers *registers)
 #ifdef SVSM_HAVE_ATTEST_REQUEST
 #define HAVE_MEMORY_FORM true
 
-/* The block of the memory form: the beginning of what the kernel copies into the calling area. */
+/* The block of the memory form, the beginning of what the kernel copies into the calling area (P-5.16.1). */
 struct memory_form {
-	u64 call;
+	u64 rax;
 	u64 rcx;
 	u64 rdx;
 	u64 r8;
@@ -120,30 +120,39 @@ struct memory_form {
 
 static int call_by_memory(struct svsm_swiotlb_call_registers *registers)
 {
+	/* Set when this SVSM turned out not to return R9. */
+	static bool broken;
 	union {
 		struct svsm_attest_call kernel;
 		struct memory_form form;
 	} input = {};
-	struct svsm_call call = { .rax_out = NOT_ISSUED };
+	struct svsm_call call = { .r9 = ALL_ONES, .rax_out = ALL_ONES };
 	u64 id = (registers->rax & GENMASK_ULL(63, 32)) | MEMORY_FORM;
 
 	BUILD_BUG_ON(sizeof(input.form) > sizeof(input.kernel));
-	input.form.call = lower_32_bits(registers->rax);
+	if (READ_ONCE(broken))
+		return -EIO;
+	input.form.rax = registers->rax;
 	input.form.rcx = registers->rcx;
 	input.form.rdx = registers->rdx;
 	input.form.r8 = registers->r8;
 
 	/*
 	 * The value returned says nothing: -EINVAL stands for a refusal and for a
-	 * call that was not made. RAX does. While this VMPL is away only VMPL0 can
-	 * change its registers, so a RAX that is still the call was not answered.
+	 * call that was not made. The registers do, since only VMPL0 can change
+	 * them while this VMPL is away (P-5.16.9).
 	 */
 	snp_issue_svsm_attest_req(id, &call, &input.kernel);
-	if (call.rax_out == NOT_ISSUED || call.rax_out == id)
+	if (upper_32_bits(call.rax_out))
 		return -EIO;
 	if (call.rax_out) {
 		registers->rax = call.rax_out;
 		return 0;
+	}
+	if (upper_32_bits(call.r9_out)) {
+		pr_err("the SVSM does not return R9, so no call by memory can be trusted; use path=msr\n");
+		WRITE_ONCE(broken, true);
+		return -EIO;
 	}
 	registers->rax = call.r9_out;
 	registers->rcx = call.rcx_out;

@@ -178,6 +178,14 @@ static int attach(void)
 	config.skip_query_protocol = !strcmp(svsm_call_path(), "memory");
 
 	error = svsm_swiotlb_find(&config, &window);
+	if (error == SVSM_SWIOTLB_ERROR_SERVICE_REFUSED && config.skip_query_protocol && !strcmp(path, "auto")) {
+		/* An earlier service: it has no memory form. */
+		error = svsm_call_init("msr");
+		if (error)
+			return error;
+		config.skip_query_protocol = 0;
+		error = svsm_swiotlb_find(&config, &window);
+	}
 	if (error) {
 		pr_err("no pool: %s\n", svsm_swiotlb_error_text(error));
 		return -ENODEV;

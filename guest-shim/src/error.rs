@@ -29,6 +29,27 @@ pub enum MapError {
     ServiceFault,
 }
 
+impl MapError {
+    /// Every cause, in the order of the declaration.
+    pub const ALL: [Self; 10] = [
+        Self::CapReached,
+        Self::HostRefused,
+        Self::NoContiguousRun,
+        Self::RecordsExhausted,
+        Self::TooLarge,
+        Self::Busy,
+        Self::NotAttached,
+        Self::OutOfReach,
+        Self::InvalidRequest,
+        Self::ServiceFault,
+    ];
+
+    /// Its place in [`MapError::ALL`].
+    pub const fn index(self) -> usize {
+        self as usize
+    }
+}
+
 impl fmt::Display for MapError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

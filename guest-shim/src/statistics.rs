@@ -48,12 +48,22 @@ pub struct Statistics {
     pub metadata_bytes: u64,
     /// Calls of the protocol issued, by number.
     pub calls: [u64; CALLS],
+    /// `failures` by cause, in the order of [`MapError::ALL`].
+    pub failures_by_cause: [u64; MapError::ALL.len()],
 }
 
 impl Statistics {
     /// Calls issued of one kind.
     pub fn calls_of(&self, call: Call) -> u64 {
         self.calls.get(call.index()).copied().unwrap_or(0)
+    }
+
+    /// Mappings and shared buffers refused for one cause.
+    pub fn failures_for(&self, cause: MapError) -> u64 {
+        self.failures_by_cause
+            .get(cause.index())
+            .copied()
+            .unwrap_or(0)
     }
 
     /// All calls issued.
@@ -91,7 +101,7 @@ pub struct Pressure {
 /// The counters behind the lock: what happens rarely.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters {
-    failures: u64,
+    failures: [u64; MapError::ALL.len()],
     pub peak_granted: u64,
     pub released: u64,
     pub acknowledged: u64,
@@ -108,7 +118,7 @@ pub(crate) struct Counters {
 impl Counters {
     pub const fn new(cap: u64) -> Self {
         Self {
-            failures: 0,
+            failures: [0; MapError::ALL.len()],
             peak_granted: 0,
             released: 0,
             acknowledged: 0,
@@ -126,7 +136,9 @@ impl Counters {
     }
 
     pub fn failed(&mut self, cause: MapError) {
-        self.failures += 1;
+        if let Some(count) = self.failures.get_mut(cause.index()) {
+            *count += 1;
+        }
         let callers_mistake = matches!(
             cause,
             MapError::InvalidRequest | MapError::OutOfReach | MapError::TooLarge
@@ -151,7 +163,8 @@ impl<P: Platform> Pool<'_, P> {
                 maps: shared.sum(|counters| &counters.maps),
                 unmaps,
                 syncs: shared.sum(|counters| &counters.syncs),
-                failures: counters.failures,
+                failures: counters.failures.iter().sum(),
+                failures_by_cause: counters.failures,
                 shared_buffers: shared.balance(|counters| &counters.shared_buffers),
                 bytes_in: shared.sum(|counters| &counters.bytes_in),
                 bytes_out: shared.sum(|counters| &counters.bytes_out),

@@ -4,7 +4,8 @@
  *
  * Generated from the Rust sources of guest-shim/c-interface by `make header`. Do not edit.
  *
- * The kernel lends the library a few functions (struct svsm_swiotlb_platform), storage for the pool and a private area
+ * The kernel lends the library a few functions (struct svsm_swiotlb_platform, or where SVSM_SWIOTLB_LINKED_PLATFORM is
+ * defined and the library was built so, functions svsm_swiotlb_platform_* that it defines), storage for the pool and a private area
  * for its records, and attaches once at boot. After that map and unmap are what a driver's DMA operations call:
  * struct svsm_swiotlb_mapping.address is what the device gets.
  *
@@ -83,8 +84,8 @@ enum svsm_swiotlb_error {
     SVSM_SWIOTLB_ERROR_WRONG_DIRECTION = -16,
     // unmap, sync: an offset, a length or a written length beyond the mapping.
     SVSM_SWIOTLB_ERROR_OUT_OF_RANGE = -17,
-    // unmap, sync: another context is copying or unmapping it at this moment. cancel_reservation: mappings use it, or
-    // it is another pool's.
+    // unmap, free, sync: another context is unmapping it at this moment; unmap: or syncing it. cancel_reservation:
+    // mappings use it, or it is another pool's.
     SVSM_SWIOTLB_ERROR_IN_USE = -18,
     // attach: the paravisor does not know the protocol number.
     SVSM_SWIOTLB_ERROR_NO_SERVICE = -19,
@@ -102,6 +103,8 @@ enum svsm_swiotlb_error {
     SVSM_SWIOTLB_ERROR_NOT_RUN = -25,
     // attach: the answer broke the protocol.
     SVSM_SWIOTLB_ERROR_MALFORMED = -26,
+    // sync: 61 others are copying parts of the mapping at this moment, more than can be counted. Nothing was copied.
+    SVSM_SWIOTLB_ERROR_TOO_MANY_SYNCS = -27,
 };
 
 // Who writes the buffer while the device owns it: DMA_TO_DEVICE and so on in Linux, with other numbers, so that a
@@ -119,9 +122,15 @@ enum svsm_swiotlb_direction {
 enum svsm_swiotlb_copy_in {
     // The buffer's old contents, so that bytes the device leaves alone come back unchanged, as drivers written for Linux
     // expect. This discloses the old contents to the host. The only choice where the device reads.
+    //
+    // No byte of another mapping, or of what the pool held before, ever reaches the buffer: at map all of the mapping's
+    // bytes in the pool are the buffer's, and afterwards only the device, and the driver's syncs, change them.
     SVSM_SWIOTLB_COPY_IN_KEEP = 0,
-    // Whatever the pool held before. Nothing is copied in, and only `svsm_swiotlb_unmap_written` and
-    // `svsm_swiotlb_sync_for_cpu` copy out, for the bytes the driver knows the device has written.
+    // Whatever the pool held before, another mapping's bytes perhaps. Nothing is copied in. `svsm_swiotlb_unmap` copies
+    // nothing out; `svsm_swiotlb_unmap_written` copies the first `written` bytes, and `svsm_swiotlb_sync_for_cpu` the bytes
+    // it is given. Both copy whatever lies there: a caller names no byte that the device has not written, by the
+    // caller's own knowledge and not by a length that the device reports without a check, or another mapping's old bytes
+    // reach the buffer. Where that is not known, KEEP is the choice.
     SVSM_SWIOTLB_COPY_IN_DEVICE_WRITTEN = 1,
 };
 
@@ -361,6 +370,8 @@ struct svsm_swiotlb_statistics {
     uint64_t metadata_bytes;
     // Calls of the protocol issued, by number (docs/PROTOCOL.md, clause P-4.1).
     uint64_t calls[16];
+    // `failures` by cause: at index n those for which a function returned -n, an `enum svsm_swiotlb_error`.
+    uint64_t failures_by_error[32];
 };
 
 // How close the pool is to failing, and why it cannot have more.
@@ -576,7 +587,8 @@ int svsm_swiotlb_set_cap(struct svsm_swiotlb_pool *pool,
 // # Safety
 // `pool` is null or a pool; `constraints` is null or initialised; `mapping` is null or writable. Until the mapping is
 // unmapped the buffer stays valid: for reads, and for writes too unless the direction is TO_DEVICE. Nothing else writes
-// to it while this function, a sync or an unmap of the mapping runs. No part of the buffer lies in the window.
+// to it while this function, a sync or an unmap of the mapping runs; syncs of the mapping that run at the same time and
+// copy to the buffer name bytes that do not overlap. No part of the buffer lies in the window.
 int svsm_swiotlb_map(struct svsm_swiotlb_pool *pool,
                      void *buffer,
                      size_t length,
@@ -752,6 +764,9 @@ int svsm_swiotlb_pressure(const struct svsm_swiotlb_pool *pool,
 // Shows the device what the driver has written to `length` bytes at `offset`, as `dma_sync_single_range_for_device`
 // does. Copies where the device reads.
 //
+// Any number of syncs of a mapping up to 61 may run at the same time, in interrupt handlers in the middle of others too:
+// none waits for another, and none is refused for another's sake. Only an unmap at the same time, a driver's mistake, is.
+//
 // Errors: INVALID_ARGUMENT; OUT_OF_RANGE for bytes beyond the mapping; else those that `enum svsm_swiotlb_error` names
 // for sync. Nothing has changed then.
 //
@@ -763,7 +778,9 @@ int svsm_swiotlb_sync_for_device(struct svsm_swiotlb_pool *pool,
                                  uint64_t length);
 
 // Shows the driver what the device has written to `length` bytes at `offset`, as `dma_sync_single_range_for_cpu` does.
-// Copies where the device writes.
+// Copies where the device writes: exactly these bytes, whatever lies there. In a mapping made with KEEP what the device has
+// not written is the buffer's own; in one made with DEVICE_WRITTEN it may be another mapping's, so these are bytes that
+// the device has written.
 //
 // Errors: as `svsm_swiotlb_sync_for_device`.
 //
@@ -808,7 +825,9 @@ int svsm_swiotlb_sync_address_for_cpu(struct svsm_swiotlb_pool *pool,
 int svsm_swiotlb_unmap(struct svsm_swiotlb_pool *pool,
                        const struct svsm_swiotlb_mapping *mapping);
 
-// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer.
+// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer. In a
+// mapping made with DEVICE_WRITTEN no byte beyond them was ever the buffer's, and none reaches it; so `written` is never
+// more than what the device has written for certain.
 //
 // Errors: OUT_OF_RANGE if `written` exceeds the mapping, else as `svsm_swiotlb_unmap`.
 //

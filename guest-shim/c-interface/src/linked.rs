@@ -73,3 +73,77 @@ unsafe impl Platform for Linked {
         NonNull::new(unsafe { svsm_swiotlb_platform_translate(address, bytes) }.cast())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use core::sync::atomic::{AtomicUsize, Ordering};
+
+    static INTERRUPTS_OFF: AtomicUsize = AtomicUsize::new(0);
+
+    /// A kernel that answers what it is asked, and does not know protocol 7.
+    #[unsafe(no_mangle)]
+    extern "C" fn svsm_swiotlb_platform_call(registers: *mut CallRegisters) -> c_int {
+        // SAFETY: `Linked` passes registers of its own.
+        let registers = unsafe { &mut *registers };
+        if registers.rax >> 32 == 7 {
+            registers.rcx = 99;
+            return -1;
+        }
+        *registers = CallRegisters {
+            rax: 0,
+            rcx: registers.rcx + 1,
+            rdx: registers.rdx + 2,
+            r8: registers.r8 + 3,
+        };
+        0
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn svsm_swiotlb_platform_cpu() -> usize {
+        5
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn svsm_swiotlb_platform_interrupts_save() -> usize {
+        INTERRUPTS_OFF.swap(1, Ordering::Relaxed)
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn svsm_swiotlb_platform_interrupts_restore(saved: usize) {
+        INTERRUPTS_OFF.store(saved, Ordering::Relaxed);
+    }
+
+    #[unsafe(no_mangle)]
+    extern "C" fn svsm_swiotlb_platform_translate(address: u64, bytes: u64) -> *mut c_void {
+        core::ptr::without_provenance_mut(if bytes == 0 { 0 } else { address as usize + 8 })
+    }
+
+    #[test]
+    fn the_kernels_functions_are_what_the_shim_calls() {
+        let asked = snp::svsm::CallRegisters {
+            rax: 6 << 32,
+            rcx: 10,
+            rdx: 20,
+            r8: 30,
+        };
+        let mut registers = asked;
+        assert_eq!(Linked.call(&mut registers), Ok(()));
+        let answer = (registers.rax, registers.rcx, registers.rdx, registers.r8);
+        assert_eq!(answer, (0, 11, 22, 33));
+        let refused = snp::svsm::CallRegisters {
+            rax: 7 << 32,
+            ..asked
+        };
+        registers = refused;
+        assert_eq!(Linked.call(&mut registers), Err(CallFailed));
+        assert_eq!(registers, refused, "what a call that was not run left");
+        assert_eq!(Linked.cpu(), 5);
+        let saved = Linked.interrupts_save();
+        assert_eq!((saved, Linked.interrupts_save()), (0, 1));
+        Linked.interrupts_restore(saved);
+        assert_eq!(INTERRUPTS_OFF.load(Ordering::Relaxed), 0);
+        let place = Linked.translate(4096, 1).map(|place| place.addr().get());
+        assert_eq!((place, Linked.translate(4096, 0)), (Some(4104), None));
+    }
+}

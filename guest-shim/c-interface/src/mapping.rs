@@ -28,9 +28,15 @@ pub enum Direction {
 pub enum CopyIn {
     /// The buffer's old contents, so that bytes the device leaves alone come back unchanged, as drivers written for Linux
     /// expect. This discloses the old contents to the host. The only choice where the device reads.
+    ///
+    /// No byte of another mapping, or of what the pool held before, ever reaches the buffer: at map all of the mapping's
+    /// bytes in the pool are the buffer's, and afterwards only the device, and the driver's syncs, change them.
     Keep = 0,
-    /// Whatever the pool held before. Nothing is copied in, and only `svsm_swiotlb_unmap_written` and
-    /// `svsm_swiotlb_sync_for_cpu` copy out, for the bytes the driver knows the device has written.
+    /// Whatever the pool held before, another mapping's bytes perhaps. Nothing is copied in. `svsm_swiotlb_unmap` copies
+    /// nothing out; `svsm_swiotlb_unmap_written` copies the first `written` bytes, and `svsm_swiotlb_sync_for_cpu` the bytes
+    /// it is given. Both copy whatever lies there: a caller names no byte that the device has not written, by the
+    /// caller's own knowledge and not by a length that the device reports without a check, or another mapping's old bytes
+    /// reach the buffer. Where that is not known, KEEP is the choice.
     DeviceWritten = 1,
 }
 
@@ -214,7 +220,8 @@ impl Constraints {
 /// # Safety
 /// `pool` is null or a pool; `constraints` is null or initialised; `mapping` is null or writable. Until the mapping is
 /// unmapped the buffer stays valid: for reads, and for writes too unless the direction is TO_DEVICE. Nothing else writes
-/// to it while this function, a sync or an unmap of the mapping runs. No part of the buffer lies in the window.
+/// to it while this function, a sync or an unmap of the mapping runs; syncs of the mapping that run at the same time and
+/// copy to the buffer name bytes that do not overlap. No part of the buffer lies in the window.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn svsm_swiotlb_map(
     pool: *mut PoolStorage,

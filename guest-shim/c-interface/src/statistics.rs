@@ -4,6 +4,8 @@
 use core::ffi::{c_int, c_void};
 use core::ptr;
 
+use guest_shim::MapError;
+
 use crate::argument::Output;
 use crate::error::{Error, Outcome, number_of};
 use crate::pool::PoolStorage;
@@ -48,10 +50,19 @@ pub struct Statistics {
     pub metadata_bytes: u64,
     /// Calls of the protocol issued, by number (docs/PROTOCOL.md, clause P-4.1).
     pub calls: [u64; 16],
+    /// `failures` by cause: at index n those for which a function returned -n, an `enum svsm_swiotlb_error`.
+    pub failures_by_error: [u64; 32],
 }
 
 impl Statistics {
     fn of(statistics: &guest_shim::Statistics) -> Self {
+        let mut failures_by_error = [0; 32];
+        for cause in MapError::ALL {
+            let number = Error::from(cause).number().unsigned_abs() as usize;
+            if let Some(count) = failures_by_error.get_mut(number) {
+                *count += statistics.failures_for(cause);
+            }
+        }
         Self {
             maps: statistics.maps,
             unmaps: statistics.unmaps,
@@ -71,6 +82,7 @@ impl Statistics {
             refused_growths: statistics.refused_growths,
             metadata_bytes: statistics.metadata_bytes,
             calls: statistics.calls,
+            failures_by_error,
         }
     }
 }

@@ -11,6 +11,9 @@ use crate::pool::PoolStorage;
 /// Shows the device what the driver has written to `length` bytes at `offset`, as `dma_sync_single_range_for_device`
 /// does. Copies where the device reads.
 ///
+/// Any number of syncs of a mapping up to 61 may run at the same time, in interrupt handlers in the middle of others too:
+/// none waits for another, and none is refused for another's sake. Only an unmap at the same time, a driver's mistake, is.
+///
 /// Errors: INVALID_ARGUMENT; OUT_OF_RANGE for bytes beyond the mapping; else those that `enum svsm_swiotlb_error` names
 /// for sync. Nothing has changed then.
 ///
@@ -32,7 +35,9 @@ pub unsafe extern "C" fn svsm_swiotlb_sync_for_device(
 }
 
 /// Shows the driver what the device has written to `length` bytes at `offset`, as `dma_sync_single_range_for_cpu` does.
-/// Copies where the device writes.
+/// Copies where the device writes: exactly these bytes, whatever lies there. In a mapping made with KEEP what the device has
+/// not written is the buffer's own; in one made with DEVICE_WRITTEN it may be another mapping's, so these are bytes that
+/// the device has written.
 ///
 /// Errors: as `svsm_swiotlb_sync_for_device`.
 ///

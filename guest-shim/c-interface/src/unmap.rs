@@ -31,7 +31,9 @@ pub unsafe extern "C" fn svsm_swiotlb_unmap(
     number_of(answer())
 }
 
-/// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer.
+/// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer. In a
+/// mapping made with DEVICE_WRITTEN no byte beyond them was ever the buffer's, and none reaches it; so `written` is never
+/// more than what the device has written for certain.
 ///
 /// Errors: OUT_OF_RANGE if `written` exceeds the mapping, else as `svsm_swiotlb_unmap`.
 ///

@@ -13,6 +13,9 @@ pub enum Refused {
     /// Not what the compiler writes for this target.
     #[error("not a relocatable ELF object for x86-64: {0}")]
     NotAnObject(String),
+    /// Nothing that a module could call.
+    #[error("there is no entry (svsm_swiotlb_*) in it")]
+    NoEntries,
     /// A section that may not be there.
     #[error("section {0}: {1}")]
     Section(String, SectionFault),
@@ -47,6 +50,9 @@ pub fn check(bytes: &[u8]) -> Result<Vec<String>, Vec<Refused>> {
     let mut refused = Vec::new();
     sections::check(&file, &mut refused);
     let entries = symbols::check(&file, &mut refused);
+    if entries.is_empty() {
+        refused.push(Refused::NoEntries);
+    }
     relocations::check(&file, &mut refused);
     instructions::check(&file, &mut refused);
     if refused.is_empty() {

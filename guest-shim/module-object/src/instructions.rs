@@ -51,7 +51,14 @@ pub(crate) fn check(file: &File<'_>, refused: &mut Vec<Refused>) {
         .filter(|section| sections::is_code(section.flags()))
     {
         let name = section.name().unwrap_or("(no name)");
-        let bytes = section.data().unwrap_or_default();
+        let Ok(bytes) = section.data() else {
+            refused.push(Refused::Instruction(
+                name.into(),
+                0,
+                InstructionFault::Invalid,
+            ));
+            continue;
+        };
         for instruction in Decoder::new(64, bytes, DecoderOptions::NONE) {
             if let Some(fault) = fault(&instruction) {
                 refused.push(Refused::Instruction(name.into(), instruction.ip(), fault));

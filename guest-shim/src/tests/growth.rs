@@ -95,7 +95,9 @@ fn after_a_refusal_failing_maps_do_not_call() {
     // Attempts after 1, 2, 4, ... failures: 10 of 1000.
     assert_eq!(machine.count(Call::Grow) - before, 10);
     assert_eq!(pool.pressure().level, PressureLevel::Exhausted);
-    assert_eq!(pool.statistics().failures, 1000);
+    let statistics = pool.statistics();
+    assert_eq!(statistics.failures, 1000);
+    assert_eq!(statistics.failures_for(MapError::CapReached), 1000);
 
     // What was released by the guest is found without a call; what maintenance allows is one attempt.
     pool.unmap(live[7]).unwrap();

@@ -139,7 +139,16 @@ fn device_written_is_refused_where_the_device_reads() {
         map(&pool, &Buffer::new(0), Direction::ToDevice),
         Err(MapError::InvalidRequest)
     );
-    assert_eq!(pool.statistics().failures, 3);
+    let statistics = pool.statistics();
+    assert_eq!(statistics.failures, 3);
+    for cause in MapError::ALL {
+        let expected = if cause == MapError::InvalidRequest {
+            3
+        } else {
+            0
+        };
+        assert_eq!(statistics.failures_for(cause), expected, "{cause:?}");
+    }
     assert_eq!(pool.statistics().used_bytes, 0);
 }
 

@@ -5,6 +5,7 @@ use core::sync::atomic::AtomicU64;
 
 use protocol::Request;
 use protocol::convert::ConvertEntry;
+use protocol::memory_form::{CallBlock, Unanswered, decode_answer, outer_call};
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 use svsm_swiotlb::page_state::PageState;
@@ -140,5 +141,32 @@ fn p1_p_5_9_11_a_page_that_convert_finds_valid_ends_the_vm() {
         // On whichever processor a call is served meanwhile.
         let identify = world.pool(Request::Identify);
         assert_eq!(identify, Err(Reason::ValidateTwice));
+    });
+}
+
+#[test]
+fn p_5_16_2_p_5_16_3_the_block_is_read_in_the_calling_area_of_the_vcpu() {
+    let moved = LIST;
+    let block_in = |world: &World<'_>, area: u64| {
+        let number = world.dispatcher.service.protocol_number();
+        let attach = Request::Attach { version: 1 }.encode(number);
+        world.machine.page(area, |page| {
+            page.bytes[8..40].copy_from_slice(CallBlock::of(&attach).as_bytes());
+        });
+        let block = GuestPhysicalAddress::new(area + 8);
+        let answer = world
+            .dispatcher
+            .call(world.vcpu, &outer_call(number, block));
+        decode_answer(&answer.unwrap()).map(|answer| (answer.rax, answer.rcx))
+    };
+    let elsewhere = Err(Unanswered::Refused(ResultCode::INVALID_ADDRESS));
+    world(|world| {
+        world.machine.launch(BOOT_CALLING_AREA);
+        assert_eq!(block_in(world, BOOT_CALLING_AREA), Ok((0, 1)));
+        assert_eq!(block_in(world, moved), elsewhere);
+        let remap = CallRegisters::new(u64::from(core_protocol::REMAP_CA), [moved, 0, 0]);
+        assert_eq!(world.call(&remap), Ok(ResultCode::SUCCESS));
+        assert_eq!(block_in(world, BOOT_CALLING_AREA), elsewhere);
+        assert_eq!(block_in(world, moved), Ok((0, 2)));
     });
 }

@@ -95,11 +95,45 @@ pub struct Wish {
     pub alignment: u64,
     /// Highest address.
     pub highest: u64,
+    /// Multiples of this are not crossed; 0 for none.
+    pub boundary: u64,
 }
 
 impl Wish {
     /// The first address in a range at which it could lie if the range were free. `None` if there is none.
     pub fn lowest_in(&self, range: &Range<u64>) -> Option<u64> {
+        let lowest = self.lowest_across(range)?;
+        if !self.crosses(lowest) {
+            return Some(lowest);
+        }
+        // Behind the boundary. One that is crossed there too is crossed wherever it lies.
+        let behind = (lowest + 1).next_multiple_of(self.boundary);
+        let second = self.lowest_across(&(behind..range.end))?;
+        (!self.crosses(second)).then_some(second)
+    }
+
+    /// Whether it would cross a boundary at an address.
+    pub const fn crosses(&self, address: u64) -> bool {
+        let last = address + self.length - 1;
+        self.boundary != 0 && address / self.boundary != last / self.boundary
+    }
+
+    /// A wish with a boundary that the shim keeps for certain if there is room for it: a block of a power of two.
+    #[must_use]
+    pub fn natural(&self) -> Self {
+        if self.boundary == 0 {
+            return *self;
+        }
+        let low = self.origin & self.mask;
+        let block = (low + self.length).next_power_of_two();
+        Self {
+            alignment: self.alignment.max(block).max(self.mask + 1),
+            ..*self
+        }
+    }
+
+    /// The same, boundaries apart.
+    fn lowest_across(&self, range: &Range<u64>) -> Option<u64> {
         let low = self.origin & self.mask;
         let start = if self.mask < self.alignment {
             let start = range.start.next_multiple_of(self.alignment);

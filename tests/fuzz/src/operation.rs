@@ -84,6 +84,8 @@ pub struct Shape {
     /// How far the device reaches: not quite to the end of a mapping that begins at this unit of the window; 0 for all
     /// of memory.
     pub reach: u64,
+    /// log2 of the segment boundary; 0 for none.
+    pub boundary: u32,
     /// Low bits of the buffer's address.
     pub phase: usize,
 }

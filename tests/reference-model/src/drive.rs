@@ -33,6 +33,9 @@ const LARGE: u64 = 512;
 /// Valid pages one after the other, more than a batch.
 const RUN: Range<u64> = 16..300;
 
+/// The calling area, among [`pages`].
+const AREA: u64 = 5;
+
 /// The guest's pages: up to 7, the nth is in state n, then [`RUN`], then a large valid page and a large shared one.
 pub fn pages() -> Vec<(u64, PageState)> {
     let few = [
@@ -88,7 +91,7 @@ impl Bytes<'_> {
 pub fn decode(bytes: &[u8]) -> Tried {
     let mut bytes = Bytes(bytes);
     // Small numbers are what calls are made of; they also pass the first checks.
-    let any = |bytes: &mut Bytes<'_>| match bytes.below(8) {
+    let any = |bytes: &mut Bytes<'_>| match bytes.below(9) {
         0 => bytes.word(),
         1 => 0,
         2 => bytes.below(8) * CHUNK,
@@ -96,6 +99,7 @@ pub fn decode(bytes: &[u8]) -> Tried {
         4 => page(bytes.below(9)) + 8 * bytes.below(256),
         5 => bytes.below(4) << 32 | bytes.below(4),
         6 => bytes.below(16),
+        7 => u64::MAX,
         _ => 1 << bytes.below(64),
     };
     let number = bytes.below(18);
@@ -104,7 +108,12 @@ pub fn decode(bytes: &[u8]) -> Tried {
     } else {
         PROTOCOL << 32
     };
-    let arguments = [any(&mut bytes), any(&mut bytes), any(&mut bytes)];
+    let mut arguments = [any(&mut bytes), any(&mut bytes), any(&mut bytes)];
+    // What MEMORY_FORM asks for comes by itself too seldom.
+    if number == 16 && bytes.byte() % 2 == 1 {
+        let [rcx, ..] = arguments;
+        arguments = [rcx, u64::MAX, u64::MAX];
+    }
     let call = CallRegisters::new(protocol | number, arguments);
     let mut tried = Tried::default();
     if call.rax >> 32 != PROTOCOL {
@@ -247,7 +256,7 @@ fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
     list: &mut u64,
     bytes: &mut Bytes<'_>,
 ) -> CallRegisters {
-    let kind = bytes.below(22);
+    let kind = bytes.below(24);
     let (current, held) = {
         let model = world.model();
         let at = bytes.below(SHAPE.chunks as u64);
@@ -311,6 +320,18 @@ fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
             let entries = convert_list(bytes);
             world.platform.inner().poke(*list, &entries);
             raw(9, *list, epoch, 0)
+        }
+        // The same things from a block: mostly in the calling area, mostly right.
+        20 => {
+            let call = next_call(world, list, bytes);
+            let area = if claim < 240 { page(AREA) } else { address };
+            let block = area + 8 * (1 + u64::from(claim % 4));
+            world.platform.inner().poke(block, &guest::block(&call));
+            match claim {
+                230..=235 => raw(16, block, bytes.word(), u64::MAX),
+                236..=239 => raw(16, address, u64::MAX, u64::MAX),
+                _ => guest::memory_form(block),
+            }
         }
         // With what the last call has made of the list.
         _ => raw(9, *list + 8 * u64::from(claim & 31 == 30), epoch, 0),

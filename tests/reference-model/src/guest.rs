@@ -70,6 +70,20 @@ pub const fn trace(buffer: u64, bytes: u64, from: u64) -> CallRegisters {
     raw(11, buffer, bytes, from)
 }
 
+/// MEMORY_FORM of the block at an address; R9 has a value of its own.
+pub const fn memory_form(block: u64) -> CallRegisters {
+    CallRegisters {
+        r9: 0x99,
+        ..raw(16, block, u64::MAX, u64::MAX)
+    }
+}
+
+/// The block that makes this call.
+pub fn block(call: &CallRegisters) -> Vec<u8> {
+    let words = [call.rax, call.rcx, call.rdx, call.r8];
+    words.into_iter().flat_map(u64::to_le_bytes).collect()
+}
+
 /// A list of CONVERT, whose cursor is at the first entry.
 pub fn convert_list(entries: &[u64]) -> Vec<u8> {
     let number = u16::try_from(entries.len()).unwrap_or(u16::MAX);

@@ -70,7 +70,13 @@ fn the_stored_cases_agree_with_the_model_and_show_every_call_and_every_end_of_a_
         let answered = tried.answers.contains(&(number, 0));
         assert!(answered, "no case in which call {number} succeeds");
     }
-    for number in 13..=16 {
+    for code in [refused, 0] {
+        assert!(decoded.answers.contains(&(16, code)), "{code:#x}");
+        assert!(tried.answers.contains(&(16, code)), "{code:#x}");
+    }
+    let elsewhere = (16, ResultCode::INVALID_ADDRESS.0);
+    assert!(tried.answers.contains(&elsewhere), "no block elsewhere");
+    for number in [13, 14, 15, 17] {
         assert!(decoded.answers.contains(&(number, unknown)), "{number}");
         assert!(tried.answers.contains(&(number, unknown)), "{number}");
     }

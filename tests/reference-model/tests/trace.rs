@@ -93,6 +93,9 @@ fn p_12_2_every_kind_of_event_is_returned_as_it_was_recorded() {
         world.call(&guest::convert(3, LIST));
         host.set_manner(HostManner::ReservedBits);
         world.call(&guest::grow(3, 1, 1, false));
+        // The list's page is the calling area.
+        host.store(LIST + 8, &guest::block(&guest::grow(1, 1, 1, false)));
+        world.call(&guest::memory_form(LIST + 8));
         let mut next = 0;
         let mut kinds = Vec::new();
         while next < world.model().next_event {

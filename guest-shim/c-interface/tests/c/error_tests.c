@@ -48,6 +48,7 @@ void test_attach(void)
     fixture_start(&fixture, true);
     EXPECT(svsm_swiotlb_window(fixture.pool, &window), 0);
     REQUIRE(window.base == WINDOW_BASE && window.bytes == WINDOW_BYTES);
+    REQUIRE(fixture.machine.queries == 1);
     REQUIRE(!svsm_swiotlb_contains(fixture.pool, WINDOW_BASE - 1));
     REQUIRE(svsm_swiotlb_contains(fixture.pool, WINDOW_BASE + WINDOW_BYTES - 1));
     REQUIRE(!svsm_swiotlb_contains(fixture.pool, WINDOW_BASE + WINDOW_BYTES));
@@ -69,6 +70,17 @@ void test_attach(void)
     fixture_prepare(&fixture);
     config.protocol = 0x40000002;
     EXPECT(fixture_attach(&fixture, true, &config), ERROR(NO_SERVICE));
+    REQUIRE(fixture.machine.queries == 1);
+    /* The same without asking the core protocol, and the right number. */
+    config.skip_query_protocol = 1;
+    EXPECT(fixture_attach(&fixture, true, &config), ERROR(NO_SERVICE));
+    config.protocol = 0x40000001;
+    EXPECT(fixture_attach(&fixture, true, &config), 0);
+    REQUIRE(fixture.machine.queries == 1 && fixture.machine.calls[CALL_ATTACH] == 1);
+    fixture_stop(&fixture);
+    fixture_prepare(&fixture);
+    config.skip_query_protocol = 2;
+    EXPECT(fixture_attach(&fixture, true, &config), ERROR(INVALID_ARGUMENT));
     config = defaults();
     /* A caller of the first version has no cap_bytes; nobody has less. */
     config.size = offsetof(struct svsm_swiotlb_config, cap_bytes) - 1;
@@ -130,6 +142,7 @@ static void growth_fails(uint64_t answer, int error)
     EXPECT(svsm_swiotlb_map(fixture.pool, large, 2 * CHUNK, TO, KEEP, NULL, &mapping), error);
     REQUIRE(mapping.address == 77);
     REQUIRE(statistics(fixture.pool).failures == 1 && statistics(fixture.pool).used_bytes == 0);
+    REQUIRE(statistics(fixture.pool).failures_by_error[-error] == 1);
     /* The next failure is not asked for again. */
     fixture.machine.not_run = false;
     memset(fixture.machine.calls, 0, sizeof fixture.machine.calls);
@@ -251,6 +264,7 @@ static void without_pool(struct svsm_swiotlb_pool *pool)
     EXPECT(svsm_swiotlb_sync_address_for_device(pool, WINDOW_BASE, 1), refused);
     EXPECT(svsm_swiotlb_sync_address_for_cpu(pool, WINDOW_BASE, 1), refused);
     EXPECT(svsm_swiotlb_alloc_shared(pool, 1, 1, &shared), refused);
+    EXPECT(svsm_swiotlb_alloc_shared_within(pool, 1, NULL, &shared), refused);
     EXPECT(svsm_swiotlb_free_shared(pool, &shared), refused);
     EXPECT(svsm_swiotlb_free_shared_address(pool, WINDOW_BASE, 1), refused);
     EXPECT(svsm_swiotlb_reserve(pool, 1, 1, 1, &reservation), refused);

@@ -189,6 +189,66 @@ void test_constraints(void)
     fixture_stop(&fixture);
 }
 
+void test_boundary(void)
+{
+    static const size_t lengths[] = {1, 700, 1500, 4096, 5000, 20000, 65536};
+    struct fixture fixture;
+    struct svsm_swiotlb_mapping mappings[40];
+    struct svsm_swiotlb_constraints constraints = {.boundary = 65536};
+    struct svsm_swiotlb_shared_buffer shared;
+    static uint8_t large[65537];
+    unsigned made = 0;
+
+    fixture_start(&fixture, true);
+    for (unsigned round = 0; round < 5; round++) {
+        for (unsigned at = 0; at < sizeof lengths / sizeof lengths[0]; at++, made++) {
+            struct svsm_swiotlb_mapping *mapping = &mappings[made];
+
+            EXPECT(svsm_swiotlb_map(fixture.pool, large, lengths[at], TO, KEEP, &constraints, mapping), 0);
+            REQUIRE(mapping->address / 65536 == (mapping->address + lengths[at] - 1) / 65536);
+        }
+    }
+    while (made > 0)
+        EXPECT(svsm_swiotlb_unmap(fixture.pool, &mappings[--made]), 0);
+    EXPECT(svsm_swiotlb_map(fixture.pool, large, 65537, TO, KEEP, &constraints, &mappings[0]),
+           ERROR(OUT_OF_REACH));
+    /* The same boundary is none for what lies within it as a whole. */
+    constraints.boundary = UINT64_C(1) << 32;
+    EXPECT(svsm_swiotlb_map(fixture.pool, large, 65537, TO, KEEP, &constraints, &mappings[0]), 0);
+    EXPECT(svsm_swiotlb_unmap(fixture.pool, &mappings[0]), 0);
+    constraints.boundary = 12345;
+    EXPECT(svsm_swiotlb_map(fixture.pool, large, 1, TO, KEEP, &constraints, &mappings[0]),
+           ERROR(INVALID_REQUEST));
+
+    /* Shared memory in reach of a device. */
+    constraints = (struct svsm_swiotlb_constraints){
+        .alignment = 4096, .boundary = MIB, .highest_address = WINDOW_BASE + CHUNK - 1};
+    for (unsigned round = 0; round < 2; round++) {
+        EXPECT(svsm_swiotlb_alloc_shared_within(fixture.pool, 700000, &constraints, &shared), 0);
+        REQUIRE(shared.address % 4096 == 0 && shared.address + 700000 <= WINDOW_BASE + CHUNK);
+        REQUIRE(shared.address / MIB == (shared.address + 699999) / MIB);
+    }
+    EXPECT(svsm_swiotlb_free_shared(fixture.pool, &shared), 0);
+    constraints.highest_address = WINDOW_BASE + 4094;
+    EXPECT(svsm_swiotlb_alloc_shared_within(fixture.pool, 4096, &constraints, &shared), ERROR(OUT_OF_REACH));
+    EXPECT(svsm_swiotlb_alloc_shared_within(fixture.pool, 4096, NULL, NULL), ERROR(INVALID_ARGUMENT));
+    EXPECT(svsm_swiotlb_alloc_shared_within(fixture.pool, 4096, NULL, &shared), 0);
+    fixture_stop(&fixture);
+
+    /* A caller of the second version knows no boundary: what lies behind its constraints is not read. */
+    {
+        struct svsm_swiotlb_config config = defaults();
+
+        config.size = offsetof(struct svsm_swiotlb_config, skip_query_protocol);
+        config.version = 2;
+        fixture_prepare(&fixture);
+        EXPECT(fixture_attach(&fixture, true, &config), 0);
+        constraints = (struct svsm_swiotlb_constraints){.boundary = 1};
+        EXPECT(svsm_swiotlb_map(fixture.pool, large, 100, TO, KEEP, &constraints, &mappings[0]), 0);
+        fixture_stop(&fixture);
+    }
+}
+
 struct interruption {
     struct svsm_swiotlb_pool *pool;
     struct svsm_swiotlb_mapping outer;
@@ -221,5 +281,51 @@ void test_interrupt_in_a_copy(void)
     fixture.machine.interrupt_argument = &interruption;
     EXPECT(svsm_swiotlb_unmap(fixture.pool, &interruption.outer), 0);
     REQUIRE(interruption.ran && is_pattern(buffer, LENGTH, 4));
+    fixture_stop(&fixture);
+}
+
+struct syncs {
+    struct machine *machine;
+    struct svsm_swiotlb_pool *pool;
+    struct svsm_swiotlb_mapping mapping;
+    unsigned depth;
+};
+
+/* An interrupt handler in the middle of a sync that syncs the same mapping: each one in the middle of the one before. */
+static void sync_again(void *argument)
+{
+    struct syncs *syncs = argument;
+    unsigned part = ++syncs->depth;
+
+    if (part == 61) {
+        EXPECT(svsm_swiotlb_sync_for_cpu(syncs->pool, &syncs->mapping, 0, 64), ERROR(TOO_MANY_SYNCS));
+        return;
+    }
+    EXPECT(svsm_swiotlb_unmap(syncs->pool, &syncs->mapping), ERROR(IN_USE));
+    syncs->machine->interrupt = sync_again;
+    if (part % 2 == 0)
+        EXPECT(svsm_swiotlb_sync_for_cpu(syncs->pool, &syncs->mapping, 64 * part, 64), 0);
+    else
+        EXPECT(svsm_swiotlb_sync_address_for_cpu(syncs->pool, syncs->mapping.address + 64 * part, 64), 0);
+}
+
+void test_sync_in_a_sync(void)
+{
+    struct fixture fixture;
+    struct syncs syncs = {0};
+
+    fixture_start(&fixture, true);
+    memset(buffer, 0, LENGTH);
+    syncs.machine = &fixture.machine;
+    syncs.pool = fixture.pool;
+    EXPECT(svsm_swiotlb_map(fixture.pool, buffer, LENGTH, FROM, KEEP, NULL, &syncs.mapping), 0);
+    pattern(machine_device(&fixture.machine, syncs.mapping.address), LENGTH, 5);
+    fixture.machine.interrupt = sync_again;
+    fixture.machine.interrupt_argument = &syncs;
+    EXPECT(svsm_swiotlb_sync_for_cpu(fixture.pool, &syncs.mapping, 0, 64), 0);
+    REQUIRE(syncs.depth == 61 && is_pattern(buffer, (size_t)61 * 64, 5));
+    REQUIRE(buffer[61 * 64] == 0);
+    EXPECT(svsm_swiotlb_unmap(fixture.pool, &syncs.mapping), 0);
+    REQUIRE(is_pattern(buffer, LENGTH, 5));
     fixture_stop(&fixture);
 }

@@ -9,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define LAST_ERROR (-ERROR(MALFORMED))
+#define LAST_ERROR (-ERROR(TOO_MANY_SYNCS))
 static atomic_bool seen[LAST_ERROR + 1];
 
 void expect(const char *file, int line, const char *call, int got, int wanted)
@@ -117,7 +117,9 @@ int main(void)
     run("sync", test_sync);
     run("by-address", test_by_address);
     run("constraints", test_constraints);
+    run("boundary", test_boundary);
     run("interrupt-in-a-copy", test_interrupt_in_a_copy);
+    run("sync-in-a-sync", test_sync_in_a_sync);
     run("two-cpus", test_two_cpus);
     run("growth-and-give-back", test_growth_and_give_back);
     run("maintenance", test_maintenance);

@@ -40,7 +40,9 @@ void test_device_written(void);
 void test_sync(void);
 void test_by_address(void);
 void test_constraints(void);
+void test_boundary(void);
 void test_interrupt_in_a_copy(void);
+void test_sync_in_a_sync(void);
 
 /* thread_tests.c */
 void test_two_cpus(void);

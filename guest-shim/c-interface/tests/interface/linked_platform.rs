@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The library for a kernel whose functions are linked with it: one object, no call through a pointer, little stack.
 
-use std::path::Path;
 use std::process::Command;
 
 use crate::bare_metal::{names, object_of, panicking_functions};

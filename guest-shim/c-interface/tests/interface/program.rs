@@ -36,7 +36,7 @@ fn c_program_passes() {
     let last = report.lines().last();
     assert_eq!(
         last,
-        Some("ok all 26 errors were returned"),
+        Some("ok all 27 errors were returned"),
         "the C program ended early"
     );
 }

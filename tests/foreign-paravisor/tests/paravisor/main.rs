@@ -2,6 +2,7 @@
 //! The worked example at work: three protocols, the window, the state words, an unfriendly host.
 
 mod conversions;
+mod from_memory;
 mod memory;
 mod model;
 

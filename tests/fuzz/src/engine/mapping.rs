@@ -31,6 +31,10 @@ impl Shape {
                 0 => u64::MAX,
                 units => BASE + units * UNIT_BYTES + length as u64 - 2,
             },
+            boundary: match self.boundary {
+                0 => 0,
+                log2 => 1 << log2,
+            },
         }
     }
 
@@ -53,6 +57,7 @@ impl Shape {
         mask: 0,
         align: 0,
         reach: 0,
+        boundary: 0,
         phase: 0,
     };
 }
@@ -65,6 +70,7 @@ impl Wish {
             mask: constraints.min_align_mask,
             alignment: constraints.alignment,
             highest: constraints.highest_address,
+            boundary: constraints.boundary,
         }
     }
 }
@@ -141,6 +147,7 @@ impl Engine<'_> {
         );
         let last = address + length as u64 - 1;
         assert!(last <= wish.highest, "the device does not reach {last:#x}");
+        assert!(!wish.crosses(address), "{address:#x} for {wish:x?}");
         let extent = wish.extent_at(address);
         let held = self
             .machine

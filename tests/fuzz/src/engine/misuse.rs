@@ -41,6 +41,7 @@ impl Engine<'_> {
         }
         let unchanged = Statistics {
             failures: before.failures,
+            failures_by_cause: before.failures_by_cause,
             ..self.pool.statistics()
         };
         assert_eq!(unchanged, before, "misuse has changed something");
@@ -225,6 +226,7 @@ impl Engine<'_> {
             highest_address,
             ..none
         };
+        let within = |boundary| Constraints { boundary, ..none };
         let aligned = Constraints::aligned;
         let (to, from) = (Direction::ToDevice, Direction::FromDevice);
         let invalid = MapError::InvalidRequest;
@@ -249,6 +251,9 @@ impl Engine<'_> {
             ),
             (&buffer, to, CopyIn::Keep, aligned(u64::MAX), invalid),
             (&buffer, to, CopyIn::Keep, mask(0xff0), invalid),
+            (&buffer, to, CopyIn::Keep, within(0xff), invalid),
+            (&buffer, to, CopyIn::Keep, within(3 << 62), invalid),
+            (&buffer, to, CopyIn::Keep, within(64), MapError::OutOfReach),
             (&buffer, to, CopyIn::Keep, mask(1 << 63), invalid),
             (
                 &buffer,
@@ -328,6 +333,13 @@ impl Engine<'_> {
                 1,
                 Constraints {
                     highest_address: BASE + CHUNK_BYTES / 2,
+                    ..none
+                },
+            ),
+            (
+                1,
+                Constraints {
+                    boundary: 4096,
                     ..none
                 },
             ),

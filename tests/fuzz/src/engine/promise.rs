@@ -107,7 +107,8 @@ impl Engine<'_> {
             length: wish.length + SLAB_BYTES + CACHED_BYTES,
             ..*wish
         };
-        let plain = wish.mask == 0 && wish.alignment == 1 && wish.highest == u64::MAX;
+        let anywhere = wish.highest == u64::MAX && wish.boundary == 0;
+        let plain = wish.mask == 0 && wish.alignment == 1 && anywhere;
         let excused = !plain
             || before.unknown
             || self.setup.small_mappings < PLENTY
@@ -120,7 +121,7 @@ impl Before {
     /// Whether there was room for a wish, so that nothing excused a refusal.
     fn promises(&self, live: &Live, wish: &Wish) -> bool {
         let asks = wish.highest == u64::MAX && wish.length <= self.grow_limit;
-        !self.unknown && live.has_space(wish, &self.holdings, asks && self.grows)
+        !self.unknown && live.has_space(&wish.natural(), &self.holdings, asks && self.grows)
     }
 }
 

@@ -65,6 +65,7 @@ impl Engine<'_> {
             mask: shape.mask % (log2 + 1),
             align: shape.align % (log2 + 1),
             reach: 0,
+            boundary: 0,
             ..shape.affordable(length)
         };
         let seed = self.drawn + 1;

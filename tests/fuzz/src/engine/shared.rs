@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Shared buffers.
 
-use guest_shim::{Constraints, UnmapError};
+use guest_shim::{CHUNK_BYTES, Constraints, UnmapError};
 
 use super::checks::expect_copies;
 use super::mapping::ENDED;
@@ -10,19 +10,42 @@ use crate::driver_buffer::pattern;
 use crate::live::{Holder, Item, Wish};
 use crate::machine::{Way, take_copies};
 use crate::operation::LONGEST_COPY;
+use crate::window::BASE;
 
 impl Engine<'_> {
     pub(super) fn alloc_shared(&mut self, length: usize, align: u32) {
         let length = length.min(LONGEST_COPY);
-        let wish = Wish::new(0, length, &Constraints::aligned(1 << align));
+        let aligned = Constraints::aligned(1 << align);
+        let constraints = match length % 4 {
+            1 => Constraints {
+                boundary: (length as u64).next_power_of_two().max(64) << (align % 3),
+                ..aligned
+            },
+            2 => Constraints {
+                highest_address: BASE + 2 * CHUNK_BYTES - 1,
+                ..aligned
+            },
+            _ => aligned,
+        };
+        let wish = Wish::new(0, length, &constraints);
         let before = self.before();
-        let buffer = match self.pool.alloc_shared(length, wish.alignment) {
+        let allocated = if constraints == aligned {
+            self.pool.alloc_shared(length, wish.alignment)
+        } else {
+            self.pool.alloc_shared_within(length, &constraints)
+        };
+        let buffer = match allocated {
             Ok(buffer) => buffer,
             Err(cause) => return self.refused(&before, cause, &wish),
         };
         self.served(&before, &wish);
         let address = buffer.address();
         assert_eq!(buffer.length(), length);
+        let last = address + length as u64 - 1;
+        assert!(
+            !wish.crosses(address) && last <= wish.highest,
+            "{address:#x} for {wish:x?}"
+        );
         assert!(
             address.is_multiple_of(wish.alignment),
             "{address:#x} for {wish:x?}"

@@ -190,6 +190,11 @@ fn shape(how: u8, mask: u8, align: u8, reach: u8, phase: u8) -> Shape {
             u32::from(align % 14)
         },
         reach: u64::from(reach.saturating_sub(224)) * 3,
+        boundary: match reach {
+            // 64 bytes to 4 MiB.
+            176..224 => 6 + u32::from(reach % 17),
+            _ => 0,
+        },
         phase: usize::from(phase) * 257,
     }
 }

@@ -156,7 +156,7 @@ where
             }
         }
     }
-    world.call(&guest::statistics(page(3), 504));
+    world.call(&guest::statistics(page(3), 520));
     world.call(&guest::trace(page(3), 4096, 0));
 }
 

@@ -32,7 +32,7 @@ const LIST: u64 = SHAPE.ram;
 pub const CONVERT_LIST: u64 = LIST + 0x1000;
 const FIRST: u64 = LIST + 0x2000;
 const SECOND: u64 = LIST + 0x3000;
-/// A page that is not converted.
+/// A page that is not converted, the caller's calling area.
 const CALLING_AREA: u64 = LIST + 0x4000;
 
 /// The guest's pages.
@@ -71,6 +71,8 @@ pub enum Letter {
     Host(HostManner),
     /// After so many more instructions, one ends so; unless one is to come already.
     Surprise(u64, Surprise),
+    /// The same call from a block in the calling area.
+    FromMemory(&'static Letter),
     /// The host splits all large pages.
     Split,
 }
@@ -118,8 +120,10 @@ pub const POOL: [Letter; 22] = [
     Host(HostManner::ReservedBits),
 ];
 /// What is in neither of the other two.
-pub const PAGES_ONLY: [Letter; 14] = [
+pub const PAGES_ONLY: [Letter; 16] = [
     Trace,
+    FromMemory(&Grow(1, 1, false)),
+    FromMemory(&Convert(&[shared(FIRST), shared(SECOND)])),
     Convert(&[shared(FIRST), shared(SECOND)]),
     Convert(&[private(FIRST), private(SECOND)]),
     Convert(&[shared(FIRST), private(FIRST), shared(LARGE)]),
@@ -179,7 +183,7 @@ pub fn registers(world: &Tiny<'_>, letter: Letter) -> Option<CallRegisters> {
             world.platform.inner().store(LIST, header.as_bytes());
             guest::list(epoch, LIST)
         }
-        Statistics => guest::statistics(LIST, 504),
+        Statistics => guest::statistics(LIST, 520),
         Adopt => guest::adopt(epoch, epoch.saturating_sub(1)),
         ReleaseOrphans => guest::release_orphans(epoch, epoch.saturating_sub(1)),
         Detach => guest::detach(epoch),
@@ -190,6 +194,12 @@ pub fn registers(world: &Tiny<'_>, letter: Letter) -> Option<CallRegisters> {
             guest::convert(epoch, CONVERT_LIST)
         }
         Again(older, offset) => guest::convert(epoch.saturating_sub(older), CONVERT_LIST + offset),
+        FromMemory(letter) => {
+            let call = registers(world, *letter)?;
+            let block = CALLING_AREA + 8;
+            world.platform.inner().store(block, &guest::block(&call));
+            guest::memory_form(block)
+        }
         Host(manner) => {
             world.platform.inner().set_manner(manner);
             return None;

@@ -99,7 +99,12 @@ impl Walk {
                     if answer.rax == 0 && call.rax == guest::attach().rax {
                         world.model().epoch += 1;
                     }
-                    if answer.rax == 0 && matches!(letter, Letter::Grow(..)) {
+                    let granted = match letter {
+                        Letter::Grow(..) => answer.rax == 0,
+                        Letter::FromMemory(Letter::Grow(..)) => answer.rax | answer.r9 == 0,
+                        _ => false,
+                    };
+                    if granted {
                         world.model().generation += 1;
                     }
                 }
