@@ -93,8 +93,11 @@ pub fn rows(boots: &[Boot], figures: &[Figure]) -> Vec<Row> {
     rows.list
 }
 
+/// A number of an account.
+type Count<T> = fn(&T) -> u64;
+
 /// Memory at each moment.
-pub const MOMENTS: [(&str, fn(&Shared) -> u64); 4] = [
+pub const MOMENTS: [(&str, Count<Shared>); 4] = [
     ("at boot", |shared| shared.boot),
     ("in use", |shared| shared.in_use),
     ("peak", |shared| shared.peak),
@@ -167,7 +170,7 @@ impl Rows<'_> {
     }
 }
 
-const EXITS: [(&str, fn(&Phase) -> u64); 3] = [
+const EXITS: [(&str, Count<Phase>); 3] = [
     ("page-state exits of the guest, MSR", |one| {
         one.page_state.msr_exits
     }),
