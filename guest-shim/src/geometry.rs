@@ -28,6 +28,8 @@ const _: () = assert!(
 pub struct Window {
     base: u64,
     bytes: u64,
+    /// The last address: every map compares it.
+    last: u64,
 }
 
 impl Window {
@@ -41,7 +43,11 @@ impl Window {
         {
             return None;
         }
-        Some(Self { base, bytes })
+        Some(Self {
+            base,
+            bytes,
+            last: base + (bytes - 1),
+        })
     }
 
     /// First address.
@@ -78,13 +84,13 @@ impl Window {
     /// Whether every byte lies at or below an address.
     #[inline]
     pub(crate) const fn ends_at_or_below(&self, highest_address: u64) -> bool {
-        self.base + (self.bytes - 1) <= highest_address
+        self.last <= highest_address
     }
 
     /// Whether no multiple of a boundary lies behind the first byte: 0 is no boundary, else it is a power of two.
     #[inline]
     pub(crate) const fn lies_within(&self, boundary: u64) -> bool {
-        self.base ^ (self.base + (self.bytes - 1)) <= boundary.wrapping_sub(1)
+        self.base ^ self.last <= boundary.wrapping_sub(1)
     }
 }
 
