@@ -11,6 +11,11 @@ const BOOT_CPU: u64 = 1 << 8;
 const MICROCODE_MSR: u32 = 0x8B;
 const MICROCODE: u64 = 0x0100_0065;
 
+/// Type of all memory that no range register names: write-back, and the registers are in use. A firmware or VMM leaves it
+/// so; where they are not in use, a Linux guest maps what is not its RAM uncached.
+const MEMORY_TYPE_MSR: u32 = 0x2FF;
+const WRITE_BACK: u64 = (1 << 11) | 6;
+
 /// MSRs that read as zero and ignore writes: features that the machine does not have, and settings
 /// that make no difference here.
 const fn is_ignored(msr: u32) -> bool {
@@ -19,8 +24,8 @@ const fn is_ignored(msr: u32) -> bool {
         // Machine check: no banks.
         | 0x179..=0x17B | 0x400..=0x47F
         | 0x1A0 | 0x1D9 | 0x1DB..=0x1DE
-        // Memory types.
-        | 0x200..=0x20F | 0x250 | 0x258 | 0x259 | 0x268..=0x26F | 0x2FF
+        // Ranges of memory types: none.
+        | 0x200..=0x20F | 0x250 | 0x258 | 0x259 | 0x268..=0x26F | MEMORY_TYPE_MSR
         // x2APIC, which CPUID does not show.
         | 0x800..=0x8FF
         | 0xDA0
@@ -39,6 +44,7 @@ pub fn read(cpu: &Cpu, msr: u32) -> Option<u64> {
         APIC_BASE_MSR if cpu.apic_id == 0 => Some(APIC_BASE | BOOT_CPU),
         APIC_BASE_MSR => Some(APIC_BASE),
         MICROCODE_MSR => Some(MICROCODE),
+        MEMORY_TYPE_MSR => Some(WRITE_BACK),
         _ => is_ignored(msr).then_some(0),
     }
 }
@@ -55,6 +61,7 @@ mod tests {
         assert_eq!(read(&cpu(0), 0x1B), Some(0xFEE0_0900));
         assert_eq!(read(&cpu(1), 0x1B), Some(0xFEE0_0800));
         assert_eq!(read(&cpu(0), 0x179), Some(0));
+        assert_eq!(read(&cpu(0), 0x2FF), Some(0x806));
         assert_eq!(read(&cpu(0), snp::msr::SVSM_CAA), None);
     }
 }
