@@ -230,7 +230,7 @@ impl World<'_> {
     }
 
     /// A call of the service from a block in the caller's calling area, wherever that is.
-    pub fn from_memory(&self, call: &CallRegisters) -> ResultCode {
+    pub fn by_memory_form(&self, call: &CallRegisters) -> ResultCode {
         let area = self.core.vcpus.calling_area(self.vcpu);
         let block = area.expect("a vCPU").bits() + 8;
         self.put(block, CallBlock::of(call).as_bytes());

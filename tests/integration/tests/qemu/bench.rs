@@ -130,7 +130,7 @@ impl Bench {
     }
 
     /// The same with the project's module in the initrd, which is loaded, and the smallest swiotlb the kernel takes.
-    pub fn linux_with_module(series: &str, words: &str) -> Self {
+    pub fn linux_on_pool(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
         bench.make_initrd(series, &["svsm_swiotlb"]);
         let words = format!("svsm.driver=pool swiotlb=512 {words}");

@@ -117,7 +117,7 @@ mod module {
 
     #[test]
     fn beside_swiotlb_on_the_same_disk() {
-        let with = Bench::linux_with_module(USUAL, "");
+        let with = Bench::linux_on_pool(USUAL, "");
         let without = Bench::linux(USUAL, "svsm.driver=swiotlb");
         let [pool, small] = with.linux_on_each_rmp(&POOL);
         assert_pool(&pool);
@@ -138,7 +138,7 @@ mod module {
 
     #[test]
     fn another_kernel() {
-        for outcome in Bench::linux_with_module(OTHER, "").linux_on_each_rmp(&POOL) {
+        for outcome in Bench::linux_on_pool(OTHER, "").linux_on_each_rmp(&POOL) {
             assert_pool(&outcome);
         }
     }
@@ -147,7 +147,7 @@ mod module {
     fn both_ways_to_call() {
         for path in ["memory", "msr"] {
             let words = format!("svsm_swiotlb.path={path}");
-            assert_pool(&Bench::linux_with_module(USUAL, &words).linux_run(&POOL));
+            assert_pool(&Bench::linux_on_pool(USUAL, &words).linux_run(&POOL));
         }
     }
 
@@ -173,7 +173,7 @@ mod module {
     #[test]
     fn hard_work_grows_the_pool_and_fills_swiotlb() {
         let options = [&POOL[..], &DISKS].concat();
-        let bench = Bench::linux_with_module(USUAL, "svsm.work=stress");
+        let bench = Bench::linux_on_pool(USUAL, "svsm.work=stress");
         let pool = bench.linux_run(&options);
         assert_pool(&pool);
         let window = |moment: &str| figure(&pool, &format!("account/window/{moment}"));

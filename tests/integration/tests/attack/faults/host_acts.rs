@@ -45,7 +45,7 @@ const DAY: [Call; 14] = [
     |world| Ok(world.pool(&guest::statistics(BUFFER, 520)).0),
     |world| Ok(world.pool(&trace(BUFFER, 2, 0)).0),
     // From page 9, the calling area by now.
-    |world| Ok(world.from_memory(&trace(BUFFER, 2, 0))),
+    |world| Ok(world.by_memory_form(&trace(BUFFER, 2, 0))),
 ];
 
 #[test]

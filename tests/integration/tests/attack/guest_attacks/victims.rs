@@ -69,10 +69,10 @@ pub const VICTIMS: [Victim; 21] = [
     victim("TRACE", |world| world.pool(&trace(TARGET, 3, 0)).0),
     victim("GROW", |world| world.pool(&guest::grow(1, 2, 3, false)).0),
     victim("GROW from memory", |world| {
-        world.from_memory(&guest::grow(1, 2, 3, false))
+        world.by_memory_form(&guest::grow(1, 2, 3, false))
     }),
     victim(LIST_FROM_MEMORY, |world| {
-        world.from_memory(&guest::list(1, TARGET))
+        world.by_memory_form(&guest::list(1, TARGET))
     }),
     victim("GROW contiguous", |world| {
         world.pool(&guest::grow(1, 3, 3, true)).0
