@@ -9,8 +9,10 @@
  * the module says so and refuses to load.
  *
  * What a copy takes is no matter of the allocator, and the two copy by
- * different instructions, which QEMU counts very differently. So the copy is
- * measured alone, in the form that each of them uses, and subtracted.
+ * different instructions, which QEMU counts very differently. So each copy is
+ * measured where it is made, as the difference between an unmap that copies
+ * and one that is told to skip it, and subtracted. What swiotlb does around
+ * its copy counts as the copy then, which is to its advantage.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -24,22 +26,24 @@
 #include <linux/pci.h>
 #include <linux/platform_device.h>
 #include <linux/sizes.h>
-#include <linux/sort.h>
-#include <linux/string.h>
 #include <linux/vmalloc.h>
 #include <asm/msr.h>
 #include <asm/tsc.h>
 
-/* Measurements of each kind. */
-#define ROUNDS 65
+/*
+ * Measurements of each kind: swiotlb takes its slots in turn, and what that
+ * costs depends on their place among 128. The mean is of every place as often.
+ */
+#define ROUNDS 256
 /* Largest size, and the end of the list: one of each size at a time. */
 #define LARGEST SZ_256K
 #define MIX 0
-/* Up to here the pool copies in a loop over words. */
-#define LONGEST_LOOP 128
 
 static const size_t sizes[] = { 64, 1500, SZ_4K, SZ_64K, LARGEST, MIX };
 #define KINDS (ARRAY_SIZE(sizes) - 1)
+
+/* What the copy is computed from. */
+enum { TO_DEVICE, FROM_DEVICE_SKIP, FROM_DEVICE };
 
 /* A pair of map and unmap, and how many copies are in it. */
 static const struct way {
@@ -48,24 +52,24 @@ static const struct way {
 	unsigned long unmap_attrs;
 	unsigned int copies;
 } ways[] = {
-	{ "to-device", DMA_TO_DEVICE, 0, 1 },
+	[TO_DEVICE] = { "to-device", DMA_TO_DEVICE, 0, 1 },
 	/* As a driver that syncs what was received. */
-	{ "from-device-skip", DMA_FROM_DEVICE, DMA_ATTR_SKIP_CPU_SYNC, 1 },
-	{ "from-device", DMA_FROM_DEVICE, 0, 2 },
+	[FROM_DEVICE_SKIP] = { "from-device-skip", DMA_FROM_DEVICE, DMA_ATTR_SKIP_CPU_SYNC, 1 },
+	[FROM_DEVICE] = { "from-device", DMA_FROM_DEVICE, 0, 2 },
 };
 
 static const char *const fills[] = { "empty", "90", "f90" };
 
-/* Instructions of a pair; 0: it failed. */
+/* Instructions of a pair, copies and all; 0: it failed. */
 struct figure {
-	u64 best, median, worst, copies;
+	u64 best, mean, worst;
 };
 
 static struct figure figures[2][ARRAY_SIZE(fills)][ARRAY_SIZE(ways)][ARRAY_SIZE(sizes)];
 static const char *const names[] = { "pool", "swiotlb" };
 
 static struct pci_dev *claimed;
-static void *buffer, *other;
+static void *buffer;
 /* Ticks of an instruction, and of reading the counter twice. */
 static u64 ticks_each, ticks_empty;
 
@@ -129,51 +133,6 @@ static u64 instructions(u64 ticks)
 	return div64_u64(ticks - min(ticks, ticks_empty), ticks_each);
 }
 
-static int by_value(const void *a, const void *b)
-{
-	u64 left = *(u64 *)a, right = *(u64 *)b;
-
-	return left < right ? -1 : left > right;
-}
-
-/* ---- copies ---- */
-
-static noinline void copy_by_pool(void *to, const void *from, size_t size)
-{
-	size_t i;
-
-	if (size > LONGEST_LOOP) {
-		asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(size) : : "memory");
-		return;
-	}
-	for (i = 0; i < size / sizeof(u64); i++)
-		WRITE_ONCE(((u64 *)to)[i], ((const u64 *)from)[i]);
-}
-
-static noinline void copy_by_swiotlb(void *to, const void *from, size_t size)
-{
-	memcpy(to, from, size);
-}
-
-static u64 copy_instructions(size_t size, bool swiotlb)
-{
-	u64 least = U64_MAX, start;
-	unsigned long flags;
-	int i;
-
-	for (i = 0; i < 8; i++) {
-		local_irq_save(flags);
-		start = rdtsc();
-		if (swiotlb)
-			copy_by_swiotlb(other, buffer, size);
-		else
-			copy_by_pool(other, buffer, size);
-		least = min(least, ticks_since(start));
-		local_irq_restore(flags);
-	}
-	return instructions(least);
-}
-
 /* ---- one figure ---- */
 
 /* Maps and unmaps those of `count` sizes; ticks, or 0 if one failed. */
@@ -199,27 +158,23 @@ static u64 pair(struct device *dev, const struct way *way, const size_t *list, u
 	return mapped == count ? ticks : 0;
 }
 
-static struct figure measure(struct device *dev, bool swiotlb, const struct way *way, size_t size)
+static struct figure measure(struct device *dev, const struct way *way, size_t size)
 {
 	const size_t *list = size == MIX ? sizes : &size;
 	unsigned int count = size == MIX ? KINDS : 1, i;
-	static u64 rounds[ROUNDS];
-	struct figure figure = { };
+	struct figure figure = { .best = U64_MAX };
 
-	for (i = 0; i < count; i++)
-		figure.copies += way->copies * copy_instructions(list[i], swiotlb);
-	figure.copies = div64_u64(figure.copies, count);
 	for (i = 0; i < ROUNDS; i++) {
 		u64 ticks = pair(dev, way, list, count);
+		u64 each = div64_u64(instructions(ticks), count);
 
 		if (!ticks)
-			return figure;
-		rounds[i] = div64_u64(instructions(ticks), count);
+			return (struct figure) { };
+		figure.best = min(figure.best, each);
+		figure.worst = max(figure.worst, each);
+		figure.mean += each;
 	}
-	sort(rounds, ROUNDS, sizeof(rounds[0]), by_value, NULL);
-	figure.best = rounds[0];
-	figure.median = rounds[ROUNDS / 2];
-	figure.worst = rounds[ROUNDS - 1];
+	figure.mean = div64_u64(figure.mean, ROUNDS);
 	return figure;
 }
 
@@ -260,7 +215,7 @@ static int measure_device(struct device *dev, bool swiotlb)
 		return -ENOMEM;
 	/* What is done once is done: growth, first use of a class of sizes. */
 	for (size = 0; size < ARRAY_SIZE(sizes); size++)
-		measure(dev, swiotlb, &ways[0], sizes[size]);
+		measure(dev, &ways[0], sizes[size]);
 	for (fill = 0; fill < ARRAY_SIZE(fills); fill++) {
 		count = fill ? map_all(dev, list, MOST_PAGES) : 0;
 		if (count == MOST_PAGES)
@@ -277,8 +232,7 @@ static int measure_device(struct device *dev, bool swiotlb)
 			pr_info("%s filled pages=%zu fill=%s\n", names[swiotlb], count, fills[fill]);
 		for (way = 0; way < ARRAY_SIZE(ways); way++) {
 			for (size = 0; size < ARRAY_SIZE(sizes); size++)
-				figures[swiotlb][fill][way][size] = measure(dev, swiotlb, &ways[way],
-									    sizes[size]);
+				figures[swiotlb][fill][way][size] = measure(dev, &ways[way], sizes[size]);
 		}
 		unmap_some(dev, list, 0, count);
 	}
@@ -288,25 +242,35 @@ static int measure_device(struct device *dev, bool swiotlb)
 
 /* ---- the report ---- */
 
-/* Without the copies; a copy may be measured a little too long. */
-static u64 own(const struct figure *figure, u64 whole)
+/* Instructions of one copy. */
+static u64 copy_of(int whose, int fill, int size)
 {
-	return whole - min(whole, figure->copies);
+	u64 with = figures[whose][fill][FROM_DEVICE][size].mean;
+	u64 without = figures[whose][fill][FROM_DEVICE_SKIP][size].mean;
+
+	return with - min(with, without);
 }
 
-static void print_figure(const struct figure *pool, const struct figure *swiotlb, size_t size,
-			 const struct way *way, const char *fill)
+/* Without the copies. */
+static u64 own(int whose, int fill, int way, int size, u64 whole)
 {
-	u64 ours = own(pool, pool->median), theirs = own(swiotlb, swiotlb->median);
+	return whole - min(whole, ways[way].copies * copy_of(whose, fill, size));
+}
+
+static void print_figure(int fill, int way, int size)
+{
+	const struct figure *pool = &figures[0][fill][way][size], *swiotlb = &figures[1][fill][way][size];
+	u64 ours = own(0, fill, way, size, pool->mean), theirs = own(1, fill, way, size, swiotlb->mean);
 	u64 thousandths = theirs ? div64_u64(1000 * ours, theirs) : 0;
 	char what[16];
 
-	snprintf(what, sizeof(what), "%zu", size);
-	pr_info("size=%s way=%s fill=%s pool=%llu swiotlb=%llu ratio=%llu.%03llu pool_best=%llu swiotlb_best=%llu pool_worst=%llu swiotlb_worst=%llu pool_copies=%llu swiotlb_copies=%llu%s%s\n",
-		size == MIX ? "mix" : what, way->name, fill, ours, theirs, thousandths / 1000,
-		thousandths % 1000, own(pool, pool->best), own(swiotlb, swiotlb->best),
-		own(pool, pool->worst), own(swiotlb, swiotlb->worst), pool->copies, swiotlb->copies,
-		pool->median ? "" : " pool_failed", swiotlb->median ? "" : " swiotlb_failed");
+	snprintf(what, sizeof(what), "%zu", sizes[size]);
+	pr_info("size=%s way=%s fill=%s pool=%llu swiotlb=%llu ratio=%llu.%03llu pool_best=%llu swiotlb_best=%llu pool_worst=%llu swiotlb_worst=%llu pool_copy=%llu swiotlb_copy=%llu%s%s\n",
+		sizes[size] == MIX ? "mix" : what, ways[way].name, fills[fill], ours, theirs,
+		thousandths / 1000, thousandths % 1000, own(0, fill, way, size, pool->best),
+		own(1, fill, way, size, swiotlb->best), own(0, fill, way, size, pool->worst),
+		own(1, fill, way, size, swiotlb->worst), copy_of(0, fill, size), copy_of(1, fill, size),
+		pool->mean ? "" : " pool_failed", swiotlb->mean ? "" : " swiotlb_failed");
 }
 
 static void report(void)
@@ -316,8 +280,7 @@ static void report(void)
 	for (fill = 0; fill < ARRAY_SIZE(fills); fill++) {
 		for (way = 0; way < ARRAY_SIZE(ways); way++) {
 			for (size = 0; size < ARRAY_SIZE(sizes); size++)
-				print_figure(&figures[0][fill][way][size], &figures[1][fill][way][size],
-					     sizes[size], &ways[way], fills[fill]);
+				print_figure(fill, way, size);
 		}
 	}
 	pr_info("done\n");
@@ -380,14 +343,12 @@ static int __init map_bench_init(void)
 		return -EINVAL;
 	}
 	buffer = (void *)__get_free_pages(GFP_KERNEL, get_order(LARGEST));
-	other = (void *)__get_free_pages(GFP_KERNEL, get_order(LARGEST));
-	error = buffer && other ? pci_register_driver(&driver) : -ENOMEM;
+	error = buffer ? pci_register_driver(&driver) : -ENOMEM;
 	if (!error) {
 		error = measure_both();
 		pci_unregister_driver(&driver);
 	}
 	free_pages((unsigned long)buffer, get_order(LARGEST));
-	free_pages((unsigned long)other, get_order(LARGEST));
 	if (!error)
 		report();
 	return error;
