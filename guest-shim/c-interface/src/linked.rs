@@ -116,17 +116,13 @@ mod tests {
 
     #[unsafe(no_mangle)]
     extern "C" fn svsm_swiotlb_platform_translate(address: u64, bytes: u64) -> *mut c_void {
-        core::ptr::without_provenance_mut(if bytes == 0 { 0 } else { address as usize + 8 })
+        let place = usize::try_from(address).map_or(0, |address| address + 8);
+        core::ptr::without_provenance_mut(if bytes == 0 { 0 } else { place })
     }
 
     #[test]
     fn the_kernels_functions_are_what_the_shim_calls() {
-        let asked = snp::svsm::CallRegisters {
-            rax: 6 << 32,
-            rcx: 10,
-            rdx: 20,
-            r8: 30,
-        };
+        let asked = snp::svsm::CallRegisters::new(6 << 32, [10, 20, 30]);
         let mut registers = asked;
         assert_eq!(Linked.call(&mut registers), Ok(()));
         let answer = (registers.rax, registers.rcx, registers.rdx, registers.r8);
