@@ -17,6 +17,20 @@ static const char *const call_names[] = {
 	"release", "convert", "statistics", "trace", "set_limits", "donate", "export_state", "import_state",
 };
 
+/* Causes of failed mappings, by the number of the library's error without its sign. */
+static const char *const cause_names[] = {
+	[-SVSM_SWIOTLB_ERROR_INVALID_REQUEST] = "invalid_request",
+	[-SVSM_SWIOTLB_ERROR_CAP_REACHED] = "cap_reached",
+	[-SVSM_SWIOTLB_ERROR_HOST_REFUSED] = "host_refused",
+	[-SVSM_SWIOTLB_ERROR_NO_CONTIGUOUS_RUN] = "no_contiguous_run",
+	[-SVSM_SWIOTLB_ERROR_RECORDS_EXHAUSTED] = "records_exhausted",
+	[-SVSM_SWIOTLB_ERROR_TOO_LARGE] = "too_large",
+	[-SVSM_SWIOTLB_ERROR_BUSY] = "busy",
+	[-SVSM_SWIOTLB_ERROR_NOT_ATTACHED] = "not_attached",
+	[-SVSM_SWIOTLB_ERROR_OUT_OF_REACH] = "out_of_reach",
+	[-SVSM_SWIOTLB_ERROR_SERVICE_FAULT] = "service_fault",
+};
+
 static void line(struct seq_file *file, const char *name, u64 value)
 {
 	seq_printf(file, "%s %llu\n", name, value);
@@ -54,6 +68,9 @@ static int statistics_show(struct seq_file *file, void *unused)
 	line(file, "calls_msr", atomic64_read(&svsm_call_counters.msr));
 	line(file, "calls_not_run", atomic64_read(&svsm_call_counters.not_run));
 	line(file, "calls_grow_interrupts_off", atomic64_read(&svsm_call_counters.grow_interrupts_off));
+	for (i = 0; i < ARRAY_SIZE(cause_names); i++)
+		if (cause_names[i])
+			seq_printf(file, "failures_%s %llu\n", cause_names[i], s.failures_by_error[i]);
 	line(file, "failures_nmi", atomic64_read(&svsm_refusals.nmi));
 	line(file, "calls_nmi", atomic64_read(&svsm_call_counters.in_nmi));
 	line(file, "failures_mmio", atomic64_read(&svsm_refusals.mmio));
