@@ -241,7 +241,6 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     };
     let storage = acceptance.keep(plan.placement.storage)?;
     let service = service(inputs, storage)?;
-    let service = SERVICE.call_once(|| service);
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
     record(&inputs.block, plan, service.page_states())?;
 
@@ -318,11 +317,13 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     .run())
 }
 
-/// The service over its storage.
+/// The service over its storage, in its place.
+// Never inlined: it is built on the stack before it is moved, and what the boot does later needs that room.
+#[inline(never)]
 fn service(
     inputs: &'static Inputs,
     storage: OwnMemory,
-) -> Result<Service<'static, Machine>, Reason> {
+) -> Result<&'static Service<'static, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
     let base = GuestPhysicalAddress::new(placement.window.start);
@@ -340,5 +341,6 @@ fn service(
     if inputs.block.unit_limit_lifted() {
         configuration = configuration.without_unit_limit();
     }
-    Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)
+    let service = Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)?;
+    Ok(SERVICE.call_once(|| service))
 }

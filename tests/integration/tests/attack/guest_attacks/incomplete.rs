@@ -194,7 +194,7 @@ fn p_6_7_p_5_9_4_a_list_of_convert_is_taken_up_otherwise() {
             (guest::raw(9, LIST, 0, 0), result::STALE_EPOCH),
             (guest::raw(9, page(8), 1, 0), ADDRESS),
             (guest::raw(9, 0x4000_0000, 1, 0), ADDRESS),
-            (guest::raw(16, LIST, 1, 0), ResultCode::UNSUPPORTED_CALL),
+            (guest::raw(17, LIST, 1, 0), ResultCode::UNSUPPORTED_CALL),
         ] {
             assert_eq!(world.call(&call), code, "{call:x?}");
         }
