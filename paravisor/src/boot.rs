@@ -70,8 +70,7 @@ struct Inputs {
 
 /// Boots and runs the guest; returns only with a reason to end the VM.
 pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
-    let inputs = Inputs::read(c_bit)?;
-    let inputs = INPUTS.call_once(|| inputs);
+    let inputs = inputs(c_bit)?;
     let ghcb = bring_up(inputs)?;
     if inputs.vcpu_count > MAX_VCPUS {
         log::error!(
@@ -107,6 +106,14 @@ pub fn serve_further() -> Result<Infallible, Reason> {
         boot_vmsa: None,
     }
     .run())
+}
+
+/// What the boot was given, checked, in its place.
+// Never inlined, for the same reason as `service`.
+#[inline(never)]
+fn inputs(c_bit: u64) -> Result<&'static Inputs, Reason> {
+    let inputs = Inputs::read(c_bit)?;
+    Ok(INPUTS.call_once(|| inputs))
 }
 
 impl Inputs {
