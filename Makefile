@@ -228,11 +228,12 @@ test-modules: ## Build map_test.ko and map_bench.ko, which test and measure the 
 	@$(if $(KDIR),,[ -e $(LINUX_DIR)/$(LINUX)/release ] || scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@headers="$(or $(KDIR),$$(scripts/linux-headers.sh $(LINUX) $(LINUX_DIR)))" && scripts/linux-module.sh tests/linux/modules $(MODULE_DIR)/tests $$headers
 
-# What bounds its use of the stack belongs here, behind the checks.
-module-object: setup ## Build the Rust part of the module, and check it
+module-object: setup ## Build the Rust part of the module, and check it: code, relocations, stack
 	@scripts/setup.sh rust-src
 	@$(CARGO) build --release --quiet -p module-object
 	@$(HOST)/module-object build --target-dir $(MODULE_DIR)/rust --output $(MODULE_DIR)/object --features linked-platform
+	@$(CARGO) run --quiet -p guest-shim-c --example stack_use -- $(MODULE_DIR)/object/svsm_swiotlb_shim.o_shipped >$(MODULE_DIR)/stack.txt || \
+		{ grep 'TOO MUCH' $(MODULE_DIR)/stack.txt >&2; exit 1; }
 
 # One folder, as the kernel's build system wants it; make dkms packs the same.
 module-package: module-object
