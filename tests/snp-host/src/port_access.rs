@@ -143,9 +143,7 @@ impl<H: Hardware> Machine<'_, H> {
                 word.get_mut(..usize::from(bytes)).unwrap_or_default(),
             );
             let value = u64::from_le_bytes(word);
-            if interrupt_filter::allows(&self.hardware, gpa, value) {
-                self.hardware.device_write(gpa, bytes, value);
-            } else {
+            if !interrupt_filter::write(&self.hardware, self.cpus, gpa, bytes, value) {
                 self.counters.event(Event::InterruptRefused);
             }
         } else {
