@@ -170,8 +170,9 @@ mod module {
         }
     }
 
+    /// What the same work does to swiotlb takes minutes of waiting, which `make linux-compare WORK=stress` does.
     #[test]
-    fn hard_work_grows_the_pool_and_fills_swiotlb() {
+    fn hard_work_grows_the_pool() {
         let options = [&POOL[..], &DISKS].concat();
         let bench = Bench::linux_on_pool(USUAL, "svsm.work=stress");
         let pool = bench.linux_run(&options);
@@ -180,13 +181,6 @@ mod module {
         let [boot, peak] =
             ["boot", "peak"].map(|moment| figure(&pool, &format!("account/window/{moment}")));
         assert!(peak > boot, "{boot} to {peak}");
-
-        let options = [&SWIOTLB[..], &DISKS].concat();
-        let swiotlb = Bench::linux(USUAL, "svsm.driver=swiotlb svsm.work=stress swiotlb=512");
-        let swiotlb = swiotlb.linux_run(&options);
-        let boots = [("pool", &pool), ("swiotlb-1MiB", &swiotlb)];
-        let (code, text) = bench.compare(&boots, &["--expect-trouble"]);
-        assert_eq!(code, 0, "{text}");
     }
 }
 
