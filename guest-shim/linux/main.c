@@ -51,6 +51,11 @@ static int cap_set(const char *text, const struct kernel_param *parameter)
 
 	if (error || !svsm_pool)
 		return error;
+	if (!cap) {
+		pr_err("cap=0 is for the load only; write a multiple of 2M\n");
+		cap = before;
+		return -EINVAL;
+	}
 	error = svsm_swiotlb_set_cap(svsm_pool, cap, NULL);
 	if (!error)
 		return 0;
