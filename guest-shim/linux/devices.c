@@ -216,15 +216,11 @@ unsigned int svsm_devices_driven(void)
 void svsm_devices_quiet(void)
 {
 	struct pci_dev *pdev = NULL;
-	u16 command;
 
 	for_each_pci_dev(pdev) {
 		device_lock(&pdev->dev);
-		if (!pdev->dev.driver && pdev->class >> 16 != PCI_BASE_CLASS_BRIDGE) {
-			pci_read_config_word(pdev, PCI_COMMAND, &command);
-			if (command & PCI_COMMAND_MASTER)
-				pci_write_config_word(pdev, PCI_COMMAND, command & ~PCI_COMMAND_MASTER);
-		}
+		if (!pdev->dev.driver && pdev->class >> 16 != PCI_BASE_CLASS_BRIDGE)
+			pci_clear_master(pdev);
 		device_unlock(&pdev->dev);
 	}
 }

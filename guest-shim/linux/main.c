@@ -183,7 +183,8 @@ static int attach(void)
 	config.skip_query_protocol = !strcmp(svsm_call_path(), "memory");
 
 	error = svsm_swiotlb_find(&config, &window);
-	if (error == SVSM_SWIOTLB_ERROR_SERVICE_REFUSED && config.skip_query_protocol && !strcmp(path, "auto")) {
+	if (error == SVSM_SWIOTLB_ERROR_SERVICE_REFUSED && config.skip_query_protocol &&
+	    !strcmp(path, "auto")) {
 		/* An earlier service: it has no memory form. */
 		error = svsm_call_init("msr");
 		if (error)

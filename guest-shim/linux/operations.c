@@ -119,6 +119,7 @@ static dma_addr_t pool_map(struct device *dev, phys_addr_t phys, size_t size,
 	return mapping.address;
 }
 
+/* Also the kernel's operation, under either of its names. */
 static void pool_unmap(struct device *dev, dma_addr_t address, size_t size,
 		       enum dma_data_direction dir, unsigned long attrs)
 {
@@ -145,23 +146,11 @@ static dma_addr_t op_map_phys(struct device *dev, phys_addr_t phys, size_t size,
 	}
 	return pool_map(dev, phys, size, dir, attrs);
 }
-
-static void op_unmap_phys(struct device *dev, dma_addr_t address, size_t size,
-			  enum dma_data_direction dir, unsigned long attrs)
-{
-	pool_unmap(dev, address, size, dir, attrs);
-}
 #else
 static dma_addr_t op_map_page(struct device *dev, struct page *page, unsigned long offset, size_t size,
 			      enum dma_data_direction dir, unsigned long attrs)
 {
 	return pool_map(dev, page_to_phys(page) + offset, size, dir, attrs);
-}
-
-static void op_unmap_page(struct device *dev, dma_addr_t address, size_t size,
-			  enum dma_data_direction dir, unsigned long attrs)
-{
-	pool_unmap(dev, address, size, dir, attrs);
 }
 
 static dma_addr_t op_map_resource(struct device *dev, phys_addr_t phys, size_t size,
@@ -302,6 +291,17 @@ static void op_free(struct device *dev, size_t size, void *pointer, dma_addr_t h
 	.get_required_mask = op_get_required_mask,			\
 	.max_mapping_size = op_max_mapping_size
 
+#ifdef SVSM_HAVE_MAP_PHYS
+#define MAP_OPERATIONS(prefix)						\
+	.map_phys = prefix##_map_phys,					\
+	.unmap_phys = pool_unmap
+#else
+#define MAP_OPERATIONS(prefix)						\
+	.map_page = prefix##_map_page,					\
+	.unmap_page = pool_unmap,					\
+	.map_resource = op_map_resource
+#endif
+
 static u64 op_get_required_mask(struct device *dev)
 {
 	return DMA_BIT_MASK(fls64(svsm_window_last));
@@ -325,14 +325,7 @@ static int op_dma_supported(struct device *dev, u64 mask)
 const struct dma_map_ops svsm_dma_ops = {
 	COMMON_OPERATIONS,
 	.alloc = op_alloc,
-#ifdef SVSM_HAVE_MAP_PHYS
-	.map_phys = op_map_phys,
-	.unmap_phys = op_unmap_phys,
-#else
-	.map_page = op_map_page,
-	.unmap_page = op_unmap_page,
-	.map_resource = op_map_resource,
-#endif
+	MAP_OPERATIONS(op),
 	.map_sg = op_map_sg,
 	.dma_supported = op_dma_supported,
 };
@@ -402,14 +395,7 @@ static int first_dma_supported(struct device *dev, u64 mask)
 const struct dma_map_ops svsm_first_dma_ops = {
 	COMMON_OPERATIONS,
 	.alloc = first_alloc,
-#ifdef SVSM_HAVE_MAP_PHYS
-	.map_phys = first_map_phys,
-	.unmap_phys = op_unmap_phys,
-#else
-	.map_page = first_map_page,
-	.unmap_page = op_unmap_page,
-	.map_resource = op_map_resource,
-#endif
+	MAP_OPERATIONS(first),
 	.map_sg = first_map_sg,
 	.dma_supported = first_dma_supported,
 };
