@@ -14,38 +14,14 @@
 #include <linux/module.h>
 #include <linux/pci.h>
 
+#include "claimed_device.h"
 #include "map_test.h"
 
 /* The order matters: growth comes before the large mappings. */
 static const struct map_test *const lists[] = { data_tests, constraint_tests, refusal_tests };
 
-static struct pci_dev *claimed;
-
-static int claim(struct pci_dev *pdev, const struct pci_device_id *id)
-{
-	if (claimed)
-		return -EBUSY;
-	claimed = pdev;
-	return 0;
-}
-
-static void unclaim(struct pci_dev *pdev)
-{
-	claimed = NULL;
-}
-
-/* The SATA controller of QEMU's q35 machine. */
-static const struct pci_device_id devices[] = {
-	{ PCI_DEVICE(PCI_VENDOR_ID_INTEL, 0x2922) },
-	{ }
-};
-
-static struct pci_driver driver = {
-	.name = KBUILD_MODNAME,
-	.id_table = devices,
-	.probe = claim,
-	.remove = unclaim,
-};
+/* The SATA controller. */
+CLAIM_DEVICE(0x2922);
 
 /* What a test has mapped it has unmapped. */
 static void run(const struct map_test *test, unsigned int *good, unsigned int *bad)

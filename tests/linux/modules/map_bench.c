@@ -30,6 +30,8 @@
 #include <asm/msr.h>
 #include <asm/tsc.h>
 
+#include "claimed_device.h"
+
 /*
  * Measurements of each kind: swiotlb takes its slots in turn, and what that
  * costs depends on their place among 128. The mean is of every place as often.
@@ -68,7 +70,6 @@ struct figure {
 static struct figure figures[2][ARRAY_SIZE(fills)][ARRAY_SIZE(ways)][ARRAY_SIZE(sizes)];
 static const char *const names[] = { "pool", "swiotlb" };
 
-static struct pci_dev *claimed;
 static void *buffer;
 /* Ticks of an instruction, and of reading the counter twice. */
 static u64 ticks_each, ticks_empty;
@@ -288,31 +289,8 @@ static void report(void)
 
 /* ---- devices ---- */
 
-static int claim(struct pci_dev *pdev, const struct pci_device_id *id)
-{
-	if (claimed)
-		return -EBUSY;
-	claimed = pdev;
-	return 0;
-}
-
-static void unclaim(struct pci_dev *pdev)
-{
-	claimed = NULL;
-}
-
-/* The SMBus controller of QEMU's q35 machine, of which nothing is asked. */
-static const struct pci_device_id devices[] = {
-	{ PCI_DEVICE(PCI_VENDOR_ID_INTEL, 0x2930) },
-	{ }
-};
-
-static struct pci_driver driver = {
-	.name = KBUILD_MODNAME,
-	.id_table = devices,
-	.probe = claim,
-	.remove = unclaim,
-};
+/* The SMBus controller, of which nothing is asked. */
+CLAIM_DEVICE(0x2930);
 
 static int measure_both(void)
 {
