@@ -176,6 +176,7 @@ struct Found<'a> {
     service_limit: u64,
 }
 
+/// Everything up to the grant of the first chunk: checks the service, takes the window and the metadata, attaches.
 fn find<'a, P: Platform>(
     platform: &P,
     metadata: &'a mut [u8],

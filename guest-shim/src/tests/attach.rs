@@ -10,7 +10,8 @@ use super::machine::{Machine, map};
 use super::memory::BASE;
 use super::service::Service;
 use crate::{
-    AttachError, CHUNK_BYTES, Config, Direction, MapError, Pool, PressureLevel, metadata_bytes,
+    AttachError, CHUNK_BYTES, Config, Direction, MapError, Pool, PressureLevel, find_window,
+    metadata_bytes,
 };
 
 /// What a test changes about the service.
@@ -67,6 +68,32 @@ fn p_1_4_p_2_1_each_reason_not_to_attach_has_its_error_and_leaves_the_service_al
         machine.set(change);
         assert_eq!(attach_to(&machine, 2).map(|_| ()), Err(error));
         assert_eq!(machine.count(Call::Attach), 0, "{error:?}");
+    }
+}
+
+#[test]
+fn p_1_4_the_window_is_found_before_there_is_metadata_and_nothing_changes() {
+    let find = |query_protocol, change: Change<'_>| {
+        let machine = Machine::new(4);
+        machine.set(change);
+        let config = Config {
+            query_protocol,
+            ..Config::default()
+        };
+        let window = find_window(&&machine, &config).map(|window| (window.base(), window.bytes()));
+        let calls = [Call::Attach, Call::Grow].map(|call| machine.count(call));
+        assert_eq!(calls, [0, 0]);
+        (window, machine.count(Call::Describe))
+    };
+    for query in [true, false] {
+        assert_eq!(find(query, &|_| ()), (Ok((BASE, 4 * CHUNK_BYTES)), 1));
+        let none = find(query, &|service| service.offered = false);
+        assert_eq!(none, (Err(AttachError::NoService), 0));
+        // Another protocol is asked for its name and for nothing else.
+        let other = find(query, &|service| service.uuid ^= 1);
+        assert_eq!(other, (Err(AttachError::AnotherProtocol), 0));
+        let chunks = find(query, &|service| service.log2_chunk = 20);
+        assert_eq!(chunks, (Err(AttachError::UnusableWindow), 1));
     }
 }
 

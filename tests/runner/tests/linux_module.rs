@@ -7,7 +7,7 @@ mod setup;
 use std::fs;
 use std::process::{Command, Output};
 
-use good_boot::{GOOD_BOOT, boot};
+use good_boot::{GOOD_BOOT, assert_one_check_fails, boot};
 use serde_json::Value;
 use setup::{Setup, stderr};
 
@@ -55,16 +55,7 @@ fn each_broken_promise_of_the_module_is_named_in_one_line() {
         ("stress=read-wrong", &["no transfer", "3 transfers"]),
     ] {
         let (_setup, output) = pool_boot(fault);
-        let message = stderr(&output);
-        assert_eq!(output.status.code(), Some(1), "{fault}: {message}");
-        let verdict = message.lines().last().expect("a verdict");
-        assert!(
-            verdict.starts_with("runner: 1 of the checks failed: "),
-            "{fault}: {message}"
-        );
-        for part in parts {
-            assert!(verdict.contains(part), "{fault}: {message}");
-        }
+        assert_one_check_fails(&output, fault, parts);
     }
     // Without the module none of that is promised.
     let (_setup, output) = boot(

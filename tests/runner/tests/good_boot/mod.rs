@@ -9,7 +9,7 @@ use paravisor::boot_block::{self, BootBlock};
 use paravisor::layout;
 use zerocopy::{FromZeros, IntoBytes};
 
-use crate::setup::{Setup, image};
+use crate::setup::{Setup, image, stderr};
 
 /// Bytes of the image's window: at the end of the machine's 64 MiB.
 const WINDOW_BYTES: u64 = 4 << 20;
@@ -96,5 +96,19 @@ fn boot_block() -> IgvmDirectiveHeader {
         flags: IgvmPageDataFlags::new(),
         data_type: IgvmPageDataType::NORMAL,
         data: block.as_bytes().to_vec(),
+    }
+}
+
+/// One check failed, and the verdict, the last line, names it in these words. `fault` is what made it fail.
+pub fn assert_one_check_fails(output: &Output, fault: &str, parts: &[&str]) {
+    let message = stderr(output);
+    assert_eq!(output.status.code(), Some(1), "{fault}: {message}");
+    let verdict = message.lines().last().expect("a verdict");
+    assert!(
+        verdict.starts_with("runner: 1 of the checks failed: "),
+        "{fault}: {message}"
+    );
+    for part in parts {
+        assert!(verdict.contains(part), "{fault}: {message}");
     }
 }
