@@ -328,7 +328,7 @@ fn symbol(operands: &str) -> Option<String> {
     rest.strip_suffix('>').map(str::to_owned)
 }
 
-/// Whether a target lies in the function itself.
+/// Whether a jump stays inside the function that makes it.
 fn is_inside(target: &str, own: &str) -> bool {
     target
         .strip_prefix(own)

@@ -45,7 +45,7 @@ pub fn take_over() {
     }
 }
 
-/// Halts CPU 0, which runs this, for ever: without the global interrupt flag nothing ends a HLT.
+/// Halts CPU 0, which runs this, and never returns: without the global interrupt flag nothing ends a HLT.
 pub fn rest() -> ! {
     loop {
         // SAFETY: EFER.SVME is set by the boot code.
