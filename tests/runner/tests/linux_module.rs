@@ -111,7 +111,16 @@ fn what_the_boots_break_together_is_named() {
         ("", "work=stress", &["one kernel", "stress"][..]),
         ("own_calls=14", "own_calls=0", &["at most 12", "14 of them"]),
         ("converts=513", "", &["converts no page", "1 exits"]),
-        ("failures=1", "", &["its own promises", "no map fails"]),
+        (
+            "failures=1",
+            "",
+            &["its own checks", "pool", "no map fails"],
+        ),
+        (
+            "",
+            "record 'pattern gpa=0x1000 offset=0 found=0x0'",
+            &["its own checks", "swiotlb", "written from outside"],
+        ),
         ("", &wrong, &["every digest", "virtio-net"]),
         (
             "",

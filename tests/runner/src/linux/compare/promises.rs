@@ -18,8 +18,10 @@ pub fn promises(boots: &[Boot]) -> Vec<Check> {
         list.push(ended(boot));
     }
     list.push(digests(boots));
+    for boot in boots.iter().filter(|boot| !is_excused(boot)) {
+        list.push(own_checks(boot));
+    }
     for pool in boots.iter().filter(|boot| boot.is_pool()) {
-        list.push(own_promises(pool));
         list.push(calls_at_boot(pool, boots));
         list.push(converts_nothing(pool));
     }
@@ -63,16 +65,22 @@ fn ended(boot: &Boot) -> Check {
     }
 }
 
-/// Each boot read what the host has, as its own checks say, and so all of them the same. Without the module a read that
-/// stalls under hard work has no digest.
+/// Without the module a read may stall under hard work; what it costs then is judged by [`trouble_without`].
+fn is_excused(boot: &Boot) -> bool {
+    !boot.is_pool() && boot.guest.work.as_deref() == Some(HARD_WORK)
+}
+
+/// Each boot read what the host has, as its own checks say, and so all of them the same.
 fn digests(boots: &[Boot]) -> Check {
-    let excused = |boot: &Boot| !boot.is_pool() && boot.guest.work.as_deref() == Some(HARD_WORK);
     let of_devices = |name: &str| name.ends_with("matches") || name.contains("marker");
-    let mut wrong = boots.iter().filter(|boot| !excused(boot)).flat_map(|boot| {
-        let kept = boot.kept.iter();
-        let wrong = kept.filter(|kept| !kept.ok && of_devices(&kept.name));
-        wrong.map(|wrong| format!("{}: {}: {}", boot.name, wrong.name, wrong.detail))
-    });
+    let mut wrong = boots
+        .iter()
+        .filter(|boot| !is_excused(boot))
+        .flat_map(|boot| {
+            let kept = boot.kept.iter();
+            let wrong = kept.filter(|kept| !kept.ok && of_devices(&kept.name));
+            wrong.map(|wrong| format!("{}: {}: {}", boot.name, wrong.name, wrong.detail))
+        });
     let wrong = wrong.next();
     let digests = boots.iter().flat_map(|boot| &boot.guest.digests);
     let mut all = BTreeMap::new();
@@ -89,19 +97,20 @@ fn digests(boots: &[Boot]) -> Check {
     }
 }
 
-fn own_promises(pool: &Boot) -> Check {
-    let broken: Vec<_> = pool
-        .kept
-        .iter()
-        .filter(|kept| !kept.ok)
-        .map(|kept| format!("{}: {}", kept.name, kept.detail))
-        .collect();
+fn own_checks(boot: &Boot) -> Check {
+    let broken: Vec<_> = boot.kept.iter().filter(|kept| !kept.ok).collect();
     Check {
-        name: "the boot with the module keeps its own promises",
-        ok: broken.is_empty() && !pool.kept.is_empty(),
+        name: "a boot passes its own checks",
+        ok: broken.is_empty() && !boot.kept.is_empty(),
         detail: match broken.first() {
-            Some(first) => format!("{} broken, first: {first}", broken.len()),
-            None => format!("{} of them", pool.kept.len()),
+            Some(first) => format!(
+                "{}: {} broken, first: {}: {}",
+                boot.name,
+                broken.len(),
+                first.name,
+                first.detail
+            ),
+            None => format!("{}: {} of them", boot.name, boot.kept.len()),
         },
     }
 }
@@ -149,9 +158,8 @@ fn converts_nothing(pool: &Boot) -> Check {
 /// Whether the boots show what the kernel's own pool does under hard work: trouble without the module.
 #[must_use]
 pub fn trouble_without(boots: &[Boot]) -> Check {
-    let hard = |boot: &&Boot| !boot.is_pool() && boot.guest.work.as_deref() == Some(HARD_WORK);
     let (mut any, mut words) = (false, Vec::new());
-    for boot in boots.iter().filter(hard) {
+    for boot in boots.iter().filter(|boot| is_excused(boot)) {
         let (full, bad) = (boot.troubles("buffer is full"), boot.guest.bad_transfers());
         let steps = boot.guest.failed.len();
         any |= full != 0 || bad != 0 || steps != 0;
