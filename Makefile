@@ -248,7 +248,7 @@ test-dkms: dkms ## Install those in a clean root of Debian 13 with the headers o
 	@scripts/test-dkms.sh $(DKMS_DIR) $(VERSION) $(LINUX) $(LINUX_DIR)
 
 soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times the small guest, SOAK_LINUX times Linux
-	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(SOAK_VCPUS)
+	@scripts/soak.sh $(TARGET_DIR) $(SOAK_BOOTS) $(SOAK_LINUX) $(DRIVER) $(SOAK_VCPUS)
 
 # The images are built twice, by the same names (firmware-images).
 .NOTPARALLEL:
