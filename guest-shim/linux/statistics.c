@@ -43,6 +43,7 @@ static int statistics_show(struct seq_file *file, void *unused)
 
 	if (svsm_swiotlb_statistics(svsm_pool, &s, sizeof(s)))
 		return -EIO;
+	line(file, "window_start", svsm_window_first);
 	line(file, "window_bytes", svsm_window_last - svsm_window_first + 1);
 	line(file, "devices", svsm_devices_driven());
 	line(file, "maps", s.maps);

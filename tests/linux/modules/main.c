@@ -59,6 +59,11 @@ static int __init map_test_init(void)
 			run(test, &good, &bad);
 	}
 	pr_info("done ok=%u failed=%u\n", good, bad);
+	if (bad) {
+		/* A load that fails is a failed step of the boot. */
+		pci_unregister_driver(&driver);
+		return -EIO;
+	}
 	return 0;
 }
 

@@ -227,11 +227,10 @@ static void attach_again(struct pci_dev *pdev)
 static void narrow_mask(struct pci_dev *pdev)
 {
 	void *buffer = kmalloc(SZ_4K, GFP_KERNEL);
-	u64 devices = statistic("devices"), mask, maps;
-	dma_addr_t at = place(&pdev->dev, buffer);
+	/* Ends before the window: which chunk is the lowest with room changes as others are given back. */
+	u64 devices = statistic("devices"), mask = statistic("window_start") - 1, maps;
+	dma_addr_t at;
 
-	/* Ends before the chunk. */
-	mask = ALIGN_DOWN(at, SZ_2M) - 1;
 	check(dma_set_mask(&pdev->dev, mask), "the mask %#llx is accepted with buffers beyond it", mask);
 	check(place(&pdev->dev, buffer) > mask, "it has left the pool with buffers there");
 
