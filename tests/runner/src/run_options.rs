@@ -8,7 +8,7 @@ use std::str::FromStr;
 use clap::{Args, ValueEnum, value_parser};
 use igvm_builder::parse_size;
 use snp_host::launch::MAX_CPUS;
-use snp_host::psc_manner::NAMED_CALLS;
+use snp_host::psc_manner::{FIRST_MARK, LAST_MARK, NAMED_CALLS};
 use snp_host::switches::Switches;
 
 use crate::attack_options::AttackOptions;
@@ -85,11 +85,14 @@ impl FromStr for PscFrom {
         if text == "named" {
             return Ok(Self(NAMED_CALLS));
         }
-        let number = text.parse().ok();
-        let number = number.filter(|number| (1..NAMED_CALLS).contains(number));
+        let (text, numbers, base) = match text.strip_prefix("mark=") {
+            Some(mark) => (mark, 0..=LAST_MARK - FIRST_MARK, FIRST_MARK),
+            None => (text, 1..=FIRST_MARK - 1, 0),
+        };
+        let number = text.parse().ok().filter(|number| numbers.contains(number));
         number
-            .map(Self)
-            .ok_or_else(|| "write a number from 1 on, or named".into())
+            .map(|number: u16| Self(base + number))
+            .ok_or_else(|| "write a number from 1 on, mark=NUMBER, or named".into())
     }
 }
 
@@ -183,7 +186,7 @@ pub struct RunOptions {
     /// Entries that the manners `stop` and `fail` complete first, 4 KiB pages that `stop-inside` does
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub psc_count: u8,
-    /// From which request of VMPL0 on it does so: its number, or named for those that the guest names (mode=host-replies)
+    /// From which request of VMPL0 on it does so: its number, mark=NUMBER for all behind that mark of the guest (of Linux: 2 when the work begins), or named for those that the guest names (mode=host-replies)
     /// [default: from the start, to every VMPL]
     #[arg(long, value_name = "NUMBER|named")]
     pub psc_from: Option<PscFrom>,

@@ -108,6 +108,7 @@ impl<H: Hardware> Machine<'_, H> {
             let timestamp = self.hardware.timestamp();
             self.record(kind::MARK, format_args!("id={value} tsc={timestamp}"));
             self.snapshot(value);
+            self.manner.mark(value);
         } else if port == WATCH_PORT && bytes == 4 {
             self.watch_shared_pages();
         } else if port == ATTACK_PORT && bytes == 4 {

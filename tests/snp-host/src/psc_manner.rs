@@ -2,8 +2,8 @@
 //! When a host answers page-state changes in its manner, and when honestly.
 //!
 //! A hostile manner from the start meets the boot alone, which it ends. So it may begin later: at a request of VMPL 0 with a
-//! number, or only in calls for which the guest says how many requests are to be answered so. The others are honest, among
-//! them all those of lower VMPLs then.
+//! number, behind a mark of the guest, or only in calls for which the guest says how many requests are to be answered so. The
+//! others are honest, among them all those of lower VMPLs then.
 
 use snp::address::Vmpl;
 use snp_model::psc::HostManner;
@@ -16,6 +16,8 @@ enum From {
     Start,
     /// To VMPL 0, behind this many honest requests.
     Request(u16),
+    /// To VMPL 0, once the guest has written this mark.
+    Mark(u8),
     /// To VMPL 0, in calls that the guest names.
     NamedCalls,
 }
@@ -33,14 +35,20 @@ pub struct PscManner {
 
 /// Number that stands for calls which the guest names.
 pub const NAMED_CALLS: u16 = u16::MAX;
+/// Number that stands for the moment behind mark 0; those above it, up to [`LAST_MARK`], for the marks that follow.
+pub const FIRST_MARK: u16 = 0xFF00;
+/// That of the last such mark.
+pub const LAST_MARK: u16 = NAMED_CALLS - 1;
 
 impl PscManner {
-    /// A manner that begins at VMPL 0's request `first`, counted from 1; 0 is the start, [`NAMED_CALLS`] those.
+    /// A manner that begins at VMPL 0's request `first`, counted from 1; 0 is the start, [`NAMED_CALLS`] those, and from
+    /// [`FIRST_MARK`] on it is a mark.
     #[must_use]
     pub const fn new(manner: HostManner, first: u16) -> Self {
         let from = match first {
             0 => From::Start,
             NAMED_CALLS => From::NamedCalls,
+            FIRST_MARK..=LAST_MARK => From::Mark((first - FIRST_MARK) as u8),
             number => From::Request(number - 1),
         };
         Self {
@@ -54,6 +62,15 @@ impl PscManner {
     /// The guest says to how many requests of its next call the manner is shown.
     pub const fn name(&mut self, requests: u32) {
         self.named = requests;
+    }
+
+    /// The guest has written this mark.
+    pub const fn mark(&mut self, id: u32) {
+        if let From::Mark(awaited) = self.from
+            && awaited as u32 == id
+        {
+            self.from = From::Request(0);
+        }
     }
 
     /// A call begins.
@@ -77,6 +94,7 @@ impl PscManner {
                 *left -= 1;
                 HostManner::Honest
             }
+            From::Mark(_) => HostManner::Honest,
             From::NamedCalls if self.left > 0 => {
                 self.left -= 1;
                 self.manner
@@ -113,6 +131,19 @@ mod tests {
         assert_eq!(next(&mut manner, Vmpl::Vmpl2, 9), [HONEST; 9]);
         assert_eq!(next(&mut manner, Vmpl::Vmpl0, 3), [HONEST, LIE, LIE]);
         assert_eq!(next(&mut manner, Vmpl::Vmpl2, 1), [HONEST]);
+    }
+
+    #[test]
+    fn behind_a_mark_it_is_shown_to_vmpl_0() {
+        let mut manner = PscManner::new(LIE, FIRST_MARK + 2);
+        assert_eq!(next(&mut manner, Vmpl::Vmpl0, 3), [HONEST; 3]);
+        manner.mark(1);
+        assert_eq!(next(&mut manner, Vmpl::Vmpl0, 3), [HONEST; 3]);
+        manner.mark(2);
+        assert_eq!(next(&mut manner, Vmpl::Vmpl2, 1), [HONEST]);
+        assert_eq!(next(&mut manner, Vmpl::Vmpl0, 3), [LIE; 3]);
+        manner.mark(3);
+        assert_eq!(next(&mut manner, Vmpl::Vmpl0, 1), [LIE]);
     }
 
     #[test]
