@@ -42,6 +42,12 @@ static int size_get(char *buffer, const struct kernel_param *parameter)
 
 static const struct kernel_param_ops size_ops = { .set = size_set, .get = size_get };
 
+/*
+ * The block drivers repeat a request that finds no room, and never split one:
+ * 1.25 MiB of virtio-blk, beside what receive buffers and queues hold.
+ */
+#define SMALL_CAP SZ_4M
+
 static unsigned long cap;
 
 static int cap_set(const char *text, const struct kernel_param *parameter)
@@ -49,17 +55,22 @@ static int cap_set(const char *text, const struct kernel_param *parameter)
 	unsigned long before = cap;
 	int error = size_set(text, parameter);
 
-	if (error || !svsm_pool)
+	if (error)
 		return error;
-	if (!cap) {
-		pr_err("cap=0 is for the load only; write a multiple of 2M\n");
-		cap = before;
-		return -EINVAL;
+	if (!IS_ALIGNED(cap, SZ_2M) || (svsm_pool && !cap)) {
+		pr_err("cap=%lu is refused; write a multiple of 2M (0 at load only)\n", cap);
+		goto refused;
 	}
+	if (cap && cap < SMALL_CAP)
+		pr_warn("cap=%lu holds little more than the network's buffers; a disk whose request never fits waits for ever\n",
+			cap);
+	if (!svsm_pool)
+		return 0;
 	error = svsm_swiotlb_set_cap(svsm_pool, cap, NULL);
 	if (!error)
 		return 0;
 	pr_err("cap=%lu: %s\n", cap, svsm_swiotlb_error_text(error));
+refused:
 	cap = before;
 	return -EINVAL;
 }
