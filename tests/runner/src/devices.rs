@@ -105,7 +105,11 @@ impl DeviceFiles {
     pub fn arguments(&self, runner: &Path) -> Vec<OsString> {
         let mut list: Vec<OsString> = Vec::new();
         if let Some(file) = &self.nvme {
-            let mode = if self.nvme_writable { "snapshot=on" } else { "readonly=on" };
+            let mode = if self.nvme_writable {
+                "snapshot=on"
+            } else {
+                "readonly=on"
+            };
             let mut drive = OsString::from(format!("if=none,id=n0,format=raw,{mode},file="));
             drive.push(escaped(&file.path));
             list.extend(["-drive".into(), drive]);
@@ -249,7 +253,9 @@ mod tests {
         };
         let arguments = writable.arguments(Path::new("/my runner"));
         assert!(
-            arguments.iter().any(|argument| argument == "if=none,id=n0,format=raw,snapshot=on,file=/a,,b"),
+            arguments
+                .iter()
+                .any(|argument| argument == "if=none,id=n0,format=raw,snapshot=on,file=/a,,b"),
             "{arguments:?}"
         );
         assert!(DeviceFiles::default().arguments(Path::new("r")).is_empty());

@@ -37,11 +37,17 @@ fn a_good_boot_succeeds_although_maps_fail_at_the_cap() {
 #[test]
 fn each_broken_promise_of_that_work_is_named_in_one_line() {
     for (fault, parts) in [
-        ("without=again-vdb", &["fio verifies", "again-vdb: 0 of 1"][..]),
+        (
+            "without=again-vdb",
+            &["fio verifies", "again-vdb: 0 of 1"][..],
+        ),
         ("without=fsck-nvme0n1", &["fio verifies", "fsck-nvme0n1"]),
         ("without=fetch", &["fio verifies", "fetch"]),
         ("bad=cap-vdb-error-84", &["no transfer", "1 transfers"]),
-        ("trouble='EXT4-fs error (device vdb)'", &["no trouble", "EXT4"]),
+        (
+            "trouble='EXT4-fs error (device vdb)'",
+            &["no trouble", "EXT4"],
+        ),
         ("grown=0", &["grows and gives back", "0 growths"]),
         ("given_back=0", &["grows and gives back"]),
         ("early=1", &["by that cause", "1 with room"]),

@@ -78,7 +78,9 @@ fn only_at_the_cap(facts: &Facts) -> Check {
             let words = |count: Option<u64>| count.map_or("?".into(), |n| n.to_string());
             let [room, cap, after] = failures.map(words);
             let by_cap = words(by_cap);
-            format!("{room} with room, {cap} until the cap is lifted, {after} in all, {by_cap} of them by the cap")
+            format!(
+                "{room} with room, {cap} until the cap is lifted, {after} in all, {by_cap} of them by the cap"
+            )
         },
     }
 }
