@@ -104,7 +104,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
 #?
-#? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER and DEVICES
+#? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER, DEVICES, KERNEL and INITRD
 #?
 #? variables of `make module`:
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
@@ -160,7 +160,8 @@ linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux ker
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
 
-# Zeros that take no room. The guest reads all of it once, so it is no larger than the work needs.
+# The kernel has to have ext4 built in, as Debian's cloud kernels do. The NVMe disk is zeros that take no room; the guest
+# reads all of it once, so it is no larger than the work needs.
 FIO_DISK := 48MiB
 linux-fio: images ## fio with verification on ext4, on virtio-blk and NVMe at once beside the network, while the pool grows, shrinks and hits its cap
 	@scripts/linux-fio.sh $(LINUX_DIR)
