@@ -28,6 +28,7 @@ run_fio() { # PHASE DISK SEED OPTION...
     /usr/bin/fio --output="$output" --ioengine=libaio --direct=1 --iodepth=8 --rw=randwrite --bssplit=4k/20:16k/20:64k/20:256k/10:1m/10:4m/20 \
         --size=12m --randseed="$seed" --verify=crc32c --verify_fatal=1 --verify_state_save=0 "$@" $jobs >"$output.said" 2>&1
     verdicts "$output" "$phase-$disk" >>/tmp/stress.fio
+    head -n 3 "$output.said" | sed 's/^/linux: said fio: /'
 }
 
 # A line for each job: right, or the number of its error.
@@ -41,7 +42,6 @@ verdicts() { # OUTPUT WHAT
         found=$((found + 1))
         echo "$2-missing"
     done
-    grep -v '^cpu[0-9]*: .*err= *0' "$1.said" | head -n 3 | sed 's/^/linux: said fio: /'
 }
 
 # Bytes that the disks moved: init's own count has the network's, which goes on while a disk waits.
