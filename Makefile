@@ -26,11 +26,12 @@ CMDLINE ?=
 DRIVER ?= pool
 # Slots of 2 KiB of the kernel's own pool: with the module it needs none, and takes at least 512. Empty: the kernel's choice.
 SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
-# How hard the devices are worked: usual or stress.
+# How hard the devices are worked: usual, stress, or fio (make linux-fio).
 WORK ?= usual
 # make linux-compare counts instructions, too: yes or no. Not beside hard work, of which it is independent.
 INSTRUCTIONS ?= $(if $(filter usual,$(WORK)),yes,no)
 MEASURED = $(filter yes,$(INSTRUCTIONS))
+FIO = $(filter fio,$(WORK))
 # OVMF of the user's own.
 FIRMWARE ?=
 # Headers of an installed kernel, for the module; without them those of LINUX are fetched.
@@ -61,7 +62,7 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
-LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,300)
+LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(FIO),1800,300))
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
@@ -102,6 +103,8 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
 #?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
+#?
+#? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER, DEVICES, KERNEL and INITRD
 #?
 #? variables of `make module`:
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
@@ -153,8 +156,17 @@ linux-disk: disk
 
 linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle 60 --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(FIO),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
+
+# The kernel has to have ext4 built in, as Debian's cloud kernels do. The NVMe disk is zeros that take no room; the guest
+# reads all of it once, so it is no larger than the work needs.
+FIO_DISK := 48MiB
+linux-fio: images ## fio with verification on ext4, on virtio-blk and NVMe at once beside the network, while the pool grows, shrinks and hits its cap
+	@scripts/linux-fio.sh $(LINUX_DIR)
+	@mkdir -p $(IMAGES) && rm -f $(IMAGES)/fio-nvme.img && truncate -s $(FIO_DISK:iB=) $(IMAGES)/fio-nvme.img
+	@$(MAKE) --no-print-directory linux WORK=fio DRIVER=pool
 
 # With and without the module, and under hard work without it at the smallest the kernel takes. A boot that breaks a promise
 # is judged with the others.
@@ -191,7 +203,9 @@ linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initr
 
 linux-initrd: linux-kernel module
 	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
-		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
+		$(if $(FIO),--folder $(LINUX_DIR)/fio --folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+	@$(if $(FIO),gzip -nf $(LINUX_DIR)/$(LINUX)/initrd-pool && mv $(LINUX_DIR)/$(LINUX)/initrd-pool.gz $(LINUX_DIR)/$(LINUX)/initrd-pool)
 
 linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)

@@ -254,6 +254,7 @@ mod tests {
             devices: &Device::ALL.into(),
             files: &DeviceFiles {
                 nvme: file(SHA[0]),
+                nvme_writable: false,
                 fetched: file(SHA[1]),
             },
         };

@@ -30,7 +30,7 @@ pub enum Device {
     Blk,
     /// A virtio-net card on a network with one peer, which serves one file.
     Net,
-    /// A read-only NVMe disk.
+    /// An NVMe disk, which keeps nothing that the guest writes.
     Nvme,
 }
 
@@ -65,6 +65,8 @@ pub struct HostFile {
 pub struct DeviceFiles {
     /// The NVMe disk.
     pub nvme: Option<HostFile>,
+    /// The guest may write it. That goes to a file of QEMU's own, which ends with the machine.
+    pub nvme_writable: bool,
     /// What the network's peer serves.
     pub fetched: Option<HostFile>,
 }
@@ -103,7 +105,12 @@ impl DeviceFiles {
     pub fn arguments(&self, runner: &Path) -> Vec<OsString> {
         let mut list: Vec<OsString> = Vec::new();
         if let Some(file) = &self.nvme {
-            let mut drive = OsString::from("if=none,id=n0,format=raw,readonly=on,file=");
+            let mode = if self.nvme_writable {
+                "snapshot=on"
+            } else {
+                "readonly=on"
+            };
+            let mut drive = OsString::from(format!("if=none,id=n0,format=raw,{mode},file="));
             drive.push(escaped(&file.path));
             list.extend(["-drive".into(), drive]);
             list.extend(["-device".into(), "nvme,serial=swiotlb,drive=n0".into()]);
@@ -228,6 +235,7 @@ mod tests {
         };
         let files = DeviceFiles {
             nvme: file("/a,b"),
+            nvme_writable: false,
             fetched: file("/it's, a file"),
         };
         let arguments = files.arguments(Path::new("/my runner"));
@@ -237,6 +245,17 @@ mod tests {
             has(
                 r"user,id=net0,restrict=on,guestfwd=tcp:10.0.2.100:80-cmd:'/my runner' serve '/it'\''s,, a file'"
             ),
+            "{arguments:?}"
+        );
+        let writable = DeviceFiles {
+            nvme_writable: true,
+            ..files
+        };
+        let arguments = writable.arguments(Path::new("/my runner"));
+        assert!(
+            arguments
+                .iter()
+                .any(|argument| argument == "if=none,id=n0,format=raw,snapshot=on,file=/a,,b"),
             "{arguments:?}"
         );
         assert!(DeviceFiles::default().arguments(Path::new("r")).is_empty());

@@ -2,6 +2,7 @@
 //! `runner initrd`: the user space of the Linux guest, a busybox, an init script and a few modules.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -33,6 +34,9 @@ pub struct InitrdOptions {
     /// A further module of that kernel, a .ko file, for the script to load by its name
     #[arg(long = "module", value_name = "FILE")]
     pub further_modules: Vec<PathBuf>,
+    /// A folder whose files come along, by their paths below it
+    #[arg(long = "folder", value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
     /// The initrd to write
     #[arg(long, value_name = "FILE")]
     pub output: PathBuf,
@@ -77,6 +81,9 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
         let (name, contents) = further_module(path)?;
         archive.file(&format!("lib/modules/{name}"), false, &contents);
     }
+    for folder in &options.folders {
+        add_tree(&mut archive, folder, "")?;
+    }
     let bytes = archive.finish();
     let name = options.output.display();
     fs::write(&options.output, &bytes)
@@ -84,6 +91,34 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
     let size = format_size(bytes.len() as u64);
     let count = modules.len() + options.further_modules.len();
     println!("{name}: {size}, {count} modules");
+    Ok(())
+}
+
+/// Adds what is in `folder`, in the order of the names. Links are followed: an initrd of files alone is simpler to read.
+fn add_tree(archive: &mut Archive, folder: &Path, below: &str) -> Result<(), Failure> {
+    let refuse = |path: &Path, error: std::io::Error| {
+        Failure::bad_input(format!(
+            "{} cannot be read ({error}); pass a folder of files with --folder",
+            path.display()
+        ))
+    };
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let mut entries = entries.map_err(|error| refuse(folder, error))?;
+    entries.sort_by_key(fs::DirEntry::file_name);
+    for entry in entries {
+        let path = entry.path();
+        let metadata = fs::metadata(&path).map_err(|error| refuse(&path, error))?;
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if metadata.is_dir() {
+            // A folder that is there already is no error to the kernel.
+            archive.folder(&name);
+            add_tree(archive, &path, &format!("{name}/"))?;
+        } else {
+            let contents = fs::read(&path).map_err(|error| refuse(&path, error))?;
+            let executable = metadata.permissions().mode() & 0o111 != 0;
+            archive.file(&name, executable, &contents);
+        }
+    }
     Ok(())
 }
 
@@ -155,6 +190,7 @@ mod tests {
             mark: path("mark"),
             modules: path("modules"),
             further_modules: Vec::new(),
+            folders: Vec::new(),
             output: path("initrd"),
         }
     }
@@ -170,6 +206,10 @@ mod tests {
         let further = folder.path().join("further.ko");
         fs::write(&further, "a further module").expect("ours");
         options.further_modules = vec![further];
+        let tree = folder.path().join("tree");
+        fs::create_dir_all(tree.join("lib64")).expect("ours");
+        fs::write(tree.join("lib64/loader"), "a loader").expect("ours");
+        options.folders = vec![tree];
         fs::write(options.modules.join("virtio_blk.ko"), module(b"depends=\0")).expect("ours");
         make_initrd(&options).expect("all is there");
         let archive = fs::read(&options.output).expect("written");
@@ -182,11 +222,17 @@ mod tests {
             "virtio_blk.ko\n",
             "lib/modules/further.ko\0",
             "a further module",
+            "lib64\0",
+            "lib64/loader\0",
+            "a loader",
         ] {
             assert!(text.contains(part), "{part}");
         }
         // It is the script that loads it.
         assert!(!text.contains("further.ko\n"));
+        options.folders = vec![folder.path().join("no-tree")];
+        let message = make_initrd(&options).unwrap_err().to_string();
+        assert!(message.contains("no-tree cannot be read"), "{message}");
         options.further_modules = vec![folder.path().join("further.c")];
         let message = make_initrd(&options).unwrap_err().to_string();
         assert!(message.contains("further.c is no module"), "{message}");

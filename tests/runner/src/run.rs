@@ -149,12 +149,15 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     }
     let devices = options.device_set();
     let list: Vec<_> = devices.iter().copied().collect();
-    let device_files = DeviceFiles::provide(
-        &list,
-        options.nvme_disk.as_deref(),
-        options.fetched.as_deref(),
-        folder.path(),
-    )?;
+    let device_files = DeviceFiles {
+        nvme_writable: options.nvme_writable,
+        ..DeviceFiles::provide(
+            &list,
+            options.nvme_disk.as_deref(),
+            options.fetched.as_deref(),
+            folder.path(),
+        )?
+    };
     let runner = std::env::current_exe()
         .map_err(|error| Failure::Died(format!("the runner does not find itself: {error}")))?;
     let machine = Machine {

@@ -153,6 +153,9 @@ pub struct RunOptions {
     /// Disk to read through NVMe, a raw file [default: one is made]
     #[arg(long, value_name = "FILE")]
     pub nvme_disk: Option<PathBuf>,
+    /// Let the guest write the NVMe disk; the file stays as it is
+    #[arg(long)]
+    pub nvme_writable: bool,
     /// File that the guest can fetch over the network [default: one is made]
     #[arg(long, value_name = "FILE")]
     pub fetched: Option<PathBuf>,

@@ -3,7 +3,7 @@
 //! the host's records say.
 //!
 //! `line` reads the guest's lines, `facts` collects them, `death` says why a boot did not come to its
-//! end, `checks` and `pool_checks` judge one that did, `account` says what each phase cost, `table`
+//! end, `checks`, `pool_checks` and `fio_checks` judge one that did, `account` says what each phase cost, `table`
 //! and `report` show it, `verdict` puts it together. `compare` sets several boots side by side.
 
 mod account;
@@ -12,6 +12,7 @@ mod compare;
 mod death;
 mod driver;
 mod facts;
+mod fio_checks;
 mod line;
 mod pool_checks;
 mod report;

@@ -3,6 +3,7 @@
 
 use super::account::Account;
 use super::facts::Facts;
+use super::fio_checks::{FIO, fio_checks};
 use crate::checks::Check;
 use crate::run::Outcome;
 use crate::table::mebibytes;
@@ -27,10 +28,14 @@ pub fn pool_checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
         swiotlb_unused(facts),
         bounced_elsewhere(account),
         shared_elsewhere(account),
-        no_failures(facts),
         no_trouble(facts),
         held(facts, account),
     ];
+    // It takes the pool to its cap.
+    if facts.work.as_deref() != Some(FIO) {
+        list.push(no_failures(facts));
+    }
+    list.extend(fio_checks(facts));
     list.extend(grows_with_interrupts_off(facts));
     list
 }
@@ -139,10 +144,9 @@ fn grows_with_interrupts_off(facts: &Facts) -> Option<Check> {
 /// scatters them, so what is held behind it is told and not bounded.
 fn held(facts: &Facts, account: &Account) -> Check {
     let (before, after) = (account.window.boot, account.window.after);
-    let most_after = if facts.work.as_deref() == Some(HARD_WORK) {
-        account.window.peak
-    } else {
-        MOST_AFTER
+    let most_after = match facts.work.as_deref() {
+        Some(HARD_WORK | FIO) => account.window.peak,
+        _ => MOST_AFTER,
     };
     let peak = mebibytes(account.window.peak);
     Check {
