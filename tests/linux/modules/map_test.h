@@ -22,7 +22,7 @@ struct map_test {
 /* Ends each file's list. */
 #define MAP_TEST_END { }
 
-extern const struct map_test data_tests[], constraint_tests[], refusal_tests[];
+extern const struct map_test data_tests[], constraint_tests[], refusal_tests[], disk_tests[];
 
 /* support.c */
 
