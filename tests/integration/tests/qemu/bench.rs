@@ -64,6 +64,16 @@ impl Outcome {
     }
 }
 
+/// What a module or a script said in a boot of Linux (`linux: said NAME: ...`).
+pub fn said<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a str> {
+    let lines = outcome.report["guest"]["said"][name].as_array();
+    let lines = lines.expect(&outcome.text);
+    lines
+        .iter()
+        .map(|line| line.as_str().expect("text"))
+        .collect()
+}
+
 /// The folder with the built images.
 pub fn built() -> PathBuf {
     std::env::var_os("SVSM_SWIOTLB_IMAGES")
@@ -129,6 +139,22 @@ impl Bench {
         bench
     }
 
+    /// The same with all devices on the pool, whose drivers are told of the largest mapping there is, and a disk whose MiB each
+    /// begin with their number and end with its complement.
+    pub fn linux_with_large_requests(series: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb", "map_test"]);
+        let words = "svsm.driver=pool svsm.devices=blk svsm.work=large svsm_swiotlb.max_mapping=128M";
+        bench.pack_kernel(series, words, "256MiB");
+        let mut disk = vec![0; 128 << 20];
+        for (number, bytes) in (0_u64..).zip(disk.chunks_exact_mut(1 << 20)) {
+            bytes[..8].copy_from_slice(&number.to_le_bytes());
+            bytes[(1 << 20) - 8..].copy_from_slice(&(!number).to_le_bytes());
+        }
+        bench.write_disk(&disk);
+        bench
+    }
+
     /// The same with the project's module in the initrd, which is loaded, and the smallest swiotlb the kernel takes.
     pub fn linux_on_pool(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
@@ -136,6 +162,40 @@ impl Bench {
         let words = format!("svsm.driver=pool swiotlb=512 {words}");
         bench.pack_kernel(series, &words, "64MiB");
         bench
+    }
+
+    /// The same with a module of this other series beside it, for the script that has the module come and go.
+    pub fn linux_with_stale_module(series: &str, other: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        let stale = bench.path("svsm_swiotlb-stale.ko");
+        std::fs::copy(bench.module(other, "svsm_swiotlb"), &stale).expect("the module is copied");
+        let module = bench.module(series, "svsm_swiotlb");
+        bench.make_initrd_of(series, &[module, stale]);
+        bench.pack_kernel(series, "svsm.driver=pool svsm.work=life", "64MiB");
+        bench
+    }
+
+    /// Boots the kernel and the initrd of this series on QEMU as it is, without an SNP machine, and without devices; what it
+    /// printed.
+    pub fn linux_without_snp(&self, series: &str) -> String {
+        let kernel = self.built.join("linux").join(series).join("vmlinuz");
+        let cmdline = format!("{LINUX_ARGS} svsm.driver=pool svsm.devices=none");
+        let mut command = Command::new("timeout");
+        command.args([
+            "600",
+            "qemu-system-x86_64",
+            "-machine",
+            "q35",
+            "-accel",
+            "tcg",
+        ]);
+        command.args(["-cpu", "EPYC", "-m", "512", "-nodefaults", "-no-reboot"]);
+        command.args(["-display", "none", "-serial", "stdio", "-kernel"]);
+        command.arg(kernel).arg("-initrd").arg(self.path("initrd"));
+        let output = command.args(["-append", &cmdline]).output();
+        let output = output.expect("QEMU starts");
+        assert!(output.status.success(), "{}", text_of(&output));
+        text_of(&output)
     }
 
     /// Debian's OVMF, and a disk from which it boots Debian's kernel of this series.
@@ -153,6 +213,26 @@ impl Bench {
     }
 
     fn make_initrd(&self, series: &str, modules: &[&str]) {
+        let modules: Vec<_> = modules
+            .iter()
+            .map(|name| self.module(series, name))
+            .collect();
+        self.make_initrd_of(series, &modules);
+    }
+
+    /// A module of the project's, or one for tests, that `make module test-modules` built for the kernel of this series.
+    fn module(&self, series: &str, name: &str) -> PathBuf {
+        let release = self.built.join("linux").join(series).join("release");
+        let release = std::fs::read_to_string(release);
+        let release = release.expect("make test-qemu fetches the kernel");
+        let file = format!("{}/{name}.ko", release.trim());
+        let folders = ["module", "module/tests"].map(|folder| self.built.join(folder));
+        let mut files = folders.iter().map(|folder| folder.join(&file));
+        let file = files.find(|file| file.exists());
+        file.expect("make test-qemu builds the modules")
+    }
+
+    fn make_initrd_of(&self, series: &str, modules: &[PathBuf]) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
@@ -160,14 +240,9 @@ impl Bench {
         command.arg(folder.join("busybox")).arg("--mark");
         command.arg(folder.join("mark")).arg("--modules");
         command.arg(folder.join(series).join("modules"));
-        for name in modules {
-            let release = std::fs::read_to_string(folder.join(series).join("release"));
-            let release = release.expect("make test-qemu fetches the kernel");
-            let file = format!("{}/{name}.ko", release.trim());
-            let folders = ["module", "module/tests"].map(|folder| self.built.join(folder));
-            let mut files = folders.iter().map(|folder| folder.join(&file));
-            let file = files.find(|file| file.exists());
-            let file = file.expect("make test-qemu builds the modules");
+        let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/work");
+        command.args(["--folder", scripts]);
+        for file in modules {
             command.arg("--module").arg(file);
         }
         command.arg("--output").arg(self.path("initrd"));

@@ -182,6 +182,71 @@ mod module {
             ["boot", "peak"].map(|moment| figure(&pool, &format!("account/window/{moment}")));
         assert!(peak > boot, "{boot} to {peak}");
     }
+
+    /// The same work where memory runs out, with these words for the kernel and options of the runner. The checks that fail
+    /// begin so, and no other does. Every transfer is right: the drivers repeat what found no room.
+    fn assert_scarce(words: &str, options: &[&str], failing: &[&str]) -> Outcome {
+        let bench = Bench::linux_on_pool(USUAL, &format!("svsm.work=stress {words}"));
+        let outcome = bench.linux_run(&[&POOL[..], &DISKS, options].concat());
+        assert_eq!(outcome.code, CHECK_FAILED, "{}", outcome.text);
+        let checks = outcome.report["checks"].as_array().expect("a list");
+        let failed: Vec<_> = checks
+            .iter()
+            .filter(|check| check["ok"] == false)
+            .map(|check| check["name"].as_str().expect("a name"))
+            .collect();
+        let as_expected = failed.len() == failing.len()
+            && failed
+                .iter()
+                .zip(failing)
+                .all(|(name, start)| name.starts_with(start));
+        assert!(as_expected, "{failed:?}: {}", outcome.text);
+        for (what, count) in [("read-right", 48), ("write-right", 2), ("fetch-right", 4)] {
+            assert_eq!(figure(&outcome, &format!("guest/stress/{what}")), count);
+        }
+        outcome
+    }
+
+    /// How many maps failed for this cause, and for any.
+    fn failures(outcome: &Outcome, cause: &str) -> [u64; 2] {
+        [&format!("failures_{cause}"), "failures"].map(|name| {
+            let value = outcome.report["guest"]["pool"]["after"][name].as_str();
+            value.and_then(|text| text.parse().ok()).expect(name)
+        })
+    }
+
+    const FAILING: &str = "no map fails";
+
+    #[test]
+    fn hard_work_below_a_cap() {
+        let outcome = assert_scarce("svsm_swiotlb.cap=4M", &[], &[FAILING]);
+        let [by_cap, all] = failures(&outcome, "cap_reached");
+        assert!(by_cap > 0 && by_cap == all, "{by_cap} of {all}");
+        assert_eq!(figure(&outcome, "account/window/peak"), 4 << 20);
+    }
+
+    /// From the moment on when the work begins.
+    #[test]
+    fn hard_work_on_a_host_that_refuses_more() {
+        let from = ["--psc-from", "mark=2", "--psc-manner", "refuse"];
+        let held = "the pool holds little";
+        let outcome = assert_scarce("svsm_swiotlb.initial=4M", &from, &[FAILING, held]);
+        let [by_host, all] = failures(&outcome, "host_refused");
+        assert!(by_host > 0 && by_host == all, "{by_host} of {all}");
+        assert_eq!(figure(&outcome, "account/window/peak"), 4 << 20);
+    }
+
+    /// It says that memory is shared, and does not share it. The machine finds at the end what was written there.
+    #[test]
+    fn hard_work_on_a_host_that_lies() {
+        let from = ["--psc-from", "mark=2", "--psc-manner", "lie"];
+        let complaints = [
+            "the guest turns the machine off, and",
+            "no page that is not shared was written",
+        ];
+        let outcome = assert_scarce("", &from, &complaints);
+        assert_eq!(failures(&outcome, "host_refused"), [0; 2]);
+    }
 }
 
 /// What can be wrong with a kernel, its initrd, its memory and its devices.

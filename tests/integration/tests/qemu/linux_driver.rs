@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::bench::{Bench, Outcome};
+use crate::bench::{Bench, Outcome, said};
 
 /// The series that the module is written for, and a later one, whose DMA operations take physical addresses.
 const USUAL: &str = "6.12";
@@ -40,16 +40,6 @@ const TESTS: [&str; 22] = [
 /// of swiotlb's search. The aim is 0.3, which large mappings reach; this is what small ones do.
 const LARGEST_RATIO: f64 = 0.43;
 
-/// What a module said in the kernel's log.
-fn said<'a>(outcome: &'a Outcome, module: &str) -> Vec<&'a str> {
-    let lines = outcome.report["guest"]["said"][module].as_array();
-    let lines = lines.expect(&outcome.text);
-    lines
-        .iter()
-        .map(|line| line.as_str().expect("text"))
-        .collect()
-}
-
 fn assert_all_tests_ok(outcome: &Outcome) {
     let mut expected: Vec<_> = TESTS.iter().map(|test| format!("{test} ok")).collect();
     expected.push(format!("done ok={} failed=0", TESTS.len()));
@@ -67,6 +57,23 @@ fn what_the_operations_do() {
     }
     let bench = Bench::linux_with_module(OTHER, "map_test", "256MiB");
     assert_all_tests_ok(&bench.linux_run(&options));
+}
+
+/// A block driver that is told of them sends requests of up to 128 MiB in one piece.
+#[test]
+fn large_requests_of_a_disk() {
+    let bench = Bench::linux_with_large_requests(USUAL);
+    let outcome = bench.linux_run(&["--memory", "1GiB", "--devices", "blk"]);
+    let told = said(&outcome, "large");
+    assert_eq!(told, ["max_segment_size 134217728"], "{}", outcome.text);
+    let expected = [
+        "disk-2m ok",
+        "disk-16m ok",
+        "disk-128m ok",
+        "done ok=3 failed=0",
+    ];
+    assert_eq!(said(&outcome, "map_test"), expected, "{}", outcome.text);
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
 }
 
 /// The words of a figure's line by name.
