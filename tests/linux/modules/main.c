@@ -55,8 +55,12 @@ static int __init map_test_init(void)
 	}
 	check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
 	for (i = 0; i < ARRAY_SIZE(lists); i++) {
-		for (test = lists[i]; test->run; test++)
-			run(test, &good, &bad);
+		for (test = lists[i]; test->run; test++) {
+			if (IS_ENABLED(CONFIG_DMA_API_DEBUG) && test->misuse)
+				pr_info("%s left out, this kernel reports misuse itself\n", test->name);
+			else
+				run(test, &good, &bad);
+		}
 	}
 	pr_info("done ok=%u failed=%u\n", good, bad);
 	if (bad) {

@@ -17,6 +17,8 @@
 struct map_test {
 	const char *name;
 	void (*run)(struct pci_dev *pdev);
+	/* What CONFIG_DMA_API_DEBUG reports as a driver's fault, so it is left out there. */
+	bool misuse;
 };
 
 /* Ends each file's list. */

@@ -257,8 +257,8 @@ const struct map_test refusal_tests[] = {
 	{ "outside-direct-map", outside_direct_map },
 	{ "page-structures", page_structures },
 	{ "scatter-gather-undone", scatter_gather_undone },
-	{ "false-unmaps", false_unmaps },
-	{ "false-syncs", false_syncs },
+	{ "false-unmaps", false_unmaps, .misuse = true },
+	{ "false-syncs", false_syncs, .misuse = true },
 	{ "narrow-mask", narrow_mask },
 	MAP_TEST_END
 };
