@@ -194,7 +194,7 @@ linux-debug: setup-qemu linux-kernel linux-disk module-package ## Build a kernel
 		--cmdline "$(LINUX_ARGS) swiotlb=512 svsm.driver=pool svsm.work=$(WORK) svsm.modules=map_test svsm.again=yes $(CMDLINE)" \
 		--output $(IMAGES)/linux-debug.igvm $(IMAGE_OPTIONS)
 	@$(RUNNER) linux --igvm $(IMAGES)/linux-debug.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --driver pool \
-		--memory 2GiB --vcpus $(or $(VCPUS),2) --timeout 1800 --idle 300 --report $(REPORT)/debug $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 1800 --idle 300 --report $(REPORT)/debug $(RUNFLAGS)
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
