@@ -194,6 +194,20 @@ linux-instructions: linux-kernel linux-disk module test-modules
 	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
 		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
 
+# The kernel has no modules of its own; KASAN takes an eighth of the RAM, and each check its time.
+linux-debug: setup-qemu linux-kernel linux-disk module-package ## Build a kernel with KASAN, lockdep and checks of RCU and the DMA API (minutes, 3 GB), boot it with the module and its tests: no report
+	@headers="$$(scripts/linux-debug-kernel.sh $(LINUX_DIR))" && \
+		scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers && \
+		scripts/linux-module.sh tests/linux/modules $(MODULE_DIR)/tests $$headers
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/debug/modules \
+		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/debug/release)/svsm_swiotlb.ko \
+		--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/debug/release)/map_test.ko --output $(LINUX_DIR)/debug/initrd
+	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(LINUX_DIR)/debug/vmlinuz --initrd $(LINUX_DIR)/debug/initrd \
+		--cmdline "$(LINUX_ARGS) swiotlb=512 svsm.driver=pool svsm.work=$(WORK) svsm.modules=map_test svsm.again=yes $(CMDLINE)" \
+		--output $(IMAGES)/linux-debug.igvm $(IMAGE_OPTIONS)
+	@$(RUNNER) linux --igvm $(IMAGES)/linux-debug.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --driver pool \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 1800 --idle 300 $(if $(filter stress,$(WORK)),--more-disks 2) --report $(REPORT)/debug $(RUNFLAGS)
+
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
 	@$(if $(KERNEL),,scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
