@@ -29,6 +29,10 @@ struct map_test {
 
 extern const struct map_test data_tests[], constraint_tests[], refusal_tests[], disk_tests[];
 
+/* hold.c: so many MiB of the pool are in use until let_go(). Returns 0 or -ENOMEM. */
+int hold(struct pci_dev *pdev, unsigned int mebibytes);
+void let_go(struct pci_dev *pdev);
+
 /* support.c */
 
 /* Notes what is wrong, if it is the test's first; returns whether the condition holds. */

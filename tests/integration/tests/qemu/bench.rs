@@ -139,12 +139,22 @@ impl Bench {
         bench
     }
 
+    /// The same with all devices on the pool, of which a module holds a part while a disk is read.
+    pub fn linux_with_held_memory(series: &str, words: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb", "map_test"]);
+        let words = format!("svsm.driver=pool swiotlb=512 svsm.work=scarce {words}");
+        bench.pack_kernel(series, &words, "64MiB");
+        bench
+    }
+
     /// The same with all devices on the pool, whose drivers are told of the largest mapping there is, and a disk whose MiB each
     /// begin with their number and end with its complement.
     pub fn linux_with_large_requests(series: &str) -> Self {
         let bench = Self::empty(built(), built());
         bench.make_initrd(series, &["svsm_swiotlb", "map_test"]);
-        let words = "svsm.driver=pool svsm.devices=blk svsm.work=large svsm_swiotlb.max_mapping=128M";
+        let words =
+            "svsm.driver=pool svsm.devices=blk svsm.work=large svsm_swiotlb.max_mapping=128M";
         bench.pack_kernel(series, words, "256MiB");
         let mut disk = vec![0; 128 << 20];
         for (number, bytes) in (0_u64..).zip(disk.chunks_exact_mut(1 << 20)) {
