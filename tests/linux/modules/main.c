@@ -44,9 +44,9 @@ static void run(const struct map_test *test, unsigned int *good, unsigned int *b
 	++*(failure ? bad : good);
 }
 
-static unsigned int held;
-module_param_named(hold, held, uint, 0444);
-MODULE_PARM_DESC(hold, "run no test; keep so many MiB of the pool in use until the module is unloaded");
+static unsigned int leave;
+module_param(leave, uint, 0444);
+MODULE_PARM_DESC(leave, "run no test; keep all but so many KiB of what is granted in use until the module is unloaded");
 
 static unsigned int run_list(const struct map_test *test, unsigned int *good)
 {
@@ -85,7 +85,7 @@ static int __init map_test_init(void)
 		error = -ENODEV;
 	} else {
 		check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
-		error = held ? hold(claimed, held) : run_all();
+		error = leave ? hold(claimed, leave) : run_all();
 	}
 	if (error)
 		pci_unregister_driver(&driver);

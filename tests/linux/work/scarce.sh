@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
-# Sourced by init for svsm.work=scarce: a disk is read in pieces of 1 MiB while a module for tests holds svsm.hold=MIB of
-# the pool. Where that leaves no room and there is no more, maps fail, and the read waits until the module lets go.
-# Needs what init defines (failed, finished, pool, say).
+# Sourced by init for svsm.work=scarce: a disk is read in pieces of 1 MiB while a module for tests leaves 512 KiB of what is
+# granted. Where there is no more, maps fail, and the read waits until the module lets go.
+# Needs what init defines (failed, finished, pool, say, verdict).
 
 scarce_work() {
-    local hold fails='no map fails'
-    hold=$(sed -n 's/.*svsm\.hold=\([0-9]*\).*/\1/p' /proc/cmdline)
+    local fails='no map fails'
     # In small pieces, for which there is room.
     dd if=/dev/vda bs=64k iflag=direct 2>/dev/null | md5sum >/tmp/sum.scarce
-    insmod /lib/modules/map_test.ko hold="$hold" 2>/tmp/error || failed map_test "$(head -n 1 /tmp/error)"
+    insmod /lib/modules/map_test.ko leave=512 2>/tmp/error || failed map_test "$(head -n 1 /tmp/error)"
     dd if=/dev/vda bs=1M iflag=direct 2>/tmp/error.scarce | md5sum >/tmp/now.scarce &
     while kill -0 $! 2>/dev/null; do
         if ! grep -q '^failures 0$' $pool/statistics; then

@@ -17,7 +17,7 @@ enum From {
     /// To VMPL 0, behind this many honest requests.
     Request(u16),
     /// To VMPL 0, once the guest has written this mark.
-    Mark(u8),
+    Mark(u16),
     /// To VMPL 0, in calls that the guest names.
     NamedCalls,
 }
@@ -48,7 +48,7 @@ impl PscManner {
         let from = match first {
             0 => From::Start,
             NAMED_CALLS => From::NamedCalls,
-            FIRST_MARK..=LAST_MARK => From::Mark((first - FIRST_MARK) as u8),
+            FIRST_MARK..=LAST_MARK => From::Mark(first - FIRST_MARK),
             number => From::Request(number - 1),
         };
         Self {

@@ -139,7 +139,7 @@ impl Bench {
         bench
     }
 
-    /// The same with all devices on the pool, of which a module holds a part while a disk is read.
+    /// The same with all devices on the pool, of which a module leaves little while a disk is read.
     pub fn linux_with_held_memory(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
         bench.make_initrd(series, &["svsm_swiotlb", "map_test"]);

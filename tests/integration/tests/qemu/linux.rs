@@ -183,8 +183,8 @@ mod module {
         assert!(peak > boot, "{boot} to {peak}");
     }
 
-    /// A disk is read in large pieces, with these words for the kernel and options of the runner, while so many MiB of the pool
-    /// are held (tests/linux/work/scarce.sh). Whether maps fail meanwhile is `fails`; every byte is right in the end. The
+    /// A disk is read in large pieces, with these words for the kernel and options of the runner, while little of what is granted
+    /// is free (tests/linux/work/scarce.sh). Whether maps fail meanwhile is `fails`; every byte is right in the end. The
     /// checks that fail begin with `failing`, and no other does.
     fn assert_scarce(words: &str, options: &[&str], fails: bool, failing: &[&str]) -> Outcome {
         let bench = Bench::linux_with_held_memory(USUAL, words);
@@ -221,26 +221,23 @@ mod module {
     }
 
     const FAILING: &str = "no map fails";
-    const HELD: &str = "the pool holds little";
 
     #[test]
     fn a_cap_is_reached() {
-        let words = "svsm.hold=3 svsm_swiotlb.initial=4M svsm_swiotlb.cap=4M";
-        let outcome = assert_scarce(words, &[], true, &[HELD, FAILING]);
+        let outcome = assert_scarce("svsm_swiotlb.cap=2M", &[], true, &[FAILING]);
         let [by_cap, all] = failures(&outcome, "cap_reached");
         assert!(by_cap > 0 && by_cap == all, "{by_cap} of {all}");
-        assert_eq!(figure(&outcome, "account/window/peak"), 4 << 20);
+        assert_eq!(figure(&outcome, "account/window/peak"), 2 << 20);
     }
 
     /// From the moment on when the work begins.
     #[test]
     fn the_host_refuses_more() {
         let from = ["--psc-from", "mark=2", "--psc-manner", "refuse"];
-        let words = "svsm.hold=3 svsm_swiotlb.initial=4M";
-        let outcome = assert_scarce(words, &from, true, &[HELD, FAILING]);
+        let outcome = assert_scarce("", &from, true, &[FAILING]);
         let [by_host, all] = failures(&outcome, "host_refused");
         assert!(by_host > 0 && by_host == all, "{by_host} of {all}");
-        assert_eq!(figure(&outcome, "account/window/peak"), 4 << 20);
+        assert_eq!(figure(&outcome, "account/window/peak"), 2 << 20);
     }
 
     /// It says that memory is shared, and does not share it. The machine finds at the end what was written there.
@@ -251,7 +248,7 @@ mod module {
             "the guest turns the machine off, and",
             "no page that is not shared was written",
         ];
-        assert_scarce("svsm.hold=1", &from, false, &complaints);
+        assert_scarce("", &from, false, &complaints);
     }
 }
 
