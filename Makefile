@@ -171,12 +171,12 @@ linux-fio: images ## fio with verification on ext4, on virtio-blk and NVMe at on
 # With and without the module, and under hard work without it at the smallest the kernel takes. A boot that breaks a promise
 # is judged with the others.
 COMPARED := pool swiotlb $(if $(filter stress,$(WORK)),swiotlb-1MiB)
-linux-compare: ## Boot it with the module and without, on the same disks and work, and set both side by side
+linux-compare: $(if $(DISK),,linux-disk) ## Boot it with the module and without, on the same disks and work, and set both side by side
 	@rm -rf $(REPORT)/compare
 	@for boot in $(COMPARED); do \
 		echo "linux-compare: $$boot" >&2; \
 		case $$boot in swiotlb-1MiB) slots=SWIOTLB=512 ;; *) slots= ;; esac; \
-		$(MAKE) --no-print-directory linux DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
+		$(MAKE) --no-print-directory linux DISK="$(or $(DISK),$(IMAGES)/linux-disk.img)" DRIVER=$${boot%-*} $$slots REPORT=$(REPORT)/compare/$$boot RUNFLAGS="--quiet $(RUNFLAGS)" || \
 			[ -e $(REPORT)/compare/$$boot/linux.json ] || exit; \
 	done
 	@$(if $(MEASURED),echo 'linux-compare: instructions' >&2; \
