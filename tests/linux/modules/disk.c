@@ -42,7 +42,8 @@ static void read_disk(size_t bytes)
 	check(maps == PARTS, "%llu maps for a request of %zu bytes", maps, bytes);
 	for (i = 0; i < bytes / SZ_1M; i++) {
 		words = buffer + i * SZ_1M;
-		if (!check(words[0] == i && words[last] == ~(u64)i, "MiB %zu of %zu bytes is wrong", i, bytes))
+		if (!check(words[0] == i && words[last] == ~(u64)i, "MiB %zu of %zu bytes is wrong", i,
+			   bytes))
 			break;
 	}
 	contiguous_put(buffer, bytes);

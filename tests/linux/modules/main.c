@@ -84,7 +84,8 @@ static int __init map_test_init(void)
 		pr_err("device failed %s\n", claimed ? "the pool does not drive it" : "there is none");
 		error = -ENODEV;
 	} else {
-		check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
+		check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)),
+		      "a 64-bit mask is refused");
 		error = leave ? hold(claimed, leave) : run_all();
 	}
 	if (error)
