@@ -42,13 +42,18 @@ static int size_get(char *buffer, const struct kernel_param *parameter)
 
 static const struct kernel_param_ops size_ops = { .set = size_set, .get = size_get };
 
-/*
- * The block drivers repeat a request that finds no room, and never split one:
- * 1.25 MiB of virtio-blk, beside what receive buffers and queues hold.
- */
-#define SMALL_CAP SZ_4M
-
 static unsigned long cap;
+
+/*
+ * The block drivers repeat a request that finds no room, and never split one.
+ * Receive buffers and queues take most of a chunk.
+ */
+static void warn_of_small_cap(void)
+{
+	if (cap && cap < svsm_max_mapping + SZ_2M)
+		pr_warn("cap=%lu may have no room for a mapping of max_mapping=%lu beside the network's buffers; a disk repeats such a request until there is room\n",
+			cap, svsm_max_mapping);
+}
 
 static int cap_set(const char *text, const struct kernel_param *parameter)
 {
@@ -61,11 +66,9 @@ static int cap_set(const char *text, const struct kernel_param *parameter)
 		pr_err("cap=%lu is refused; write a multiple of 2M (0 at load only)\n", cap);
 		goto refused;
 	}
-	if (cap && cap < SMALL_CAP)
-		pr_warn("cap=%lu holds little more than the network's buffers; a disk whose request never fits waits for ever\n",
-			cap);
 	if (!svsm_pool)
 		return 0;
+	warn_of_small_cap();
 	error = svsm_swiotlb_set_cap(svsm_pool, cap, NULL);
 	if (!error)
 		return 0;
@@ -224,6 +227,7 @@ static int attach(void)
 		return -ENODEV;
 	}
 	svsm_pool = pool;
+	warn_of_small_cap();
 	pr_info("window [mem %#llx-%#llx], %zu KiB of records, calls by %s\n", svsm_window_first,
 		svsm_window_last, bytes >> 10, svsm_call_path());
 	return 0;
