@@ -46,7 +46,7 @@ static void run(const struct map_test *test, unsigned int *good, unsigned int *b
 
 static unsigned int leave;
 module_param(leave, uint, 0444);
-MODULE_PARM_DESC(leave, "run no test; keep all but so many KiB of what is granted in use until the module is unloaded");
+MODULE_PARM_DESC(leave, "run no test; use up the granted memory but for this many KiB, until the module is unloaded");
 
 static unsigned int run_list(const struct map_test *test, unsigned int *good)
 {

@@ -29,7 +29,7 @@ struct map_test {
 
 extern const struct map_test data_tests[], constraint_tests[], refusal_tests[], disk_tests[];
 
-/* hold.c: of what is granted at most so many KiB are free until let_go(). Returns 0 or -ENOMEM. */
+/* hold.c: uses up the granted memory but for this many KiB, until let_go(). Returns 0 or -ENOMEM. */
 int hold(struct pci_dev *pdev, unsigned int kibibytes);
 void let_go(struct pci_dev *pdev);
 

@@ -3,8 +3,8 @@
 # Sourced by init for svsm.work=fio: fio with verification on ext4, on virtio-blk and NVMe at once, from every CPU, while
 # a file is fetched. First with room for the pool to grow, and time to give back; then with a cap that the work does not
 # fit under, until it is done or waits; then, the cap lifted, all that was written is read again.
-# The programs are called by their paths: busybox has a mke2fs of its own, which makes no ext4.
-# Needs what init defines (say, failed, finished, stalled, pool, verdict, write_marker). What came of a job is a `stress` line,
+# The programs are called by their paths, since busybox's mke2fs cannot make ext4.
+# Needs what init defines (say, failed, finished, stalled, statistic, verdict, write_marker). What came of a job is a `stress` line,
 # PHASE-DISK-VERDICT.
 
 disks='vdb nvme0n1'
@@ -13,7 +13,6 @@ cap=/sys/module/svsm_swiotlb/parameters/cap
 low_cap=2M
 rounds=2
 
-statistic() { sed -n "s/^$1 //p" $pool/statistics; }
 note() { say "said fio: $*; used=$(statistic used_bytes) peak=$(statistic peak_used_bytes) granted=$(statistic granted_bytes) growths=$(statistic growths) given-back=$(statistic given_back_bytes) failures=$(statistic failures)"; }
 
 # One job for each CPU on one disk, each with a file of its own.

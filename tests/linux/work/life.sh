@@ -2,7 +2,7 @@
 #
 # Sourced by init for svsm.work=life: the module is loaded twice, loaded wrongly, unloaded and loaded again, with its
 # devices bound, unbound and busy. Each step is a line `said life: STEP ok`, or `failed` and why. Needs what init defines
-# (say, pool). /lib/modules/svsm_swiotlb-stale.ko is the module of another kernel.
+# (say, pool, present, statistic). /lib/modules/svsm_swiotlb-stale.ko is the module of another kernel.
 
 module=/lib/modules/svsm_swiotlb.ko
 drivers='virtio-pci nvme'
@@ -14,7 +14,6 @@ step() { # NAME WHY-NOT
         say "said life: $1 ok"
     fi
 }
-statistic() { sed -n "s/^$1 //p" $pool/statistics; }
 # The kernel's lines since the last look.
 seen=0
 look() {

@@ -2,7 +2,7 @@
 #
 # Sourced by init for svsm.work=scarce: a disk is read in pieces of 1 MiB while a module for tests leaves 512 KiB of what is
 # granted. Where there is no more, maps fail, and the read waits until the module lets go.
-# Needs what init defines (failed, finished, pool, say, verdict).
+# Needs what init defines (failed, finished, say, statistic, verdict).
 
 scarce_work() {
     local fails='no map fails'
@@ -11,7 +11,7 @@ scarce_work() {
     insmod /lib/modules/map_test.ko leave=512 2>/tmp/error || failed map_test "$(head -n 1 /tmp/error)"
     dd if=/dev/vda bs=1M iflag=direct 2>/tmp/error.scarce | md5sum >/tmp/now.scarce &
     while kill -0 $! 2>/dev/null; do
-        if ! grep -q '^failures 0$' $pool/statistics; then
+        if [ "$(statistic failures)" != 0 ]; then
             fails='maps fail'
             break
         fi
