@@ -194,7 +194,7 @@ linux-instructions: linux-kernel linux-disk module test-modules
 	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
 		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
 
-# The kernel has no modules of its own; KASAN takes an eighth of the RAM, and each check its time.
+# This kernel has everything built in. KASAN needs an eighth of the RAM, and the checks make the boot slow.
 linux-debug: setup-qemu linux-kernel linux-disk module-package ## Build a kernel with KASAN, lockdep and checks of RCU and the DMA API (minutes, 3 GB), boot it with the module and its tests: no report
 	@headers="$$(scripts/linux-debug-kernel.sh $(LINUX_DIR))" && \
 		scripts/linux-module.sh $(MODULE_DIR)/package $(MODULE_DIR) $$headers && \

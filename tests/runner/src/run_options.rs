@@ -191,7 +191,7 @@ pub struct RunOptions {
     pub psc_count: u8,
     /// From which request of VMPL0 on it does so: its number, mark=NUMBER for all behind that mark of the guest (of Linux: 2 when the work begins), or named for those that the guest names (mode=host-replies)
     /// [default: from the start, to every VMPL]
-    #[arg(long, value_name = "NUMBER|named")]
+    #[arg(long, value_name = "NUMBER|mark=NUMBER|named")]
     pub psc_from: Option<PscFrom>,
     /// When the host signals a #HV event to VMPL0, which must take it before it runs the guest
     #[arg(long, value_enum, default_value = "never")]
