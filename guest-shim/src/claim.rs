@@ -76,7 +76,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     }
 
     /// The slot that is handed out as the caller says; `None` for everything else, be it right or wrong.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_slot(&self, expected: &Expected) -> Option<Match<'a>> {
         let offset = self.window.offset_of(expected.address)?;
         let (class, slot, record, seen) = self.shared.tables.slot_at(offset)?;
@@ -100,7 +100,7 @@ impl<'a, P: Platform> Pool<'a, P> {
     }
 
     /// The same for an extent, by an address in its first unit.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn find_extent(&self, expected: &Expected) -> Option<Match<'a>> {
         let offset = self.window.offset_of(expected.address)?;
         let tables = &self.shared.tables;

@@ -11,6 +11,8 @@ pub const CHUNK_BYTES: u64 = 2 << 20;
 pub const UNIT_BYTES: u64 = 2 << 10;
 /// The smallest slot: 64 bytes, a cache line.
 pub const SMALLEST_SLOT_BYTES: u64 = 64;
+/// First address that no processor has: physical addresses have at most 52 bits (APM volume 2, 5.1).
+const ADDRESS_LIMIT: u64 = 1 << 52;
 /// The largest window. Its units have numbers of 26 bits, its granules of 31.
 pub const MAX_WINDOW_BYTES: u64 = 128 << 30;
 
@@ -33,14 +35,10 @@ pub struct Window {
 }
 
 impl Window {
-    /// A window, if it is made of whole chunks, does not wrap and is at most [`MAX_WINDOW_BYTES`] long.
+    /// A window, if it is made of whole chunks, ends where there are addresses and is at most [`MAX_WINDOW_BYTES`] long.
     pub const fn new(base: u64, bytes: u64) -> Option<Self> {
         let whole_chunks = base.is_multiple_of(CHUNK_BYTES) && bytes.is_multiple_of(CHUNK_BYTES);
-        if !whole_chunks
-            || bytes == 0
-            || bytes > MAX_WINDOW_BYTES
-            || base.checked_add(bytes).is_none()
-        {
+        if !whole_chunks || bytes == 0 || bytes > MAX_WINDOW_BYTES || base > ADDRESS_LIMIT - bytes {
             return None;
         }
         Some(Self {
@@ -122,12 +120,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_window_is_made_of_whole_chunks_and_does_not_wrap() {
+    fn a_window_is_made_of_whole_chunks_of_addresses_there_are() {
         assert!(Window::new(0x4000_0000, CHUNK_BYTES).is_some());
+        assert!(Window::new((1 << 52) - CHUNK_BYTES, CHUNK_BYTES).is_some());
         for (base, bytes) in [
             (0x4000_0000, 0),
             (0x4000_0000, CHUNK_BYTES + 4096),
             (0x4010_0000, CHUNK_BYTES),
+            (1 << 52, CHUNK_BYTES),
+            ((1 << 52) - CHUNK_BYTES, 2 * CHUNK_BYTES),
             (u64::MAX - CHUNK_BYTES + 1, CHUNK_BYTES),
             (0, MAX_WINDOW_BYTES + CHUNK_BYTES),
         ] {

@@ -75,7 +75,7 @@ impl<P: Platform> Pool<'_, P> {
     /// Until the mapping is unmapped the buffer stays valid: for reads, and for writes too unless the direction is
     /// [`Direction::ToDevice`]. Nothing else writes to it while this function, a sync or an unmap of the mapping runs. Syncs
     /// of the mapping may run at the same time; those that copy to the buffer name bytes that do not overlap then.
-    #[inline]
+    #[inline(always)]
     pub unsafe fn map(
         &self,
         buffer: NonNull<[u8]>,
@@ -105,7 +105,7 @@ impl<P: Platform> Pool<'_, P> {
     }
 
     /// A mapping out of this CPU's cache, without its bytes: offset in the window and generation.
-    #[inline]
+    #[inline(always)]
     fn map_hot(&self, buffer: NonNull<[u8]>, kind: Kind) -> Option<(u64, u64)> {
         let length = buffer.len() as u64;
         let tables = &self.shared.tables;

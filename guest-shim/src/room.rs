@@ -114,7 +114,7 @@ impl<P: Platform> Pool<'_, P> {
                 if placement.reaches(taken.offset()) {
                     return Some(taken);
                 }
-                self.give_central(&taken);
+                self.give_central(taken);
                 None
             }
         }
@@ -143,41 +143,31 @@ impl<P: Platform> Pool<'_, P> {
 
     /// Gives room back.
     #[inline(always)]
-    pub(crate) fn put_room(&self, taken: &Taken, reservation: u8, ended: Ended) {
-        if let Taken::Slot(class, slot) = *taken
-            && reservation == 0
+    pub(crate) fn put_room(&self, taken: Taken, reservation: u8, ended: Ended) {
+        if reservation == 0
             && let Some(held) = self.shared.hold(self.platform.cpu())
         {
-            ended.count(held.counters(), taken, reservation);
-            if self.shared.is_scarce() {
-                self.give_central(taken);
-            } else if !held.push(class, slot) {
-                self.push_full(&held, class, slot);
+            ended.count(held.counters(), &taken, reservation);
+            match taken {
+                Taken::Slot(..) if self.shared.is_scarce() => self.give_central(taken),
+                Taken::Slot(class, slot) => {
+                    if !held.push(class, slot) {
+                        self.push_full(&held, class, slot);
+                    }
+                }
+                Taken::Extent(extent) => {
+                    let limit = if self.shared.is_scarce() {
+                        0
+                    } else {
+                        self.shared.cached_units()
+                    };
+                    held.push_extent(extent, limit, |older| {
+                        self.give_central(Taken::Extent(older));
+                    });
+                }
             }
         } else {
-            self.put_any(taken, reservation, ended);
-        }
-    }
-
-    /// The same for what is no slot, or where no cache can be held.
-    #[inline(never)]
-    fn put_any(&self, taken: &Taken, reservation: u8, ended: Ended) {
-        if let Taken::Extent(extent) = *taken
-            && reservation == 0
-            && let Some(held) = self.shared.hold(self.platform.cpu())
-        {
-            ended.count(held.counters(), taken, reservation);
-            let limit = if self.shared.is_scarce() {
-                0
-            } else {
-                self.shared.cached_units()
-            };
-            held.push_extent(extent, limit, |older| {
-                self.give_central(&Taken::Extent(older));
-            });
-        } else {
-            self.put_uncached(taken, reservation);
-            self.count(|counters| ended.count(counters, taken, reservation));
+            self.put_uncached(taken, reservation, ended);
         }
     }
 
@@ -190,22 +180,24 @@ impl<P: Platform> Pool<'_, P> {
             });
         });
         if !held.push(class, slot) {
-            self.give_central(&Taken::Slot(class, slot));
+            self.give_central(Taken::Slot(class, slot));
         }
     }
 
+    /// The same for reserved room, or where no cache can be held.
     #[cold]
-    fn put_uncached(&self, taken: &Taken, reservation: u8) {
+    fn put_uncached(&self, taken: Taken, reservation: u8, ended: Ended) {
         match ReservationId::from_number(reservation) {
-            Some(id) => self.with_state(|state| state.central.put_back(id, taken)),
+            Some(id) => self.with_state(|state| state.central.put_back(id, &taken)),
             None => self.give_central(taken),
         }
+        self.count(|counters| ended.count(counters, &taken, reservation));
     }
 
     /// Gives room back to the central store.
     #[cold]
-    pub(crate) fn give_central(&self, taken: &Taken) {
-        self.with_state(|state| state.put(&self.shared, taken));
+    pub(crate) fn give_central(&self, taken: Taken) {
+        self.with_state(|state| state.put(&self.shared, &taken));
     }
 
     /// Enters something into the counters of this CPU.
@@ -240,7 +232,7 @@ impl<P: Platform> Pool<'_, P> {
                     });
                 });
             }
-            held.spill_extents(|extent| self.give_central(&Taken::Extent(extent)));
+            held.spill_extents(|extent| self.give_central(Taken::Extent(extent)));
         }
         all
     }
@@ -248,7 +240,7 @@ impl<P: Platform> Pool<'_, P> {
     /// Empties the extents of this CPU's cache into the central store. Whether there were any.
     pub(crate) fn empty_own_extents(&self) -> bool {
         self.shared.hold(self.platform.cpu()).is_some_and(|held| {
-            held.spill_extents(|extent| self.give_central(&Taken::Extent(extent)))
+            held.spill_extents(|extent| self.give_central(Taken::Extent(extent)))
         })
     }
 }

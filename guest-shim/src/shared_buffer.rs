@@ -186,7 +186,7 @@ impl<P: Platform> Pool<'_, P> {
             return Err(UnmapError::Busy);
         }
         let taken = found.place.taken;
-        self.put_room(&taken, found.place.reservation, Ended::SharedBuffer);
+        self.put_room(taken, found.place.reservation, Ended::SharedBuffer);
         Ok(())
     }
 

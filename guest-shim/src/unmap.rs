@@ -30,7 +30,7 @@ impl<P: Platform> Pool<'_, P> {
     /// # Errors
     /// What is wrong with the handle; nothing has changed then.
     pub fn unmap(&self, mapping: Mapping) -> Result<(), UnmapError> {
-        self.end(&mapping.expected(), CopyOut::Default)
+        self.end(mapping.expected(), CopyOut::Default)
     }
 
     /// Ends a mapping of which the device has written the first `written` bytes; only those are copied to the buffer.
@@ -38,7 +38,7 @@ impl<P: Platform> Pool<'_, P> {
     /// # Errors
     /// [`UnmapError::OutOfRange`] if `written` exceeds the mapping, else as [`Pool::unmap`].
     pub fn unmap_written(&self, mapping: Mapping, written: u64) -> Result<(), UnmapError> {
-        self.end(&mapping.expected(), CopyOut::Written(written))
+        self.end(mapping.expected(), CopyOut::Written(written))
     }
 
     /// Ends the mapping that begins at a device address, for callers that keep nothing else.
@@ -51,7 +51,7 @@ impl<P: Platform> Pool<'_, P> {
         length: u64,
         direction: Direction,
     ) -> Result<(), UnmapError> {
-        self.end(&at_address(address, length, direction), CopyOut::Default)
+        self.end(at_address(address, length, direction), CopyOut::Default)
     }
 
     /// [`Pool::unmap_written`] by device address.
@@ -66,23 +66,18 @@ impl<P: Platform> Pool<'_, P> {
         written: u64,
     ) -> Result<(), UnmapError> {
         self.end(
-            &at_address(address, length, direction),
+            at_address(address, length, direction),
             CopyOut::Written(written),
         )
     }
 
+    /// What is rarely needed goes to functions by value: only what nobody points to stays in registers here.
     #[inline(always)]
-    fn end(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
-        if let Some(found) = self.find_slot(expected) {
+    fn end(&self, expected: Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
+        if let Some(found) = self.find_slot(&expected) {
             return self.finish(&found, copy_out);
         }
-        self.end_extent(expected, copy_out)
-    }
-
-    /// The same for what is no slot.
-    #[inline(never)]
-    fn end_extent(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
-        if let Some(found) = self.find_extent(expected) {
+        if let Some(found) = self.find_extent(&expected) {
             return self.finish(&found, copy_out);
         }
         self.end_any(expected, copy_out)
@@ -90,8 +85,8 @@ impl<P: Platform> Pool<'_, P> {
 
     /// The same for what is neither, or not what the caller says.
     #[inline(never)]
-    fn end_any(&self, expected: &Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
-        let found = self.find(expected)?;
+    fn end_any(&self, expected: Expected, copy_out: CopyOut) -> Result<(), UnmapError> {
+        let found = self.find(&expected)?;
         self.finish(&found, copy_out)
     }
 
@@ -126,9 +121,9 @@ impl<P: Platform> Pool<'_, P> {
         let taken = found.place.taken;
         let begins_in = unit_of(found.address - self.window.base());
         if begins_in != unit_of(taken.offset()) && !taken.is_small() {
-            self.shared.tables.keep_generation(&taken, begins_in);
+            self.shared.tables.keep_generation(taken, begins_in);
         }
-        self.put_room(&taken, found.place.reservation, Ended::Mapping(bytes));
+        self.put_room(taken, found.place.reservation, Ended::Mapping(bytes));
         Ok(())
     }
 

@@ -597,6 +597,20 @@ int svsm_swiotlb_map(struct svsm_swiotlb_pool *pool,
                      const struct svsm_swiotlb_constraints *constraints,
                      struct svsm_swiotlb_mapping *mapping);
 
+// The same for callers that keep only the address, which `svsm_swiotlb_unmap_address` ends: returns the address to give
+// to the device, or an error, which is negative. Addresses have at most 52 bits.
+//
+// Errors: as `svsm_swiotlb_map`.
+//
+// # Safety
+// As for `svsm_swiotlb_map`.
+int64_t svsm_swiotlb_map_address(struct svsm_swiotlb_pool *pool,
+                                 void *buffer,
+                                 size_t length,
+                                 int direction,
+                                 int copy_in,
+                                 const struct svsm_swiotlb_constraints *constraints);
+
 // The same out of a reservation. Cannot fail while the reservation has an idle extent and the request has its shape;
 // without an idle extent it falls back to `svsm_swiotlb_map`.
 //

@@ -47,7 +47,8 @@ pub use maintenance::{
     GivenBack, svsm_swiotlb_give_back, svsm_swiotlb_maintain, svsm_swiotlb_set_cap,
 };
 pub use mapping::{
-    Constraints, CopyIn, Direction, Mapping, svsm_swiotlb_map, svsm_swiotlb_map_reserved,
+    Constraints, CopyIn, Direction, Mapping, svsm_swiotlb_map, svsm_swiotlb_map_address,
+    svsm_swiotlb_map_reserved,
 };
 pub use orphans::{
     Adoption, svsm_swiotlb_adopt_orphans, svsm_swiotlb_detach, svsm_swiotlb_release_orphans,

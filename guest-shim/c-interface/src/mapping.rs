@@ -4,10 +4,12 @@
 use core::ffi::{c_int, c_void};
 use core::ptr::NonNull;
 
+use crate::Kernel;
 use crate::argument::{Output, input};
 use crate::error::{Error, Outcome, number_of};
 use crate::pool::PoolStorage;
 use crate::reservation::Reservation;
+use guest_shim::Pool;
 
 /// Who writes the buffer while the device owns it: DMA_TO_DEVICE and so on in Linux, with other numbers, so that a
 /// structure full of zeroes is no mapping.
@@ -129,37 +131,68 @@ impl Mapping {
 }
 
 /// The arguments of a map, checked as far as C can get them wrong.
+#[derive(Clone, Copy)]
 struct Request {
     buffer: NonNull<[u8]>,
     direction: guest_shim::Direction,
     copy_in: guest_shim::CopyIn,
-    constraints: guest_shim::Constraints,
 }
 
 impl Request {
-    /// # Safety
-    /// `constraints` is null, misaligned or initialised.
-    unsafe fn new(
+    #[inline(always)]
+    fn new(
         buffer: *mut c_void,
         length: usize,
         direction: c_int,
         copy_in: c_int,
-        constraints: *const Constraints,
-        header_version: u32,
     ) -> Result<Self, Error> {
         let start = NonNull::new(buffer.cast::<u8>()).ok_or(Error::InvalidArgument)?;
         let wraps = start.addr().checked_add(length).is_none();
         if wraps || isize::try_from(length).is_err() {
             return Err(Error::InvalidRequest);
         }
-        // SAFETY: The caller's contract.
-        let constraints = unsafe { Constraints::read(constraints, header_version)? };
         Ok(Self {
             buffer: NonNull::slice_from_raw_parts(start, length),
             direction: direction_of(direction)?,
             copy_in: copy_in_of(copy_in)?,
-            constraints,
         })
+    }
+
+    /// Maps the buffer where the constraints allow it. Nearly every request has none, and then the compiler knows it.
+    ///
+    /// # Safety
+    /// As for [`svsm_swiotlb_map`].
+    #[inline(always)]
+    unsafe fn map(
+        self,
+        pool: &Pool<'_, Kernel>,
+        constraints: *const Constraints,
+        header_version: u32,
+    ) -> Result<guest_shim::Mapping, Error> {
+        if !constraints.is_null() {
+            // SAFETY: The caller's contract.
+            return unsafe { self.map_within(pool, constraints, header_version) };
+        }
+        let none = guest_shim::Constraints::NONE;
+        // SAFETY: The caller's contract.
+        Ok(unsafe { pool.map(self.buffer, self.direction, self.copy_in, &none)? })
+    }
+
+    /// The same where there are some.
+    ///
+    /// # Safety
+    /// As for [`svsm_swiotlb_map`].
+    #[inline(never)]
+    unsafe fn map_within(
+        self,
+        pool: &Pool<'_, Kernel>,
+        constraints: *const Constraints,
+        header_version: u32,
+    ) -> Result<guest_shim::Mapping, Error> {
+        // SAFETY: The caller's contract.
+        let constraints = unsafe { Constraints::read(constraints, header_version)? };
+        // SAFETY: The caller's contract.
+        Ok(unsafe { pool.map(self.buffer, self.direction, self.copy_in, &constraints)? })
     }
 }
 
@@ -236,23 +269,43 @@ pub unsafe extern "C" fn svsm_swiotlb_map(
         // SAFETY: The caller's contract.
         let (pool, version) = unsafe { PoolStorage::get_versioned(pool)? };
         let output = Output::required(mapping)?;
+        let request = Request::new(buffer, length, direction, copy_in)?;
         // SAFETY: The caller's contract.
-        let request =
-            unsafe { Request::new(buffer, length, direction, copy_in, constraints, version)? };
-        // SAFETY: The caller's contract.
-        let mapped = unsafe {
-            pool.map(
-                request.buffer,
-                request.direction,
-                request.copy_in,
-                &request.constraints,
-            )?
-        };
+        let mapped = unsafe { request.map(pool, constraints, version)? };
         // SAFETY: The caller's contract.
         unsafe { output.set(Mapping::of(&mapped)) };
         Ok(())
     };
     number_of(answer())
+}
+
+/// The same for callers that keep only the address, which `svsm_swiotlb_unmap_address` ends: returns the address to give
+/// to the device, or an error, which is negative. Addresses have at most 52 bits.
+///
+/// Errors: as `svsm_swiotlb_map`.
+///
+/// # Safety
+/// As for `svsm_swiotlb_map`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_map_address(
+    pool: *mut PoolStorage,
+    buffer: *mut c_void,
+    length: usize,
+    direction: c_int,
+    copy_in: c_int,
+    constraints: *const Constraints,
+) -> i64 {
+    let answer = || -> Result<u64, Error> {
+        // SAFETY: The caller's contract.
+        let (pool, version) = unsafe { PoolStorage::get_versioned(pool)? };
+        let request = Request::new(buffer, length, direction, copy_in)?;
+        // SAFETY: The caller's contract.
+        Ok(unsafe { request.map(pool, constraints, version)? }.address())
+    };
+    match answer() {
+        Ok(address) => address.cast_signed(),
+        Err(error) => error.number().into(),
+    }
 }
 
 /// The same out of a reservation. Cannot fail while the reservation has an idle extent and the request has its shape;
@@ -280,8 +333,8 @@ pub unsafe extern "C" fn svsm_swiotlb_map_reserved(
         // SAFETY: The caller's contract.
         let reservation = unsafe { Reservation::get(reservation)? };
         // SAFETY: The caller's contract.
-        let request =
-            unsafe { Request::new(buffer, length, direction, copy_in, constraints, version)? };
+        let constraints = unsafe { Constraints::read(constraints, version)? };
+        let request = Request::new(buffer, length, direction, copy_in)?;
         // SAFETY: The caller's contract.
         let mapped = unsafe {
             pool.map_reserved(
@@ -289,7 +342,7 @@ pub unsafe extern "C" fn svsm_swiotlb_map_reserved(
                 request.buffer,
                 request.direction,
                 request.copy_in,
-                &request.constraints,
+                &constraints,
             )?
         };
         // SAFETY: The caller's contract.

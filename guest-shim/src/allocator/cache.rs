@@ -218,7 +218,7 @@ impl Held<'_> {
     }
 
     /// Takes out the extent put in last that has this many units, or at most 1/8 more, and begins where it may.
-    #[inline]
+    #[inline(always)]
     pub fn pop_extent(&self, units: u32, start: Start) -> Option<Extent> {
         let used = self.extents();
         let newest_first = self.0.extents.iter().enumerate().take(used).rev();
@@ -236,7 +236,7 @@ impl Held<'_> {
 
     /// Puts an extent in. For as long as there are too many of them, or more than `limit` units, the oldest goes to
     /// `spill`.
-    #[inline]
+    #[inline(always)]
     pub fn push_extent(&self, extent: Extent, limit: u32, mut spill: impl FnMut(Extent)) {
         if extent.units > limit {
             return spill(extent);

@@ -109,7 +109,7 @@ impl<'a> Tables<'a> {
 
     /// The slot that the byte at this offset is part of, and its state, if it is one that belongs to no reservation: what
     /// [`Tables::place_at`] and [`Tables::is_current`] find, with less to decide.
-    #[inline]
+    #[inline(always)]
     pub fn slot_at(&self, offset: u64) -> Option<(ClassIndex, Slot, &'a Record, State)> {
         let unit = unit_of(offset);
         let tag = self.tag(unit);
@@ -142,7 +142,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The extent whose first unit the byte at this offset lies in, its reservation, its record and the record's state.
-    #[inline]
+    #[inline(always)]
     pub fn extent_at(&self, offset: u64) -> Option<(Extent, u8, &'a Record, State)> {
         let first = unit_of(offset);
         let tag = self.tag(first);
@@ -188,7 +188,7 @@ impl<'a> Tables<'a> {
     }
 
     /// The reverse, when the mapping has ended: what begins in that unit later is newer still.
-    pub fn keep_generation(&self, taken: &Taken, begins_in: u32) {
+    pub fn keep_generation(&self, taken: Taken, begins_in: u32) {
         if let (Some(record), Some(other)) = (
             self.record(taken.record()),
             self.record(RecordNumber::of_unit(begins_in)),

@@ -254,6 +254,7 @@ static void without_pool(struct svsm_swiotlb_pool *pool)
     const int refused = ERROR(INVALID_ARGUMENT);
 
     EXPECT(svsm_swiotlb_map(pool, &byte, 1, TO, KEEP, NULL, &mapping), refused);
+    EXPECT((int)svsm_swiotlb_map_address(pool, &byte, 1, TO, KEEP, NULL), refused);
     EXPECT(svsm_swiotlb_map_reserved(pool, &reservation, &byte, 1, TO, KEEP, NULL, &mapping), refused);
     EXPECT(svsm_swiotlb_unmap(pool, &mapping), refused);
     EXPECT(svsm_swiotlb_unmap_written(pool, &mapping, 0), refused);
@@ -304,6 +305,7 @@ void test_arguments(void)
         EXPECT(svsm_swiotlb_map(fixture.pool, bytes, 1, number, KEEP, NULL, &wrong), refused);
         if (number != KEEP)
             EXPECT(svsm_swiotlb_map(fixture.pool, bytes, 1, FROM, number, NULL, &wrong), refused);
+        EXPECT((int)svsm_swiotlb_map_address(fixture.pool, bytes, 1, number, KEEP, NULL), refused);
         EXPECT(svsm_swiotlb_unmap_address(fixture.pool, mapping.address, 1, number), refused);
         EXPECT(svsm_swiotlb_unmap_address_written(fixture.pool, mapping.address, 1, number, 0), refused);
         wrong = mapping;
@@ -315,6 +317,9 @@ void test_arguments(void)
     EXPECT(svsm_swiotlb_map(fixture.pool, bytes, 1, TO, KEEP, NULL, NULL), refused);
     EXPECT(svsm_swiotlb_map(fixture.pool, bytes, 1, TO, KEEP, NULL, misaligned), refused);
     EXPECT(svsm_swiotlb_map(fixture.pool, bytes, 1, TO, KEEP, misaligned, &wrong), refused);
+    EXPECT((int)svsm_swiotlb_map_address(fixture.pool, NULL, 1, TO, KEEP, NULL), refused);
+    EXPECT((int)svsm_swiotlb_map_address(fixture.pool, bytes, 1, TO, KEEP, misaligned), refused);
+    EXPECT((int)svsm_swiotlb_map_address(fixture.pool, bytes, 0, TO, KEEP, NULL), ERROR(INVALID_REQUEST));
     EXPECT(svsm_swiotlb_map_reserved(fixture.pool, NULL, bytes, 1, TO, KEEP, NULL, &wrong), refused);
     EXPECT(svsm_swiotlb_unmap(fixture.pool, NULL), refused);
     EXPECT(svsm_swiotlb_unmap(fixture.pool, misaligned), refused);

@@ -151,6 +151,23 @@ void test_by_address(void)
     EXPECT(svsm_swiotlb_unmap_address_written(fixture.pool, mapping.address, LENGTH, FROM, 3), 0);
     REQUIRE(buffer[2] == 0xd7 && buffer[3] == 0xd6);
     EXPECT(svsm_swiotlb_unmap(fixture.pool, &mapping), ERROR(ALREADY_UNMAPPED));
+
+    /* An address and nothing else, anywhere and within constraints. */
+    for (int page = 0; page <= 1; page++) {
+        const struct svsm_swiotlb_constraints aligned = {.alignment = 4096};
+        const int64_t answer = svsm_swiotlb_map_address(fixture.pool, buffer, LENGTH, BOTH, KEEP,
+                                                        page ? &aligned : NULL);
+        const uint64_t address = (uint64_t)answer;
+
+        REQUIRE(answer > 0 && svsm_swiotlb_contains(fixture.pool, address));
+        REQUIRE(!page || address % 4096 == 0);
+        REQUIRE(memcmp(machine_device(&fixture.machine, address), buffer, LENGTH) == 0);
+        memset(machine_device(&fixture.machine, address), 0xd8 + page, LENGTH);
+        EXPECT(svsm_swiotlb_unmap_address(fixture.pool, address, LENGTH, BOTH), 0);
+        REQUIRE(buffer[0] == 0xd8 + page && buffer[LENGTH - 1] == 0xd8 + page);
+    }
+    REQUIRE(svsm_swiotlb_map_address(fixture.pool, buffer, LENGTH, TO, DEVICE_WRITTEN, NULL) ==
+            ERROR(INVALID_REQUEST));
     fixture_stop(&fixture);
 }
 

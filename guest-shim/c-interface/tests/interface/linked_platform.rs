@@ -136,7 +136,7 @@ fn the_header_is_fit_for_a_linux_kernel() {
     std::fs::create_dir_all(folder.join("linux")).expect("the scratch folder is writable");
     std::fs::write(
         folder.join("linux/types.h"),
-        "typedef unsigned long long uint64_t;\ntypedef unsigned int uint32_t;\ntypedef int int32_t;\n\
+        "typedef unsigned long long uint64_t;\ntypedef long long int64_t;\ntypedef unsigned int uint32_t;\ntypedef int int32_t;\n\
          typedef unsigned char uint8_t;\ntypedef unsigned long size_t;\ntypedef _Bool bool;\n",
     )
     .expect("the scratch folder is writable");
