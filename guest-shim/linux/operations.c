@@ -21,16 +21,12 @@
 
 struct svsm_refusals svsm_refusals;
 
+/* The library numbers two of the three as the kernel does. */
 static int direction_of(enum dma_data_direction dir)
 {
-	switch (dir) {
-	case DMA_TO_DEVICE:
-		return SVSM_SWIOTLB_DIRECTION_TO_DEVICE;
-	case DMA_FROM_DEVICE:
-		return SVSM_SWIOTLB_DIRECTION_FROM_DEVICE;
-	default:
-		return SVSM_SWIOTLB_DIRECTION_BIDIRECTIONAL;
-	}
+	static_assert((int)DMA_TO_DEVICE == SVSM_SWIOTLB_DIRECTION_TO_DEVICE);
+	static_assert((int)DMA_FROM_DEVICE == SVSM_SWIOTLB_DIRECTION_FROM_DEVICE);
+	return dir == DMA_BIDIRECTIONAL ? SVSM_SWIOTLB_DIRECTION_BIDIRECTIONAL : (int)dir;
 }
 
 static u64 reach_of(struct device *dev, u64 mask)
@@ -38,27 +34,34 @@ static u64 reach_of(struct device *dev, u64 mask)
 	return min_not_zero(mask, dev->bus_dma_limit);
 }
 
+static u64 crossed_by_window(u64 boundary)
+{
+	return (svsm_window_first ^ svsm_window_last) & ~boundary;
+}
+
 /*
- * What a mapping of a device must keep to. A device that reaches all of the
- * window and has no other wish needs no constraints, which is the fast way.
+ * Whether a mapping of a device may lie anywhere: the device reaches all of the
+ * window and has no other wish. That is the fast way.
  */
-static const struct svsm_swiotlb_constraints *
-constraints_of(struct device *dev, struct svsm_swiotlb_constraints *constraints)
+static bool may_lie_anywhere(struct device *dev)
+{
+	return reach_of(dev, *dev->dma_mask) >= svsm_window_last &&
+	       !crossed_by_window(dma_get_seg_boundary(dev)) && !dma_get_min_align_mask(dev);
+}
+
+/* The address, or an error of the library's. */
+static noinline s64 map_constrained(struct device *dev, phys_addr_t phys, size_t size, int direction)
 {
 	u64 reach = reach_of(dev, *dev->dma_mask);
 	u64 boundary = dma_get_seg_boundary(dev);
-	u64 preserve = dma_get_min_align_mask(dev);
-	bool near = reach < svsm_window_last;
-	bool crosses = (svsm_window_first ^ svsm_window_last) & ~boundary;
-
-	if (likely(!near && !crosses && !preserve))
-		return NULL;
-	*constraints = (struct svsm_swiotlb_constraints) {
-		.min_align_mask = preserve,
-		.highest_address = near ? reach : 0,
-		.boundary = crosses ? boundary + 1 : 0,
+	const struct svsm_swiotlb_constraints constraints = {
+		.min_align_mask = dma_get_min_align_mask(dev),
+		.highest_address = reach < svsm_window_last ? reach : 0,
+		.boundary = crossed_by_window(boundary) ? boundary + 1 : 0,
 	};
-	return constraints;
+
+	return svsm_swiotlb_map_address(svsm_pool, phys_to_virt(phys), size, direction,
+					SVSM_SWIOTLB_COPY_IN_KEEP, &constraints);
 }
 
 /*
@@ -94,9 +97,7 @@ static noinline dma_addr_t map_failed(struct device *dev, size_t size, unsigned 
 static dma_addr_t pool_map(struct device *dev, phys_addr_t phys, size_t size,
 			   enum dma_data_direction dir, unsigned long attrs)
 {
-	struct svsm_swiotlb_constraints constraints;
-	struct svsm_swiotlb_mapping mapping;
-	int error;
+	s64 address;
 
 	if (unlikely(in_nmi())) {
 		refuse(dev, &svsm_refusals.nmi, size, attrs, "in an NMI");
@@ -111,12 +112,14 @@ static dma_addr_t pool_map(struct device *dev, phys_addr_t phys, size_t size,
 	 * Always copied in, DMA_ATTR_SKIP_CPU_SYNC or not: bytes that the device
 	 * does not write come back as they were, and never as another mapping's.
 	 */
-	error = svsm_swiotlb_map(svsm_pool, phys_to_virt(phys), size, direction_of(dir),
-				 SVSM_SWIOTLB_COPY_IN_KEEP,
-				 constraints_of(dev, &constraints), &mapping);
-	if (unlikely(error))
-		return map_failed(dev, size, attrs, error);
-	return mapping.address;
+	if (likely(may_lie_anywhere(dev)))
+		address = svsm_swiotlb_map_address(svsm_pool, phys_to_virt(phys), size, direction_of(dir),
+						   SVSM_SWIOTLB_COPY_IN_KEEP, NULL);
+	else
+		address = map_constrained(dev, phys, size, direction_of(dir));
+	if (unlikely(address < 0))
+		return map_failed(dev, size, attrs, address);
+	return address;
 }
 
 /* Also the kernel's operation, under either of its names. */
