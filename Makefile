@@ -285,10 +285,8 @@ test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and
 
 test-host: setup ## The tests that need no QEMU
 	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration --exclude igvm-builder --exclude runner
-	@$(CARGO) test -p igvm-builder -p runner
+	@$(CARGO) test -p igvm-builder -p runner -p paravisor -p test-guest -p snp-host -p integration
 	@$(CARGO) test -p igvm-builder --features beside-firmware --test firmware
-	@$(CARGO) test -p paravisor -p test-guest -p snp-host --lib
-	@$(CARGO) test -p integration
 
 test-loom: ## What CPUs share in the shim, the service and the paravisor, in every order of accesses
 	@RUSTFLAGS='--cfg loom' CARGO_TARGET_DIR=$(TARGET_DIR)/loom $(CARGO) test --release -p guest-shim --lib loom_tests
