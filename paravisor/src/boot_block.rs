@@ -4,6 +4,7 @@
 //! Being part of the launch measurement it is as trusted as the code. It is parsed with checks all
 //! the same, so that a builder's mistake ends the boot with a reason instead of strange behaviour.
 
+use snp::msr::SevFeatures;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::layout::{
@@ -32,6 +33,19 @@ pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
 /// [`BootBlock::flags`]: one GROW or RELEASE of the service may take several batches (docs/PROTOCOL.md, P-6.4).
 pub const FLAG_UNIT_LIMIT_LIFTED: u32 = 1 << 1;
 const FLAGS: u32 = FLAG_RESTRICTED_INJECTION | FLAG_UNIT_LIMIT_LIFTED;
+
+/// [`BootBlock::sev_features`]: those that an image always has.
+const FEATURES_NEEDED: SevFeatures = SevFeatures::new()
+    .with_snp_active(true)
+    .with_debug_swap(true);
+/// Those that it may have besides. None of them asks anything of VMPL0, but for restricted injection, which it serves. Others
+/// would: Secure TSC, for one, a scale and an offset in every VMSA.
+const FEATURES_SERVED: SevFeatures = FEATURES_NEEDED
+    .with_restricted_injection(true)
+    .with_prevent_host_ibs(true)
+    .with_btb_isolation(true)
+    .with_smt_protection(true)
+    .with_ibpb_on_entry(true);
 
 /// [`BootBlock::payload_kind`]: a 64-bit ELF file, entered at its entry point.
 pub const PAYLOAD_ELF64: u32 = 0;
@@ -232,6 +246,15 @@ impl BootBlock {
             && area != secrets
     }
 
+    /// Whether the features are those that an image can have, and fit the flags.
+    fn features_are_consistent(&self) -> bool {
+        let features = self.sev_features;
+        features & !FEATURES_SERVED.into_bits() == 0
+            && features & FEATURES_NEEDED.into_bits() == FEATURES_NEEDED.into_bits()
+            && SevFeatures::from_bits(features).restricted_injection()
+                == self.restricted_injection()
+    }
+
     /// Checks everything that does not depend on the memory map.
     ///
     /// # Errors
@@ -244,6 +267,7 @@ impl BootBlock {
         if self.ram_mode > RAM_FIRMWARE
             || self.flags & !FLAGS != 0
             || !self.payload_is_consistent()
+            || !self.features_are_consistent()
             || self.protocol_number == 0
         {
             return Err(Reason::BootBlockField);
@@ -382,6 +406,27 @@ mod tests {
             "wrap"
         );
         assert_eq!(reason(|b| b.launch_ranges[2].kind = 2), ranges);
+    }
+
+    #[test]
+    fn features_that_vmpl_0_does_not_serve_are_refused() {
+        let with = |bits: u64| reason(|b| b.sev_features |= bits);
+        let field = Err(Reason::BootBlockField);
+        for served in [1 << 6, 1 << 7, 1 << 15, 1 << 21] {
+            assert_eq!(with(served), Ok(()), "{served:#x}");
+        }
+        let others = (1..64).filter(|bit| ![3, 5, 6, 7, 15, 21].contains(bit));
+        for bit in others {
+            assert_eq!(with(1 << bit), field, "bit {bit}");
+        }
+        assert_eq!(reason(|b| b.sev_features = 0x28), field, "no SNP");
+        assert_eq!(reason(|b| b.sev_features = 0x09), field, "no debug swap");
+        assert_eq!(
+            reason(|b| b.sev_features = 0x21),
+            field,
+            "injection, flag set"
+        );
+        assert_eq!(reason(|b| b.flags = 0), field, "injection, flag clear");
     }
 
     #[test]

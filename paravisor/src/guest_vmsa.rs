@@ -31,7 +31,9 @@ pub(crate) const X87_TAG_WORD: u16 = 0x5555;
 pub(crate) const X87_CONTROL_WORD: u16 = 0x40;
 
 /// Features of the guest's VMSA: ours without restricted injection and debug swap, which would take
-/// interrupts and debug registers away from a guest that does not know them.
+/// interrupts and debug registers away from a guest that does not know them. What keeps the host's
+/// branch predictions, samples and sibling threads away protects the guest as it does us; it needs
+/// nothing of the guest, but a kernel may refuse a bit that is newer than it is (IBPB on entry).
 #[must_use]
 pub const fn guest_features(own: SevFeatures) -> SevFeatures {
     own.with_restricted_injection(false).with_debug_swap(false)
@@ -190,6 +192,15 @@ mod tests {
         assert_eq!(vmsa.cr3, 0x0008_0000_0080_4000);
         assert_eq!((vmsa.rsi, vmsa.rsp), (0x80_0000, 0));
         assert_eq!((vmsa.cs.selector, vmsa.ds.selector), (0x08, 0x10));
+    }
+
+    #[test]
+    fn the_guest_has_our_protection_from_the_host() {
+        for bit in [1 << 6, 1 << 7, 1 << 15, 1 << 21] {
+            let own = SevFeatures::from_bits(OWN.into_bits() | bit);
+            let vmsa = start_vmsa(&boot_block(), own, 0);
+            assert_eq!(vmsa.sev_features, 1 | bit);
+        }
     }
 
     #[test]

@@ -11,10 +11,10 @@ use paravisor::boot_block::{
 use paravisor::layout;
 use zerocopy::{FromZeros, IntoBytes};
 
+use crate::Error;
 use crate::elf_image::{ElfImage, Segment};
-use crate::options::{Options, RamMode, Switch};
+use crate::options::{Options, RamMode};
 use crate::payload::Payload;
-use crate::{Error, sev_features};
 
 /// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
 pub const FIXED_PAGES: Range<u64> = layout::BOOT_BLOCK..layout::FIXED_PAGES_END;
@@ -42,11 +42,11 @@ pub fn boot_page(
             Some(RamMode::Accepted) | None => RAM_ACCEPTED,
         },
         flags: flag(
-            options.restricted_injection == Switch::On,
+            options.features.restricted_injection.is_on(),
             FLAG_RESTRICTED_INJECTION,
-        ) | flag(options.unit_limit == Switch::Off, FLAG_UNIT_LIMIT_LIFTED),
+        ) | flag(!options.unit_limit.is_on(), FLAG_UNIT_LIMIT_LIFTED),
         protocol_number: options.protocol,
-        sev_features: sev_features(options.restricted_injection == Switch::On).into_bits(),
+        sev_features: options.features.sev_features().into_bits(),
         window_bytes: options.window,
         hard_cap: options.hard_cap_bytes(),
         payload_entry: payload.entry,

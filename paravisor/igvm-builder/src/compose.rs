@@ -23,14 +23,12 @@ use paravisor::layout;
 use crate::boot_page::boot_page;
 use crate::cpuid_request::cpuid_request;
 use crate::elf_image::ElfImage;
-use crate::options::{Options, Switch};
+use crate::options::Options;
 use crate::payload::Payload;
-use crate::{Error, LaunchDigest, launch_digest, sev_features, start_vmsa};
+use crate::{Error, LaunchDigest, launch_digest, start_vmsa};
 
 /// The file serves one platform, so one bit of the compatibility mask is in use.
 const SNP: u32 = 1;
-/// Guest policy: bit 17 must be one, bit 16 allows SMT; no debugging, no migration.
-const POLICY: u64 = 0x3_0000;
 /// Parameter area that holds the vCPU count and the environment.
 const GENERAL_AREA: u32 = 0;
 /// Parameter area that holds the memory map.
@@ -74,7 +72,7 @@ pub fn build(options: &Options) -> Result<Image, Error> {
         shared_gpa_boundary: 0,
     };
     let policy = IgvmInitializationHeader::GuestPolicy {
-        policy: POLICY,
+        policy: options.policy.policy().into_bits(),
         compatibility_mask: SNP,
     };
     let file = IgvmFile::new(
@@ -133,7 +131,6 @@ fn directives(
     let normal = IgvmPageDataType::NORMAL;
     let entry = u32::try_from(paravisor.entry)
         .map_err(|_| Error::Internal("a 32-bit entry above 4 GiB".into()))?;
-    let restricted_injection = options.restricted_injection == Switch::On;
 
     let mut list = [GENERAL_AREA, MEMORY_MAP_AREA, MADT_AREA]
         .map(area)
@@ -187,7 +184,7 @@ fn directives(
         gpa: layout::LAUNCH_VMSA,
         compatibility_mask: SNP,
         vp_index: 0,
-        vmsa: start_vmsa(entry, sev_features(restricted_injection)),
+        vmsa: start_vmsa(entry, options.features.sev_features()),
     });
     Ok(list)
 }

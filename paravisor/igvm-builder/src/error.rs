@@ -104,6 +104,15 @@ pub enum Error {
         /// The window in bytes.
         window: u64,
     },
+    /// A version of the firmware's ABI is malformed.
+    #[error("'{0}' is no version of the firmware's ABI; write MAJOR.MINOR, such as 1.58")]
+    Abi(String),
+    /// Secure TSC was asked for.
+    #[error(
+        "Secure TSC is not served: a guest at VMPL2 needs the scale and offset of its time stamps in its VMSA, and only a request of \
+         VMPL0 to the secure processor, which the paravisor does not make, tells them; leave --secure-tsc off"
+    )]
+    SecureTsc,
     /// The protocol number is reserved for the SVSM specification.
     #[error(
         "protocol {0:#x} belongs to the SVSM specification; pass a number from 0x40000000 to 0x7fffffff"

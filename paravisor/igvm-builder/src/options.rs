@@ -7,6 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::Error;
 use crate::byte_size::parse_size;
+use crate::features::FeatureOptions;
+use crate::guest_policy::PolicyOptions;
 
 /// Chunks, and so windows and caps, come in 2 MiB.
 const CHUNK: u64 = 2 << 20;
@@ -29,6 +31,14 @@ pub enum Switch {
     On,
     /// Left out.
     Off,
+}
+
+impl Switch {
+    /// Whether it is on.
+    #[must_use]
+    pub const fn is_on(self) -> bool {
+        matches!(self, Self::On)
+    }
 }
 
 /// Everything that decides the bytes of an image.
@@ -55,9 +65,6 @@ pub struct Options {
     /// Who validates guest RAM [default: firmware does its own, else accepted]
     #[arg(long, value_enum)]
     pub ram: Option<RamMode>,
-    /// Refuse injected exceptions; `off` for hosts that lack restricted injection
-    #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
-    pub restricted_injection: Switch,
     /// SVSM protocol number of the pool service
     #[arg(long, value_name = "NUMBER", default_value = "0x40000001", value_parser = parse_number)]
     pub protocol: u32,
@@ -72,6 +79,12 @@ pub struct Options {
     /// Print the launch digest for 1 to this many vCPUs
     #[arg(long, value_name = "COUNT", default_value_t = 1)]
     pub cpus: u32,
+    /// What the processor protects.
+    #[command(flatten, next_help_heading = "SEV features, matched at boot")]
+    pub features: FeatureOptions,
+    /// Where the image may be launched.
+    #[command(flatten, next_help_heading = "Guest policy, which a verifier compares")]
+    pub policy: PolicyOptions,
 }
 
 impl Options {
@@ -96,6 +109,7 @@ impl Options {
                 window: self.window,
             });
         }
+        self.features.check()?;
         if !PRIVATE_PROTOCOLS.contains(&self.protocol) {
             return Err(Error::Protocol(self.protocol));
         }

@@ -5,7 +5,8 @@
 //! C-bit position, which only the firmware-checked CPUID page tells, need not be known when the
 //! image is built (AMD64 APM volume 2, 15.36; table B-4 for the layout).
 
-use igvm::snp_defs::{SevFeatures, SevSelector, SevVmsa};
+use igvm::snp_defs::{SevFeatures as IgvmFeatures, SevSelector, SevVmsa};
+use snp::msr::SevFeatures;
 use zerocopy::FromZeros;
 
 /// EFER.SVME, which a VMSA must carry, and EFER.NXE.
@@ -37,16 +38,6 @@ fn system(attrib: u16) -> SevSelector {
     }
 }
 
-/// `SEV_FEATURES` of the paravisor: SNP, and no host access to debug registers; with
-/// `restricted_injection` the host may inject nothing but #HV, so it cannot forge an exception.
-#[must_use]
-pub fn sev_features(restricted_injection: bool) -> SevFeatures {
-    SevFeatures::new()
-        .with_snp(true)
-        .with_restrict_injection(restricted_injection)
-        .with_debug_swap(true)
-}
-
 /// The start state: 32-bit code at `entry`, flat segments, everything else at rest.
 ///
 /// Debug registers stay zero and no field outside QEMU's list of accepted ones is set: its loader
@@ -75,7 +66,8 @@ pub fn start_vmsa(entry: u32, features: SevFeatures) -> Box<SevVmsa> {
         xcr0: 1,
         mxcsr: 0x1f80,
         x87_fcw: 0x37f,
-        sev_features: features,
+        // The crate lacks names for newer bits.
+        sev_features: IgvmFeatures::from_bits(features.into_bits()),
         ..SevVmsa::new_zeroed()
     };
     Box::new(start)

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 #[cfg(feature = "beside-firmware")]
 use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use igvm_builder::{Error, Image, Options, RamMode, Switch, build};
+use igvm_builder::{Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build};
 #[cfg(feature = "beside-firmware")]
 use paravisor::boot_block::{BootBlock, RAM_FIRMWARE};
 use paravisor::layout;
@@ -79,7 +79,8 @@ fn built(payload: &[u8], change: impl FnOnce(&mut Options)) -> Result<Image, Err
         hard_cap: None,
         unit_limit: Switch::On,
         ram: None,
-        restricted_injection: Switch::On,
+        features: FeatureOptions::USUAL,
+        policy: PolicyOptions::USUAL,
         protocol: 0x4000_0001,
         cmdline: String::new(),
         cpus: 1,

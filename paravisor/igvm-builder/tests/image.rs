@@ -6,8 +6,10 @@ mod small_elf;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use igvm_builder::{Image, Options, RamMode, Switch, build};
+use igvm::{IgvmDirectiveHeader, IgvmFile, IgvmInitializationHeader, IsolationType};
+use igvm_builder::{
+    AbiVersion, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build,
+};
 use igvm_defs::IgvmPageDataType;
 use paravisor::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR};
 use paravisor::layout;
@@ -35,7 +37,8 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
         hard_cap: None,
         unit_limit: Switch::On,
         ram: Some(RamMode::Accepted),
-        restricted_injection: Switch::On,
+        features: FeatureOptions::USUAL,
+        policy: PolicyOptions::USUAL,
         protocol: 0x4000_0001,
         cmdline: "mode=all".into(),
         cpus: 2,
@@ -186,9 +189,25 @@ fn the_boot_block_describes_the_image() {
 
 #[test]
 fn the_boot_vcpu_starts_at_the_entry_with_the_promised_features() {
-    for (switch, features) in [(Switch::On, 0b10_1001), (Switch::Off, 0b10_0001)] {
+    let with = |change: fn(&mut FeatureOptions)| {
+        let mut features = FeatureOptions::USUAL;
+        change(&mut features);
+        features
+    };
+    let each = [
+        (with(|_| ()), 0b10_1001),
+        (
+            with(|all| all.restricted_injection = Switch::Off),
+            0b10_0001,
+        ),
+        (with(|all| all.prevent_host_ibs = Switch::On), 0x29 | 1 << 6),
+        (with(|all| all.btb_isolation = Switch::On), 0x29 | 1 << 7),
+        (with(|all| all.smt_protection = Switch::On), 0x29 | 1 << 15),
+        (with(|all| all.ibpb_on_entry = Switch::On), 0x29 | 1 << 21),
+    ];
+    for (asked, features) in each {
         let (_folder, mut options) = usual();
-        options.restricted_injection = switch;
+        options.features = asked;
         let image = build(&options).expect("suitable files");
         let Some(IgvmDirectiveHeader::SnpVpContext { gpa, vmsa, .. }) = directives(&image).pop()
         else {
@@ -200,8 +219,40 @@ fn the_boot_vcpu_starts_at_the_entry_with_the_promised_features() {
         let (_, page) = &pages(&image)[&layout::BOOT_BLOCK];
         let (block, _) = BootBlock::read_from_prefix(page).expect("a page");
         assert_eq!(block.sev_features, features);
-        assert_eq!(block.restricted_injection(), switch == Switch::On);
+        assert_eq!(block.check(), Ok(()));
+        assert_eq!(
+            block.restricted_injection(),
+            asked.restricted_injection.is_on()
+        );
     }
+}
+
+#[test]
+fn the_file_has_the_policy_that_was_asked_for_and_the_digest_does_not() {
+    let policy = |image: &Image| {
+        let file = IgvmFile::new_from_binary(&image.bytes, Some(IsolationType::Snp))
+            .expect("our own file");
+        match file.initializations() {
+            [IgvmInitializationHeader::GuestPolicy { policy, .. }] => *policy,
+            others => panic!("no policy, but {others:?}"),
+        }
+    };
+    let usual_image = built();
+    assert_eq!(policy(&usual_image), 0x3_0000);
+    let (_folder, mut options) = usual();
+    options.policy = PolicyOptions {
+        smt: Switch::Off,
+        least_abi: AbiVersion {
+            major: 1,
+            minor: 58,
+        },
+        ciphertext_hiding: Switch::On,
+        page_swap: Switch::Off,
+        ..PolicyOptions::USUAL
+    };
+    let strict = build(&options).expect("suitable files");
+    assert_eq!(policy(&strict), 0x302_013a);
+    assert_eq!(strict.digests, usual_image.digests);
 }
 
 /// Builds with these files and expects one line that contains `part`.
@@ -318,6 +369,10 @@ fn impossible_options_are_refused() {
     refused(|options| options.hard_cap = Some(MIB), "a cap of 1MiB");
     refused(|options| options.protocol = 2, "protocol 0x2");
     refused(|options| options.cpus = 0, "0 vCPUs");
+    refused(
+        |options| options.features.secure_tsc = Switch::On,
+        "Secure TSC",
+    );
     refused(
         |options| options.cmdline = "x".repeat(256),
         "shorten it to 255",

@@ -8,7 +8,7 @@ mod small_kernel;
 use std::collections::BTreeMap;
 
 use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use igvm_builder::{Error, Image, Options, RamMode, Switch, build};
+use igvm_builder::{Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build};
 use paravisor::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, PAYLOAD_LINUX};
 use paravisor::layout;
 use paravisor::placement::place;
@@ -43,7 +43,8 @@ fn attempt(
         hard_cap: None,
         unit_limit: Switch::On,
         ram: Some(RamMode::Accepted),
-        restricted_injection: Switch::On,
+        features: FeatureOptions::USUAL,
+        policy: PolicyOptions::USUAL,
         protocol: 0x4000_0001,
         cmdline: "console=ttyS0 quiet".into(),
         cpus: 1,
