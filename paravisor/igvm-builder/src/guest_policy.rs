@@ -91,28 +91,28 @@ fn parse_abi(text: &str) -> Result<AbiVersion, Error> {
 /// On which hosts the image may be launched. Migration agents and CXL are never allowed.
 #[derive(Debug, Clone, Copy, Args)]
 pub struct PolicyOptions {
-    /// Guest policy: may the host have SMT on?
+    /// May the host have SMT on?
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
     pub smt: Switch,
-    /// Guest policy: least version of the firmware's ABI
+    /// Least version of the firmware's ABI
     #[arg(long, value_name = "MAJOR.MINOR", default_value = "0.0", value_parser = parse_abi)]
     pub least_abi: AbiVersion,
-    /// Guest policy: does the host have to hide the ciphertext of memory?
+    /// Does the host have to hide the ciphertext of memory?
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "off")]
     pub ciphertext_hiding: Switch,
-    /// Guest policy: may the host move pages and swap them out? (`off` needs ABI 1.58)
+    /// May the host move pages and swap them out? (`off` needs ABI 1.58)
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
     pub page_swap: Switch,
-    /// Guest policy: may the host measure power by RAPL?
+    /// May the host measure power by RAPL?
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "on")]
     pub rapl: Switch,
-    /// Guest policy: does memory have to be encrypted by AES-256-XTS?
+    /// Does memory have to be encrypted by AES-256-XTS?
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "off")]
     pub aes_256_xts: Switch,
-    /// Guest policy: may the VM run on one socket only?
+    /// May the VM run on one socket only?
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "off")]
     pub single_socket: Switch,
-    /// Guest policy: may the host read and write the VM's memory to debug it? Such a VM keeps no secret
+    /// May the host read and write the VM's memory to debug it? Such a VM keeps no secret
     #[arg(long, value_enum, value_name = "ON|OFF", default_value = "off")]
     pub debugging: Switch,
 }

@@ -4,7 +4,7 @@
 //!
 //! `elf_image`, `linux` and `firmware` turn a file into pages, `payload` tells them apart, `compose` lays the pages of both images, the boot block and
 //! the parameter pages out as IGVM directives, `start_state` makes the boot vCPU, `digest` measures
-//! the result. The addresses and the boot block are those of the `paravisor` crate. The same input
+//! the result. `report` judges the attestation report of a VM that was launched from such a file. The addresses and the boot block are those of the `paravisor` crate. The same input
 //! gives the same bytes: nothing depends on time, paths or the order of a hash table.
 
 mod boot_page;
@@ -17,9 +17,11 @@ mod error;
 mod features;
 mod firmware;
 mod guest_policy;
+pub mod igvm_framing;
 mod linux;
 mod options;
 mod payload;
+pub mod report;
 mod start_state;
 
 pub use byte_size::{format_size, parse_size};
