@@ -4,12 +4,13 @@
 use std::path::Path;
 
 use igvm::{IgvmDirectiveHeader, IgvmFile, IgvmPlatformHeader, IsolationType};
-use igvm_defs::{IGVM_MAGIC_VALUE, IgvmPlatformType};
+use igvm_builder::igvm_framing::is_framed;
+use igvm_defs::IgvmPlatformType;
 use paravisor::boot_block::{self, BootBlock};
 use paravisor::layout;
 use zerocopy::FromBytes;
 
-use crate::Failure;
+use crate::{Failure, launch_rules};
 
 /// The SNP part of an IGVM file.
 #[derive(Debug)]
@@ -28,7 +29,7 @@ impl IgvmInput {
     /// Reads `path`.
     ///
     /// # Errors
-    /// Bad input when it cannot be read, is no IGVM file or has no SNP platform.
+    /// Bad input when it cannot be read, is no IGVM file, has no SNP platform, or one that the emulated machine cannot be.
     pub fn read(path: &Path) -> Result<Self, Failure> {
         let refuse = |what: &str| {
             let name = path.display();
@@ -51,27 +52,13 @@ impl IgvmInput {
             .map(|platform| platform.compatibility_mask)
             .ok_or_else(|| refuse("is an IGVM file without an SEV-SNP platform"))?;
         let directives = file.directives().to_vec();
+        launch_rules::check(file.initializations(), &directives)?;
         Ok(Self {
             boot_block: boot_block(&directives),
             directives,
             mask,
             file_bytes: bytes.len() as u64,
         })
-    }
-}
-
-/// Magic and a variable header section that lies inside the file. The parser trusts these sums, so a
-/// foreign file must not reach it.
-fn is_framed(bytes: &[u8]) -> bool {
-    let word = |index: usize| {
-        let field = bytes.get(index * 4..index * 4 + 4)?;
-        Some(u32::from_le_bytes(field.try_into().ok()?))
-    };
-    match (word(0), word(2), word(3)) {
-        (Some(IGVM_MAGIC_VALUE), Some(offset), Some(size)) => offset
-            .checked_add(size)
-            .is_some_and(|end| u64::from(end) < bytes.len() as u64),
-        _ => false,
     }
 }
 
@@ -83,24 +70,4 @@ fn boot_block(directives: &[IgvmDirectiveHeader]) -> Option<Box<BootBlock>> {
     })?;
     let (block, _) = BootBlock::read_from_prefix(page).ok()?;
     (block.magic == boot_block::MAGIC && block.check().is_ok()).then(|| Box::new(block))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_framed;
-
-    #[test]
-    fn foreign_and_cut_files_are_no_igvm_files() {
-        let mut file = vec![0_u8; 64];
-        file[..4].copy_from_slice(b"IGVM");
-        file[8] = 24;
-        file[12] = 8;
-        assert!(is_framed(&file));
-        assert!(!is_framed(&file[..20]));
-        assert!(!is_framed(&file[..32]), "no file data");
-        file[12..16].copy_from_slice(&u32::MAX.to_le_bytes());
-        assert!(!is_framed(&file), "the section would wrap");
-        file[0] = 0x7f;
-        assert!(!is_framed(&file));
-    }
 }

@@ -27,6 +27,7 @@ mod initrd;
 mod kernel_module;
 mod launch_blob;
 mod launch_plan;
+mod launch_rules;
 mod line;
 mod linux;
 mod longest_calls;

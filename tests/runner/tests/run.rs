@@ -7,6 +7,7 @@ mod setup;
 use std::fs;
 use std::process::{Command, Output};
 
+use igvm::snp_defs::SevFeatures;
 use serde_json::Value;
 use setup::{Setup, stderr};
 
@@ -208,8 +209,11 @@ fn bad_input_gets_one_line_and_starts_nothing() {
     let no_disk = setup.command("run", &["--expect", "disk"]);
     assert_eq!(no_disk.status.code(), Some(2));
     assert!(stderr(&no_disk).contains("pass one with --disk"));
+    let secure_tsc = SevFeatures::new().with_snp(true).with_secure_tsc(true);
+    let secure_tsc = setup::image_with(secure_tsc, &[]);
     for (name, bytes, part) in [
         ("image.igvm", &b"no image"[..], "is no IGVM file"),
+        ("image.igvm", &secure_tsc, "the SEV feature secure-tsc"),
         ("host", &b"#!/bin/sh"[..], "is no ELF file"),
         (
             "qemu",

@@ -2,6 +2,8 @@
 //! Launching: the pages of the image become private and validated, everything else starts as the
 //! switches say, and the boot CPU gets its VMSA (SNP firmware ABI, SNP_LAUNCH_UPDATE).
 
+use core::fmt;
+
 use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE, PageSize};
 use snp::cpuid::CpuidPage;
 use snp::secrets::{SecretsPage, VERSION};
@@ -16,6 +18,7 @@ use crate::injection::Injection;
 use crate::launch::{LaunchImage, LaunchPage, Record, kind};
 use crate::machine::Machine;
 use crate::record::{self, ExitCode};
+use crate::served_features;
 use crate::shared_view;
 use crate::vcpu::Cpu;
 
@@ -36,6 +39,10 @@ impl<H: Hardware> Machine<'_, H> {
         let mut started = false;
         for page in image.pages() {
             let launched = if page.record.kind == kind::VMSA {
+                if let Some(feature) = missing_feature(page.bytes) {
+                    let what = format_args!("feature-{feature}");
+                    return Err(self.bad_launch(what, page.record.gpa));
+                }
                 started = self.load_boot_vmsa(cpu, page.bytes);
                 started
             } else {
@@ -63,7 +70,7 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(())
     }
 
-    fn bad_launch(&self, what: &str, gpa: u64) -> ExitCode {
+    fn bad_launch(&self, what: impl fmt::Display, gpa: u64) -> ExitCode {
         self.record(
             record::kind::DIED,
             format_args!("what=launch-{what} gpa={gpa:#x}"),
@@ -186,6 +193,12 @@ impl<H: Hardware> Machine<'_, H> {
 }
 
 const _: () = assert!(LARGE_PAGES as u64 * PAGE_SIZE == LARGE_PAGE_SIZE);
+
+/// Name of a feature that a VMSA asks for and the machine does not have.
+fn missing_feature(vmsa: &[u8]) -> Option<&'static str> {
+    let vmsa = Vmsa::read_from_bytes(vmsa).ok()?;
+    served_features::missing(vmsa.sev_features)
+}
 
 fn fill_secrets(secrets: &mut SecretsPage) {
     if secrets.version == 0 {

@@ -61,6 +61,7 @@ pub mod psc_manner;
 pub mod record;
 pub mod recurrence;
 pub mod residence;
+pub mod served_features;
 pub mod shared_view;
 pub mod shared_watch;
 pub mod svsm_calls;

@@ -11,6 +11,7 @@ use snp::ghcb::ApCreation;
 use crate::hardware::Hardware;
 use crate::launch::CPU_SLOTS;
 use crate::machine::Machine;
+use crate::served_features;
 use crate::vcpu::{Cpu, FloatState};
 
 /// Operations.
@@ -46,7 +47,7 @@ impl<H: Hardware> Machine<'_, H> {
     /// On its own CPU a caller may change lower VMPLs, on others those from its own level down, but
     /// not the boot CPU's VMPL 0. A VMSA must be a validated page with the VMSA bit, not 2 MiB
     /// aligned (erratum), not running, for that VMPL, and its features those that the guest
-    /// announces. INIT reaches no CPU of this machine, so that only the caller's own may be created
+    /// announces and the machine has. INIT reaches no CPU of this machine, so that only the caller's own may be created
     /// on INIT, which is the same as now: it runs when the caller switches to it.
     pub fn create_vcpu(
         &mut self,
@@ -102,7 +103,8 @@ impl<H: Hardware> Machine<'_, H> {
             && !entry.in_use
             && content.vmpl == vmpl.number()
             && content.sev_features == features
-            && features & 1 != 0;
+            && features & 1 != 0
+            && served_features::missing(features).is_none();
         usable.then_some(page)
     }
 

@@ -86,6 +86,8 @@ fn boot_block() -> IgvmDirectiveHeader {
     let mut block = BootBlock::new_zeroed();
     (block.magic, block.version) = (boot_block::MAGIC, boot_block::VERSION);
     block.protocol_number = 0x4000_0001;
+    // SNP and debug swap.
+    block.sev_features = 0x21;
     (block.window_bytes, block.hard_cap) = (WINDOW_BYTES, WINDOW_BYTES);
     block.secrets_page = layout::SECRETS_COPY;
     block.cpuid_page = layout::CPUID_COPY;

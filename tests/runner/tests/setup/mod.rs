@@ -85,6 +85,11 @@ impl Setup {
 
 /// An image of a few pages: enough for a machine that is a script.
 pub fn image(pages: &[IgvmDirectiveHeader]) -> Vec<u8> {
+    image_with(SevFeatures::new().with_snp(true), pages)
+}
+
+/// The same whose VMPL0 asks for these features.
+pub fn image_with(features: SevFeatures, pages: &[IgvmDirectiveHeader]) -> Vec<u8> {
     let platform = IGVM_VHS_SUPPORTED_PLATFORM {
         compatibility_mask: 1,
         highest_vtl: 2,
@@ -97,7 +102,7 @@ pub fn image(pages: &[IgvmDirectiveHeader]) -> Vec<u8> {
         compatibility_mask: 1,
     };
     let vmsa = SevVmsa {
-        sev_features: SevFeatures::new().with_snp(true),
+        sev_features: features,
         ..SevVmsa::new_zeroed()
     };
     let start = IgvmDirectiveHeader::SnpVpContext {

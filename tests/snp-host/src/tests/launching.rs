@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 use snp::cpuid::{CpuidPage, LEAF_ENCRYPTION};
+use snp::vmsa::{EFER_SVME, LAUNCH_VMSA, Vmsa};
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::bench::{Bench, CODE, FREE, MEMORY};
@@ -86,4 +87,12 @@ fn what_does_not_fit_is_refused_by_name() {
     assert!(beyond.contains("died what=launch-page gpa=0x1000000\n"));
     let vmsa = Bench::launched(Switches::new(), &[page(0xFFFF_FFFF_F000, kind::VMSA, &[])]).err();
     assert!(vmsa.unwrap().contains("launch-page gpa=0xfffffffff000"));
+    let mut secure_tsc = Vmsa::new_zeroed();
+    (secure_tsc.efer, secure_tsc.sev_features) = (EFER_SVME, 0x229);
+    let vmsa = page(LAUNCH_VMSA, kind::VMSA, secure_tsc.as_bytes());
+    let vmsa = Bench::launched(Switches::new(), &[vmsa]).err().unwrap();
+    assert!(
+        vmsa.contains("died what=launch-feature-secure-tsc gpa="),
+        "{vmsa}"
+    );
 }

@@ -25,8 +25,17 @@ impl Bench {
     }
 
     fn write_vmsa_at(&self, gpa: u64, vmpl: u8, efer: u64) {
+        self.write(gpa, vmpl, efer, FEATURES);
+    }
+
+    /// A runnable VMSA of VMPL 2 with other features.
+    fn write_features(&self, features: u64) {
+        self.write(VMSA, 2, EFER_SVME, features);
+    }
+
+    fn write(&self, gpa: u64, vmpl: u8, efer: u64, features: u64) {
         let mut vmsa = Vmsa::new_zeroed();
-        (vmsa.vmpl, vmsa.efer, vmsa.sev_features, vmsa.rip) = (vmpl, efer, FEATURES, CODE);
+        (vmsa.vmpl, vmsa.efer, vmsa.sev_features, vmsa.rip) = (vmpl, efer, features, CODE);
         (vmsa.rax, vmsa.event_injection) = (5, 7);
         let host = self.machine.plan.private_page(self.index(gpa));
         self.machine.hardware.write(host, vmsa.as_bytes());
@@ -74,6 +83,12 @@ fn a_vmsa_is_checked_before_it_is_registered() {
     assert!(!bench.create(CREATE, 0x60_0000, FEATURES), "2 MiB aligned");
     assert!(!bench.create(CREATE, 1 << 40, FEATURES), "no RAM");
     assert!(!bench.create(CREATE, VMSA, FEATURES | 8), "other features");
+    bench.write_features(FEATURES | 1 << 4);
+    assert!(!bench.create(CREATE, VMSA, FEATURES | 1 << 4), "not served");
+    bench.write_features(FEATURES | 1 << 21);
+    assert!(bench.create(CREATE, VMSA, FEATURES | 1 << 21), "served");
+    assert!(bench.create(DESTROY, VMSA, FEATURES));
+    bench.write_vmsa(2, EFER_SVME);
     assert!(!bench.create(9, VMSA, FEATURES), "no operation");
     bench.write_vmsa(3, EFER_SVME);
     assert!(!bench.create(CREATE, VMSA, FEATURES), "another level");
