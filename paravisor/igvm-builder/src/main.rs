@@ -4,28 +4,23 @@
 //! Exit status: 0 the file was written, or the report is as wanted; 1 the report is not (one line for each cause); 2 the input is
 //! bad (one line says why).
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::Parser;
 use igvm_builder::report::{VerifyOptions, verify};
 use igvm_builder::{Options, build};
+
+/// The one verb; without it the command packs.
+const VERIFY: &str = "verify";
 
 /// Packs the paravisor and a guest into an SEV-SNP IGVM file and prints its launch digests
 #[derive(Debug, Parser)]
 #[command(
     version,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
+    after_help = "`igvm-builder verify REPORT` judges an attestation report (igvm-builder verify --help)"
 )]
-struct Command {
-    #[command(flatten)]
-    pack: Option<Pack>,
-    #[command(subcommand)]
-    verb: Option<Verb>,
-}
-
-#[derive(Debug, Args)]
 struct Pack {
     /// The IGVM file to write
     #[arg(long, value_name = "FILE")]
@@ -34,29 +29,29 @@ struct Pack {
     options: Options,
 }
 
-#[derive(Debug, Subcommand)]
-enum Verb {
-    /// Judge an attestation report (docs/ATTESTATION.md): one line for each thing that is not as wanted
-    Verify(VerifyOptions),
+/// Judges an attestation report (docs/ATTESTATION.md): one line for each thing that is not as wanted
+#[derive(Debug, Parser)]
+#[command(name = "igvm-builder verify")]
+struct Verify {
+    #[command(flatten)]
+    options: VerifyOptions,
 }
 
 fn main() -> ExitCode {
-    let done = match Command::try_parse() {
-        Ok(Command {
-            verb: Some(Verb::Verify(options)),
-            ..
-        }) => judge(&options),
-        Ok(Command {
-            pack: Some(pack), ..
-        }) => write(&pack),
-        // The parser lets no other command pass.
-        Ok(_) => Err("nothing to do (see --help)".into()),
-        Err(error) => return usage(&error),
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let done = if arguments.get(1).is_some_and(|verb| verb == VERIFY) {
+        Verify::try_parse_from(&arguments[1..]).map(|command| judge(&command.options))
+    } else {
+        Pack::try_parse_from(&arguments).map(|command| write(&command))
     };
-    done.unwrap_or_else(|message| {
-        eprintln!("igvm-builder: {message}");
-        ExitCode::from(2)
-    })
+    match done {
+        Ok(Ok(status)) => status,
+        Ok(Err(message)) => {
+            eprintln!("igvm-builder: {message}");
+            ExitCode::from(2)
+        }
+        Err(error) => usage(&error),
+    }
 }
 
 /// Help and version go to standard output; a wrong option gets one line like all bad input.

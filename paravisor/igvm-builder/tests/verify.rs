@@ -10,8 +10,25 @@ use igvm_builder::report::{
     AttestationReport, Certificate, Expectations, MinimumTcb, TcbVersion, Wanted, check,
 };
 use proptest::prelude::*;
-use signed_report::{TCB, certificate, certificate_of, report, sign, vcek_extensions, wanted};
+use signed_report::{TCB, certificate, certificate_of, report, sign, vcek_extensions};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
+
+/// What a verifier wants of a good report.
+fn wanted() -> Expectations {
+    let mut report_data = [0; 64];
+    report_data[..4].copy_from_slice(b"once");
+    Expectations {
+        measurement: [0x11; 48],
+        policy: GuestPolicy::from_bits(0x202_0137),
+        vmpl: 2,
+        minimum_tcb: Wanted::Value(MinimumTcb(TcbVersion::decode(TCB, false))),
+        mitigations: 7,
+        alias_check: true,
+        report_data: Wanted::Value(report_data),
+        host_data: Wanted::Value([0x22; 32]),
+        id_key_digest: Wanted::Value([0x33; 48]),
+    }
+}
 
 /// Everything that is wrong with `report`, as a user reads it.
 fn findings(report: &AttestationReport, wanted: &Expectations, certificate: &[u8]) -> Vec<String> {
@@ -212,7 +229,7 @@ fn turin_has_another_layout_and_one_more_part() {
             all.minimum_tcb = Wanted::Value(MinimumTcb(TcbVersion {
                 fmc: Some(0),
                 ..TcbVersion::decode(TCB, false)
-            }))
+            }));
         },
         &["tcb: a minimum for the FMC version was given"],
     );

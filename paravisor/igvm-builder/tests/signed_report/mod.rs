@@ -3,10 +3,7 @@
 
 use std::sync::LazyLock;
 
-use igvm_builder::GuestPolicy;
-use igvm_builder::report::{
-    AttestationReport, Expectations, MinimumTcb, SIGNED_BYTES, TcbVersion, Wanted,
-};
+use igvm_builder::report::{AttestationReport, SIGNED_BYTES};
 use p384::ecdsa::signature::Signer;
 use p384::ecdsa::{Signature, SigningKey};
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
@@ -50,23 +47,6 @@ fn unsigned() -> AttestationReport {
     report.launch_mitigations = 7.into();
     report.current_mitigations = 15.into();
     report
-}
-
-/// What a verifier wants of it.
-pub fn wanted() -> Expectations {
-    let mut report_data = [0; 64];
-    report_data[..4].copy_from_slice(b"once");
-    Expectations {
-        measurement: [0x11; 48],
-        policy: GuestPolicy::from_bits(0x202_0137),
-        vmpl: 2,
-        minimum_tcb: Wanted::Value(MinimumTcb(TcbVersion::decode(TCB, false))),
-        mitigations: 7,
-        alias_check: true,
-        report_data: Wanted::Value(report_data),
-        host_data: Wanted::Value([0x22; 32]),
-        id_key_digest: Wanted::Value([0x33; 48]),
-    }
 }
 
 /// The report with a signature of the bytes that it has now.
