@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
+use igvm::snp_defs::SevFeatures;
+use igvm::{IgvmDirectiveHeader, IgvmFile, IgvmRevision, IsolationType};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -133,6 +135,25 @@ impl Bench {
 
     fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+
+    /// Sets bits of SEV_FEATURES in the start VMSA of the packed image, and nowhere else.
+    pub fn change_features(&self, bits: u64) {
+        let path = self.path("image.igvm");
+        let bytes = std::fs::read(&path).expect("the image was packed");
+        let file = IgvmFile::new_from_binary(&bytes, Some(IsolationType::Snp));
+        let file = file.expect("our own file");
+        let mut directives = file.directives().to_vec();
+        let Some(IgvmDirectiveHeader::SnpVpContext { vmsa, .. }) = directives.last_mut() else {
+            panic!("the VMSA is not last");
+        };
+        let changed = vmsa.sev_features.into_bits() ^ bits;
+        vmsa.sev_features = SevFeatures::from_bits(changed);
+        let (platforms, first) = (file.platforms().to_vec(), file.initializations().to_vec());
+        let changed = IgvmFile::new(IgvmRevision::V1, platforms, first, directives);
+        let mut bytes = Vec::new();
+        changed.expect("valid").serialize(&mut bytes).expect("no larger");
+        std::fs::write(path, bytes).expect("the image is written");
     }
 
     /// Replaces the disk's contents.

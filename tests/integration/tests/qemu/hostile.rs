@@ -75,6 +75,21 @@ mod replies {
     }
 }
 
+/// Features of the processor, which the VMSA asks for and the boot block expects.
+mod features {
+    use super::*;
+
+    #[test]
+    fn a_vmsa_with_other_features_than_the_measured_ones() {
+        // Debug swap left out, and a protection that nobody asked for.
+        for bits in [1 << 5, 1 << 7] {
+            let bench = Bench::small("selftest", &[]);
+            bench.change_features(bits);
+            assert_reason(&bench.small_run(&[]), Reason::SevStatus);
+        }
+    }
+}
+
 /// Memory maps, which the VMM fills in and nobody measures: each rule of invariant W1 has its reason.
 mod maps {
     use super::*;

@@ -60,6 +60,16 @@ mod machines {
         assert_success(&small, 1);
     }
 
+    /// Features that ask nothing of a kernel but to know them; the second CPU has them, too.
+    #[test]
+    fn a_kernel_with_the_processors_protection() {
+        let bench = Bench::linux_with_options(USUAL, &crate::PROTECTION);
+        let outcome = bench.linux_run(&["--vcpus", "2"]);
+        assert_success(&outcome, 2);
+        let named = "SEV-SNP NoHostIBS BTBIsol SMTProt IBPBOnEntry";
+        assert!(outcome.text.contains(named), "{}", outcome.text);
+    }
+
     /// On several threads a kernel's own swiotlb is tried beside the module.
     #[test]
     fn two_vcpus_in_one_thread() {

@@ -22,6 +22,18 @@ use bench::{Bench, Outcome};
 /// Exit code of the runner: the image or the machine died or hung.
 const DIED: i32 = 3;
 
+/// What the builder can ask of a processor against its host. TCG does none of it, and the VM sees the bits.
+const PROTECTION: [&str; 8] = [
+    "--prevent-host-ibs",
+    "on",
+    "--btb-isolation",
+    "on",
+    "--smt-protection",
+    "on",
+    "--ibpb-on-entry",
+    "on",
+];
+
 fn assert_success(outcome: &Outcome) {
     assert_eq!(outcome.code, 0, "{}", outcome.text);
     assert_eq!(outcome.steady_svsm_calls(), 0);
@@ -117,6 +129,14 @@ mod machines {
         for outcome in bench.run_on_each_rmp(&[]) {
             assert_success(&outcome);
             assert_eq!(outcome.counter("vmgexit.0.hv-doorbell"), 0);
+        }
+    }
+
+    #[test]
+    fn a_host_with_every_protection_of_the_processor() {
+        let bench = Bench::packed(&PROTECTION);
+        for outcome in bench.run_on_each_rmp(&[]) {
+            assert_success(&outcome);
         }
     }
 

@@ -33,6 +33,14 @@ impl Bench {
         bench
     }
 
+    /// The same with these options of the builder besides.
+    pub fn linux_with_options(series: &str, options: &[&str]) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &[]);
+        bench.pack_kernel_with(series, "", "64MiB", options);
+        bench
+    }
+
     /// The same with the project's module and one for tests, whose device is the only one that the pool drives: what others
     /// do does not show in its figures. A window of this size.
     pub fn linux_with_module(series: &str, module: &str, window: &str) -> Self {
@@ -172,23 +180,24 @@ impl Bench {
     }
 
     fn pack_kernel(&self, series: &str, words: &str, window: &str) {
+        self.pack_kernel_with(series, words, window, &[]);
+    }
+
+    fn pack_kernel_with(&self, series: &str, words: &str, window: &str, more: &[&str]) {
         self.write_disk(&disk(LINUX_DISK_BYTES));
         let kernel = self.built.join("linux").join(series).join("vmlinuz");
         let cmdline = format!("{LINUX_ARGS} {FEW_MESSAGES} {words}");
         let initrd = self.path("initrd");
-        let [initrd_option, cmdline_option, window_option, window] =
-            ["--initrd", "--cmdline", "--window", window].map(OsStr::new);
-        self.pack(
-            &kernel,
-            &[
-                initrd_option,
-                initrd.as_os_str(),
-                cmdline_option,
-                OsStr::new(&cmdline),
-                window_option,
-                window,
-            ],
-        );
+        let usual = [
+            OsStr::new("--initrd"),
+            initrd.as_os_str(),
+            OsStr::new("--cmdline"),
+            OsStr::new(&cmdline),
+            OsStr::new("--window"),
+            OsStr::new(window),
+        ];
+        let more: Vec<_> = more.iter().map(OsStr::new).collect();
+        self.pack(&kernel, &[&usual[..], &more].concat());
     }
 
     /// Boots the image of a kernel on a host with each of [`RMP_SIZES`], with these options of the runner.
