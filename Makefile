@@ -11,6 +11,7 @@ RAM    ?= accepted
 CPUS   ?= 1
 RESTRICTED_INJECTION ?= on
 HARD_CAP ?=
+IMAGE_FLAGS ?=
 UNIT_LIMIT ?= on
 RUNFLAGS ?=
 PEERS  ?=
@@ -68,7 +69,7 @@ LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WO
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # What every image is packed with.
 IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
-	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS)
+	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS) $(IMAGE_FLAGS)
 BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
 # Host-side packages whose unit tests run on this machine, and the three bare-metal binaries.
@@ -93,6 +94,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   VCPUS=n          vCPUs, 1 to 8 (default: 1; of make linux: 2)
 #?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
 #?   CPUS=1           print launch digests for 1..CPUS vCPUs
+#?   IMAGE_FLAGS=...  further options of the image: guest policy and SEV features (target/release/igvm-builder --help, docs/ATTESTATION.md)
 #?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
 #?
 #? variables of `make linux` and `make linux-compare`:
