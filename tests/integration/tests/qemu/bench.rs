@@ -152,7 +152,10 @@ impl Bench {
         let (platforms, first) = (file.platforms().to_vec(), file.initializations().to_vec());
         let changed = IgvmFile::new(IgvmRevision::V1, platforms, first, directives);
         let mut bytes = Vec::new();
-        changed.expect("valid").serialize(&mut bytes).expect("no larger");
+        changed
+            .expect("valid")
+            .serialize(&mut bytes)
+            .expect("no larger");
         std::fs::write(path, bytes).expect("the image is written");
     }
 
