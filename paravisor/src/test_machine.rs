@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::{PscDescriptor, PscEntry, PscOperation};
-use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 
 use crate::apic_ids::ProcessorId;
@@ -56,8 +55,10 @@ pub struct TestMachine {
     pub small_rmp: Cell<bool>,
     /// The host splits large RMP entries when a page is zeroed.
     pub smash_on_zero: Cell<bool>,
-    /// RMPADJUST that gives a page back finds the vCPU running.
+    /// The vCPUs of all VMSA pages run: RMPADJUST says so, and a write to one is a nested fault.
     pub vmsa_in_use: Cell<bool>,
+    /// RMPADJUST faults.
+    pub faulting_adjust: Cell<bool>,
     /// Writes (zeroing included) to this page fault.
     pub faulting_write: Cell<Option<u64>>,
     /// The host stops after so many entries of each exit.
@@ -152,6 +153,9 @@ impl PageInstructions for TestMachine {
         if self.mismatch(size) {
             return Ok(InstructionCode::FAIL_SIZEMISMATCH);
         }
+        if self.faulting_adjust.get() {
+            return Err(Fault);
+        }
         if self.vmsa_in_use.get() && self.page(page.bits(), |page| page.vmsa) {
             return Ok(InstructionCode::FAIL_INUSE);
         }
@@ -208,7 +212,7 @@ impl GuestMemory for TestMachine {
             return Err(Fault);
         }
         self.page(to.bits(), |page| {
-            if !page.valid {
+            if !page.valid || page.vmsa && self.vmsa_in_use.get() {
                 return Err(Fault);
             }
             page.bytes[offset..][..bytes.len()].copy_from_slice(bytes);
@@ -221,20 +225,6 @@ impl VcpuControl for TestMachine {
     fn start_processor(&self, processor: ProcessorId) -> Result<(), StartError> {
         self.step(Step::Start(processor));
         self.start_error.get().map_or(Ok(()), Err)
-    }
-
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
-        const EFER: usize = core::mem::offset_of!(Vmsa, efer);
-        self.page(vmsa.bits(), |page| {
-            if !page.valid {
-                return Err(Fault);
-            }
-            let field: &mut [u8; 8] = page.bytes[EFER..].first_chunk_mut().unwrap();
-            let efer = u64::from_le_bytes(*field) & !EFER_SVME;
-            let svme = if runnable { EFER_SVME } else { 0 };
-            *field = (efer | svme).to_le_bytes();
-            Ok(())
-        })
     }
 }
 

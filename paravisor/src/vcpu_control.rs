@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What CREATE_VCPU and DELETE_VCPU need of the machine beyond pages, and the register state in which
+//! What CREATE_VCPU needs of the machine beyond pages, and the register state in which
 //! VMPL0 starts on a further processor.
 
-use snp::address::{GuestPhysicalAddress, Vmpl};
+use snp::address::Vmpl;
 use snp::vmsa::{EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
-use svsm_swiotlb::platform::Fault;
 use zerocopy::FromZeros;
 
 use crate::apic_ids::ProcessorId;
@@ -28,13 +27,6 @@ pub trait VcpuControl {
     /// # Errors
     /// See [`StartError`].
     fn start_processor(&self, processor: ProcessorId) -> Result<(), StartError>;
-
-    /// Sets or clears EFER.SVME, without which the host cannot run a vCPU, and no other bit, in one
-    /// step: the processor writes EFER whenever the guest stops.
-    ///
-    /// # Errors
-    /// [`Fault`] when the VMSA is gone.
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault>;
 }
 
 /// What a further processor starts with at VMPL0.

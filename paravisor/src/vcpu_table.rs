@@ -71,10 +71,13 @@ impl VcpuTable {
     /// is beyond the table.
     #[must_use]
     pub fn reserve(&self, number: u32) -> Option<Reservation<'_>> {
-        let index = usize::try_from(number).ok()?;
+        self.claim(usize::try_from(number).ok()?, FREE)
+    }
+
+    fn claim(&self, index: usize, found: u64) -> Option<Reservation<'_>> {
         let slot = self.slots.get(index)?;
         slot.vmsa
-            .compare_exchange(FREE, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
+            .compare_exchange(found, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
             .ok()?;
         Some(Reservation { slot, index })
     }
@@ -105,7 +108,7 @@ impl VcpuTable {
     }
 
     /// The VMSA of a vCPU.
-    fn vmsa(&self, vcpu: VcpuIndex) -> Option<GuestPhysicalAddress> {
+    pub(crate) fn vmsa(&self, vcpu: VcpuIndex) -> Option<GuestPhysicalAddress> {
         let bits = self.slots.get(vcpu.0)?.vmsa.load(Ordering::Acquire);
         (bits != FREE && bits != RESERVED).then_some(GuestPhysicalAddress::new(bits))
     }
@@ -117,11 +120,10 @@ impl VcpuTable {
         (vmsa.bits() != FREE).then(|| self.slots.iter().position(is_it).map(VcpuIndex))?
     }
 
-    /// Removes a vCPU and gives its calling area.
-    pub fn remove(&self, vcpu: VcpuIndex) -> Option<GuestPhysicalAddress> {
-        let area = self.calling_area(vcpu)?;
-        self.slots.get(vcpu.0)?.vmsa.store(FREE, Ordering::Release);
-        Some(area)
+    /// Removes the vCPU that runs on `vmsa`, whose word the caller holds, and claims its slot.
+    #[must_use]
+    pub fn vacate(&self, vcpu: VcpuIndex, vmsa: GuestPhysicalAddress) -> Option<Reservation<'_>> {
+        self.claim(vcpu.0, vmsa.bits())
     }
 
     /// The calling area of a vCPU.
@@ -141,7 +143,7 @@ impl VcpuTable {
     }
 }
 
-/// A claimed slot. Dropping it gives the slot back.
+/// A claimed slot. Dropping it leaves the slot free.
 #[derive(Debug)]
 pub struct Reservation<'a> {
     slot: &'a Slot,
@@ -199,7 +201,9 @@ mod tests {
         assert_ne!(first, second);
         assert_eq!(table.find(page(3)), Some(second));
         table.set_calling_area(second, page(5));
-        assert_eq!(table.remove(second), Some(page(5)));
+        assert_eq!(table.calling_area(second), Some(page(5)));
+        assert!(table.vacate(second, page(1)).is_none(), "another's page");
+        drop(table.vacate(second, page(3)).unwrap());
         assert_eq!(table.find(page(3)), None);
         assert_eq!(table.find(page(0)), None, "a free slot is nobody's");
         assert_eq!(table.calling_area(first), Some(page(2)));

@@ -90,9 +90,12 @@ impl Machine {
             page.keep();
             return false;
         };
-        assert_eq!(self.vcpus.remove(vcpu), Some(AREA));
+        let Some(place) = self.vcpus.vacate(vcpu, vmsa) else {
+            panic!("its word is held, so it stays where it was found");
+        };
         found();
         page.change_to(PageState::Valid);
+        drop(place);
         true
     }
 

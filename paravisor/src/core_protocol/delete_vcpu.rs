@@ -1,5 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! DELETE_VCPU: undoes CREATE_VCPU.
+//! DELETE_VCPU, and what else makes a vCPU go.
+//!
+//! A vCPU may run at any moment, and nothing may be written to the VMSA of one that does: on hardware that is a nested
+//! fault, again and again until it stops, which stalls the caller (APM volume 2, 15.36.10). So RMPADJUST alone decides: it
+//! refuses while the vCPU runs, and otherwise leaves an ordinary page, which no host can run (APM volume 3).
 
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::operands::{InstructionCode, RmpAdjustTarget, RmpPermissions};
@@ -8,13 +12,32 @@ use svsm_swiotlb::page_state::{HeldPages, PageState};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 
 use super::{CallResult, CoreProtocol, Refusal, lost, require_page};
-use crate::vcpu_control::VcpuControl;
-use crate::vcpu_table::VcpuIndex;
+use crate::vcpu_table::{Reservation, VcpuIndex};
 
 /// The vCPU is running.
 const IN_USE: ResultCode = ResultCode::protocol_error(3);
 
-impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
+/// A vCPU that CREATE_VCPU made and that may go now: the words of its pages are taken.
+#[derive(Debug)]
+pub(super) struct Leaving<'a> {
+    vcpu: VcpuIndex,
+    vmsa: GuestPhysicalAddress,
+    page: HeldPages<'a>,
+    /// None when the page was lost, and with it quarantined.
+    area: Option<HeldPages<'a>>,
+}
+
+impl Leaving<'_> {
+    /// Gives the words back; the vCPU stays what it is.
+    pub(super) fn keep(self) {
+        self.page.keep();
+        if let Some(area) = self.area {
+            area.keep();
+        }
+    }
+}
+
+impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
     /// RCX: VMSA page of a vCPU that CREATE_VCPU made. The boot vCPU's is not the guest's, and a vCPU
     /// cannot delete itself: the answer needs its VMSA. One that runs on another processor is IN_USE,
     /// one whose call is being served there BUSY.
@@ -25,67 +48,81 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
         if self.vcpus.find(vmsa) == Some(caller) {
             return Err(ResultCode::INVALID_REQUEST.into());
         }
+        self.retire(self.take_vcpu(vmsa)?).map(drop)
+    }
+
+    /// Takes both words of a vCPU first, so that nothing has changed when one of them is busy.
+    fn take_vcpu(&self, vmsa: GuestPhysicalAddress) -> Result<Leaving<'_>, Refusal> {
         let page = self.hold(vmsa, &[PageState::Vmsa])?;
-        let Some((vcpu, area)) = self
-            .vcpus
-            .find(vmsa)
-            .and_then(|vcpu| Some((vcpu, self.vcpus.calling_area(vcpu)?)))
+        let found = self.vcpus.find(vmsa);
+        let Some((vcpu, area)) =
+            found.and_then(|vcpu| Some((vcpu, self.vcpus.calling_area(vcpu)?)))
         else {
             page.keep();
             return Err(ResultCode::INVALID_REQUEST.into());
         };
-        // Both words first, so that nothing has changed when one of them is busy.
-        let area_page = match self.hold(area, &[PageState::CallingArea]) {
-            Ok(page) => Some(page),
+        let area = match self.hold(area, &[PageState::CallingArea]) {
+            Ok(area) => Some(area),
             Err(Refusal::Code(ResultCode::BUSY)) => {
                 page.keep();
                 return Err(ResultCode::BUSY.into());
             }
-            Err(_) => None, // quarantined when it was lost
+            Err(_) => None,
         };
-        let machine = self.owner.machine();
-        if machine.set_runnable(vmsa, false).is_err() {
-            // The host took the page away, and with it the vCPU. Quarantines the page.
-            self.vcpus.remove(vcpu);
-            release(area_page, PageState::Valid);
-            return Err(lost());
-        }
+        Ok(Leaving {
+            vcpu,
+            vmsa,
+            page,
+            area,
+        })
+    }
+
+    /// Makes the pages of a vCPU the guest's again; its processor's place is the caller's.
+    fn retire(&self, leaving: Leaving<'_>) -> Result<Reservation<'_>, Refusal> {
         let all = RmpPermissions::READ_WRITE_EXECUTE;
         let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, all);
-        match machine.rmpadjust(vmsa, PageSize::Size4K, target) {
-            Ok(InstructionCode::SUCCESS) => {
-                self.vcpus.remove(vcpu);
-                release(area_page, PageState::Valid);
-                page.change_to(PageState::Valid);
-                Ok(())
-            }
+        let adjusted = self
+            .owner
+            .machine()
+            .rmpadjust(leaving.vmsa, PageSize::Size4K, target);
+        match adjusted {
+            Ok(InstructionCode::SUCCESS) => {}
             Ok(InstructionCode::FAIL_INUSE) => {
-                release(area_page, PageState::CallingArea);
-                machine.set_runnable(vmsa, true).map_err(|_| lost())?;
-                page.keep();
-                Err(IN_USE.into())
+                leaving.keep();
+                return Err(IN_USE.into());
             }
-            // Perhaps still a VMSA, so it keeps its APIC identifier. Quarantines the page.
+            // Perhaps still a VMSA, so it keeps its processor. Quarantines the page.
             _ => {
-                release(area_page, PageState::CallingArea);
-                Err(lost())
+                if let Some(area) = leaving.area {
+                    area.keep();
+                }
+                return Err(lost());
             }
         }
+        let place = self.vcpus.vacate(leaving.vcpu, leaving.vmsa);
+        leaving.page.change_to(PageState::Valid);
+        if let Some(area) = leaving.area {
+            area.change_to(PageState::Valid);
+        }
+        place.ok_or(ResultCode::INVALID_REQUEST.into())
     }
 
-    /// The page of a vCPU, whose word is `page`, is gone under the hands of the processor that runs it:
-    /// the vCPU is no more, its page quarantined, its calling area the guest's again.
+    /// An access to the VMSA of a vCPU, whose word is `page`, has faulted under the hands of the processor that runs it.
+    /// The page is quarantined. Its calling area is the guest's again and its processor free only when RMPADJUST confirms that
+    /// the page is no VMSA any more: a host that can forge the fault could else run two VMSAs on one processor.
     pub fn lose_vcpu(&self, vcpu: VcpuIndex, page: HeldPages<'_>) {
-        let area = self.vcpus.remove(vcpu);
-        let area = area.and_then(|area| self.hold(area, &[PageState::CallingArea]).ok());
-        release(area, PageState::Valid);
+        let target = RmpAdjustTarget::revoke(Vmpl::Vmpl2);
+        let machine = self.owner.machine();
+        if let Some(vmsa) = self.vcpus.vmsa(vcpu)
+            && let Some(area) = self.vcpus.calling_area(vcpu)
+            && machine.rmpadjust(vmsa, PageSize::Size4K, target) == Ok(InstructionCode::SUCCESS)
+            && let Some(place) = self.vcpus.vacate(vcpu, vmsa)
+        {
+            if let Ok(area) = self.hold(area, &[PageState::CallingArea]) {
+                area.change_to(PageState::Valid);
+            }
+            drop(place);
+        }
         drop(page);
-    }
-}
-
-/// Gives the word of a calling area back, if there still was one.
-fn release(area: Option<HeldPages<'_>>, state: PageState) {
-    if let Some(page) = area {
-        page.change_to(state);
     }
 }

@@ -1,15 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! VMPL0 on further processors: their VMSA, and the exit that starts them.
 
-use core::arch::asm;
-use core::mem::offset_of;
-
 use paravisor::apic_ids::ProcessorId;
 use paravisor::termination::Reason;
 use paravisor::vcpu_control::{ProcessorStart, StartError, VcpuControl};
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::operands::{InstructionCode, RmpAdjustTarget};
-use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
 use x86_64::registers::control::{Cr0, Cr3, Cr4, Efer};
 use zerocopy::IntoBytes;
@@ -70,36 +66,5 @@ impl VcpuControl for Machine {
                 adjust(page, false)?;
                 Err(StartError::Refused)
             })
-    }
-
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
-        const BIT: u32 = EFER_SVME.trailing_zeros();
-        let byte = vmsa.bits() + offset_of!(Vmsa, efer) as u64 + u64::from(BIT / 8);
-        let bit: u8 = 1 << (BIT % 8);
-        let (set, keep) = if runnable { (bit, !0) } else { (0, !bit) };
-        let faulted: u64;
-        // SAFETY: A byte of a VMSA page, which is ours or the guest's, and in which no Rust object
-        // lives; the caller holds the word of a page of the guest. A fault resumes at the third label,
-        // of either instruction.
-        unsafe {
-            asm!(
-                "2: lock and byte ptr [{byte}], {keep}",
-                "5: lock or byte ptr [{byte}], {set}",
-                "xor {faulted:e}, {faulted:e}",
-                "jmp 4f",
-                "3: mov {faulted:e}, 1",
-                "4:",
-                ".pushsection .fixup_table, \"a\"",
-                ".quad 2b, 3b",
-                ".quad 5b, 3b",
-                ".popsection",
-                byte = in(reg) byte,
-                keep = in(reg_byte) keep,
-                set = in(reg_byte) set,
-                faulted = out(reg) faulted,
-                options(nostack),
-            );
-        }
-        if faulted == 0 { Ok(()) } else { Err(Fault) }
     }
 }

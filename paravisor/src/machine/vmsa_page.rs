@@ -7,14 +7,14 @@
 //! The boot vCPU's page is ours; the others are pages of the guest, whose state word the caller holds
 //! and which the host may take away. So every access can fault.
 
+use core::arch::asm;
 use core::mem::offset_of;
 
 use paravisor::termination::Reason;
-use paravisor::vcpu_control::VcpuControl;
 use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::operands::{InstructionCode, RmpAdjustTarget, RmpPermissions};
 use snp::svsm::CallRegisters;
-use snp::vmsa::{EXIT_CODE_VMGEXIT, Vmsa};
+use snp::vmsa::{EFER_SVME, EXIT_CODE_VMGEXIT, Vmsa};
 use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
 use zerocopy::IntoBytes;
 
@@ -61,12 +61,12 @@ impl VmsaPage {
     /// [`Fault`] when the page is gone; likewise below.
     pub fn allow_running(&self) -> Result<(), Fault> {
         self.write(offset_of!(Vmsa, pcpu_id), 0)?;
-        Machine.set_runnable(self.page, true)
+        self.set_runnable(true)
     }
 
     /// Keeps the host from running it.
     pub fn forbid_running(&self) -> Result<(), Fault> {
-        Machine.set_runnable(self.page, false)
+        self.set_runnable(false)
     }
 
     /// Whether the guest stopped because it executed VMGEXIT.
@@ -92,6 +92,40 @@ impl VmsaPage {
         self.write(offset_of!(Vmsa, rdx), registers.rdx)?;
         self.write(offset_of!(Vmsa, r8_to_r15), registers.r8)?;
         self.write(R9, registers.r9)
+    }
+
+    /// Sets or clears EFER.SVME, without which the host cannot run the vCPU, and no other bit, in one step: the processor
+    /// writes EFER whenever the guest stops. A host that runs the vCPU at this moment only stalls us: the write is a
+    /// nested fault until it stops.
+    fn set_runnable(&self, runnable: bool) -> Result<(), Fault> {
+        const BIT: u32 = EFER_SVME.trailing_zeros();
+        let byte = self.page.bits() + offset_of!(Vmsa, efer) as u64 + u64::from(BIT / 8);
+        let bit: u8 = 1 << (BIT % 8);
+        let (set, keep) = if runnable { (bit, !0) } else { (0, !bit) };
+        let faulted: u64;
+        // SAFETY: A byte of a VMSA page, which is ours or the guest's, and in which no Rust object
+        // lives; the caller holds the word of a page of the guest. A fault resumes at the third label,
+        // of either instruction.
+        unsafe {
+            asm!(
+                "2: lock and byte ptr [{byte}], {keep}",
+                "5: lock or byte ptr [{byte}], {set}",
+                "xor {faulted:e}, {faulted:e}",
+                "jmp 4f",
+                "3: mov {faulted:e}, 1",
+                "4:",
+                ".pushsection .fixup_table, \"a\"",
+                ".quad 2b, 3b",
+                ".quad 5b, 3b",
+                ".popsection",
+                byte = in(reg) byte,
+                keep = in(reg_byte) keep,
+                set = in(reg_byte) set,
+                faulted = out(reg) faulted,
+                options(nostack),
+            );
+        }
+        if faulted == 0 { Ok(()) } else { Err(Fault) }
     }
 
     const fn field(&self, offset: usize) -> GuestPhysicalAddress {

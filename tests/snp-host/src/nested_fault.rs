@@ -73,6 +73,10 @@ impl<H: Hardware> Machine<'_, H> {
             AccessOutcome::SharedAccessToPrivate => {
                 self.mismatch(cpu, "shared-access-to-private-page", gpa, index, true)
             }
+            // Hardware tries again until the vCPU has stopped; a paravisor that writes there only waits for a host.
+            AccessOutcome::InUse => Err(self.violation(cpu, "write-to-vmsa-in-use", gpa)),
+            // The vCPU has stopped meanwhile.
+            AccessOutcome::Allowed(_) if entry.vmsa && kind == AccessKind::Write => Ok(()),
             AccessOutcome::VmplViolation => Err(self.violation(cpu, "vmpl-permission", gpa)),
             // QEMU probes each table entry as a store; so does hardware when it sets A or D.
             AccessOutcome::Allowed(_) if walk && !entry.permissions(cpu.current).write() => {

@@ -8,7 +8,7 @@
 //! * A shared leaf is present only while the guest does not own the page. It is not executable:
 //!   hardware treats every fetch as private.
 //! * A private leaf is present only while the page is assigned, validated and readable for the
-//!   VMPL; it is 2 MiB where the RMP entry is.
+//!   VMPL; it is 2 MiB where the RMP entry is. A VMSA in use is not writable.
 //!
 //! Fetches and table walks through an address without C-bit are private on hardware, while QEMU
 //! takes them to the shared view. They fault there, and [`NestedTables::alias`] points that leaf to
@@ -50,7 +50,7 @@ fn private_leaf(entry: &RmpEntry, vmpl: Vmpl) -> Option<u64> {
         return None;
     }
     let mut leaf = PRESENT | USER | ACCESSED_DIRTY;
-    if permissions.write() {
+    if permissions.write() && !entry.in_use {
         leaf |= WRITE;
     }
     // Nested tables cannot tell user from supervisor fetches.

@@ -83,6 +83,7 @@ impl<H: Hardware> Machine<'_, H> {
             };
             leaving.store(&mut vmsa, code);
             self.write_vmsa(index, &vmsa);
+            self.nested.sync(&self.hardware, &self.rmp, index, false);
         }
     }
 
@@ -100,6 +101,8 @@ impl<H: Hardware> Machine<'_, H> {
             vmsa.event_injection = 0;
             self.write_vmsa(index, &vmsa);
             self.rmp.set_in_use(index, true);
+            // A CPU that runs VMPL 0 meanwhile may write there until it is entered again: nobody flushes for it.
+            self.nested.sync(&self.hardware, &self.rmp, index, false);
         }
         self.hardware.load_context(entering);
         cpu.is_resident = true;

@@ -36,6 +36,9 @@ pub enum AccessOutcome {
     NotValidated,
     /// Nested page fault with the VMPL bit: the host cannot resolve it.
     VmplViolation,
+    /// A write to the VMSA of a vCPU that runs at this moment: nested page fault, again until the vCPU has stopped
+    /// (APM volume 2, 15.36.10). The host sees a guest that stalls.
+    InUse,
     /// Private access to a page the guest does not own: nested page fault.
     NotAssigned,
     /// Shared access to a page the guest owns. Hardware lets reads see ciphertext; no guest has a
@@ -59,6 +62,9 @@ pub fn access(entry: &RmpEntry, vmpl: Vmpl, c_bit: bool, kind: AccessKind) -> Ac
     if !entry.validated {
         return AccessOutcome::NotValidated;
     }
+    if entry.in_use && kind == AccessKind::Write {
+        return AccessOutcome::InUse;
+    }
     let permissions = entry.permissions(vmpl);
     let allowed = match kind {
         AccessKind::Read | AccessKind::TableWalk => permissions.read(),
@@ -79,6 +85,24 @@ mod tests {
 
     use super::*;
     use crate::rmp::Rmp;
+
+    #[test]
+    fn a_vmsa_in_use_is_read_and_not_written() {
+        let mut entries = [RmpEntry::default()];
+        let mut rmp = Rmp::new(&mut entries);
+        rmp.rmpupdate(0, PageSize::Size4K, true);
+        rmp.pvalidate(0, PageSize::Size4K, true, Vmpl::Vmpl0);
+        let vmsa = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
+        rmp.rmpadjust(0, PageSize::Size4K, vmsa, Vmpl::Vmpl0);
+        let by_vmpl0 = |rmp: &Rmp<'_>, kind| access(rmp.entry(0).unwrap(), Vmpl::Vmpl0, true, kind);
+        let allowed = AccessOutcome::Allowed(View::Private);
+        assert_eq!(by_vmpl0(&rmp, AccessKind::Write), allowed);
+        assert!(rmp.set_in_use(0, true));
+        assert_eq!(by_vmpl0(&rmp, AccessKind::Write), AccessOutcome::InUse);
+        assert_eq!(by_vmpl0(&rmp, AccessKind::Read), allowed);
+        assert!(rmp.set_in_use(0, false));
+        assert_eq!(by_vmpl0(&rmp, AccessKind::Write), allowed);
+    }
 
     #[test]
     fn every_state_of_a_page() {

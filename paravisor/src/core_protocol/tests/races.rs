@@ -84,10 +84,6 @@ impl VcpuControl for Shared {
         thread::yield_now(); // a VMGEXIT: others get on meanwhile
         started
     }
-
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
-        self.with(|machine| machine.set_runnable(vmsa, runnable))
-    }
 }
 
 /// A guest whose pages FIRST and on are valid; it has its boot vCPU.
@@ -204,7 +200,6 @@ fn p5_a_processor_leaves_a_deleted_vcpu_alone() {
                         continue;
                     };
                     let field = GuestPhysicalAddress::new(vmsa.bits() + MARK);
-                    world.machine().set_runnable(vmsa, false).unwrap();
                     world.machine().write(field, &[0x77]).unwrap();
                     seats.fetch_or(1, Ordering::Relaxed);
                     word.keep();

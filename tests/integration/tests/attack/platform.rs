@@ -9,7 +9,6 @@ use reference_model::Recorder;
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::psc::PscDescriptor;
-use snp::vmsa::{EFER_SVME, Vmsa};
 use snp_model::machine::Machine;
 use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
 
@@ -93,17 +92,5 @@ impl VcpuControl for Platform {
         } else {
             Ok(())
         }
-    }
-
-    fn set_runnable(&self, vmsa: GuestPhysicalAddress, runnable: bool) -> Result<(), Fault> {
-        if self.enter("set_runnable").is_some() {
-            return Err(Fault);
-        }
-        let field = gpa(vmsa.bits() + core::mem::offset_of!(Vmsa, efer) as u64);
-        let mut bytes = [0; 8];
-        self.read(field, &mut bytes)?;
-        let efer = u64::from_le_bytes(bytes) & !EFER_SVME;
-        let svme = if runnable { EFER_SVME } else { 0 };
-        self.write(field, &(efer | svme).to_le_bytes())
     }
 }

@@ -13,6 +13,7 @@ use super::bench::{Bench, CODE, FREE};
 use crate::counters::Event;
 use crate::hardware::PhysicalMemory;
 use crate::permission_maps::PermissionMaps;
+use crate::record::ExitCode;
 use crate::residence::Step;
 use crate::svsm_calls::Form;
 use crate::switches::Switches;
@@ -137,6 +138,23 @@ fn a_vcpu_that_waits_is_not_in_use_and_goes_on_behind_its_hlt() {
     let deaf = halt(&mut bench, &mut other, 0);
     assert_eq!(deaf, Step::Wait { interrupts: false });
     assert_eq!(bench.machine.counters.events(Event::Wait), 2);
+}
+
+#[test]
+fn a_vmsa_in_use_is_not_written() {
+    const WRITE: u64 = 1 << 1;
+    const C: u64 = 1 << 51;
+    let (mut bench, mut other) = running_vmpl2();
+    let write = |bench: &mut Bench| bench.exit(exit_code::NESTED_FAULT, WRITE, VMSA_2 + 0xD0 | C);
+    assert_eq!(write(&mut bench), Err(ExitCode::Violation));
+    let records = bench.records();
+    assert!(
+        records.contains("what=write-to-vmsa-in-use gpa=0x5020d0 vmpl=0"),
+        "{records}"
+    );
+    // The vCPU has stopped between the fault and its handling.
+    halt(&mut bench, &mut other, 1 << 9);
+    assert_eq!(write(&mut bench), Ok(()));
 }
 
 #[test]
