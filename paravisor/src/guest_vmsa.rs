@@ -5,6 +5,8 @@
 //! hand-over page or the zero page, RSP = 0. Firmware starts in real mode, as after a reset. A kernel also gets the descriptor table that the Linux
 //! boot protocol ("64-bit boot protocol") demands. Source: APM volume 2, table B-4 and 15.36.8 (VMPLs).
 
+use core::mem::offset_of;
+
 use snp::address::Vmpl;
 use snp::msr::SevFeatures;
 use snp::vmsa::{EFER_LMA, EFER_LME, EFER_NXE, EFER_SVME, PAT_RESET, Vmsa, VmsaSegment};
@@ -170,6 +172,19 @@ pub const fn acceptable(vmsa: &Vmsa, caller_features: u64) -> bool {
     vmsa.vmpl == Vmpl::Vmpl2.number()
         && vmsa.efer & EFER_SVME != 0
         && vmsa.sev_features == caller_features
+}
+
+/// What is written over in a VMSA that a guest built, as offsets and words: the host cannot run it before VMPL0 lets it, and it
+/// starts with a TLB that knows nothing older, no event and no interrupt (APM volume 2, table B-4). `efer` is its own.
+#[must_use]
+pub const fn sealed_fields(efer: u64) -> [(u64, u64); 5] {
+    [
+        (offset_of!(Vmsa, efer) as u64, efer & !EFER_SVME),
+        (offset_of!(Vmsa, virtual_interrupt_control) as u64, 0),
+        (offset_of!(Vmsa, tlb_id) as u64, 0),
+        (offset_of!(Vmsa, pcpu_id) as u64, 0),
+        (offset_of!(Vmsa, event_injection) as u64, 0),
+    ]
 }
 
 #[cfg(test)]

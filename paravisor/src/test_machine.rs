@@ -163,6 +163,14 @@ impl PageInstructions for TestMachine {
         self.each(page.bits(), size, |page| {
             fault |= !page.valid;
             page.permissions[usize::from(target.vmpl())] = target.permissions();
+            if target.vmsa() {
+                // EFER.SVME, VINTR_CTRL, TLB_ID to EVENTINJ: the host may run it from now on.
+                assert_eq!(page.bytes[0xd1] & 0x10, 0);
+                let sealed = page.bytes[0x3b8..0x3c0]
+                    .iter()
+                    .chain(&page.bytes[0x3d0..0x3e8]);
+                assert!(sealed.into_iter().all(|byte| *byte == 0));
+            }
             page.vmsa = target.vmsa();
         });
         if fault {

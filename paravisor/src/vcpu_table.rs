@@ -2,7 +2,7 @@
 //! The guest's vCPUs: which VMSA and which calling area belong together.
 //!
 //! There is one slot per processor number ([`crate::apic_ids`]), so that no processor ever has two VMSAs: the TLB flush and
-//! the run loop rely on it. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word. What
+//! the run loop rely on it. A vCPU leaves its slot only when its page is no VMSA any more. Lock-free: a slot is claimed by a compare-and-swap of its VMSA word. What
 //! belongs to a vCPU whose VMSA is a page of the guest changes only while that page's state word is
 //! held, which [`VcpuTable::seat`] takes for the processor that runs it.
 
@@ -26,6 +26,8 @@ const RESERVED: u64 = 1;
 struct Slot {
     vmsa: AtomicU64,
     calling_area: AtomicU64,
+    /// VMSA page of the vCPU that the present one has replaced, which the guest may still delete.
+    replaced: AtomicU64,
     /// VMPL0 runs on this processor; written only by who has reserved the slot.
     served: AtomicBool,
 }
@@ -39,7 +41,7 @@ pub struct VcpuIndex(usize);
 pub enum Seat<'s> {
     /// The VMSA page, and its state word.
     Taken(GuestPhysicalAddress, HeldPages<'s>),
-    /// Another processor has the word: DELETE_VCPU is at it.
+    /// Another processor has the word: CREATE_VCPU or DELETE_VCPU is at it.
     Busy,
     /// The processor has no vCPU.
     Vacant,
@@ -61,6 +63,7 @@ impl VcpuTable {
                 Slot {
                     vmsa: AtomicU64::new(FREE),
                     calling_area: AtomicU64::new(FREE),
+                    replaced: AtomicU64::new(FREE),
                     served: AtomicBool::new(false),
                 }
             }; MAX_VCPUS as usize],
@@ -126,6 +129,17 @@ impl VcpuTable {
         self.claim(vcpu.0, vmsa.bits())
     }
 
+    /// Whether a vCPU on `vmsa` was replaced and not asked about since.
+    pub fn forget_replaced(&self, vmsa: GuestPhysicalAddress) -> bool {
+        let forget = |slot: &Slot| {
+            let replaced = &slot.replaced;
+            replaced
+                .compare_exchange(vmsa.bits(), FREE, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        vmsa.bits() != FREE && self.slots.iter().any(forget)
+    }
+
     /// The calling area of a vCPU.
     #[must_use]
     pub fn calling_area(&self, vcpu: VcpuIndex) -> Option<GuestPhysicalAddress> {
@@ -160,6 +174,11 @@ impl Reservation<'_> {
     /// Notes that it does, from now on for good.
     pub fn set_served(&self) {
         self.slot.served.store(true, Ordering::Release);
+    }
+
+    /// Notes whose place this was.
+    pub fn set_replaced(&self, vmsa: GuestPhysicalAddress) {
+        self.slot.replaced.store(vmsa.bits(), Ordering::Release);
     }
 
     /// Makes the slot that of the vCPU which runs on `vmsa`.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use loom::thread;
-use paravisor::vcpu_table::{Seat, VcpuIndex, VcpuTable};
+use paravisor::vcpu_table::{Reservation, Seat, VcpuIndex, VcpuTable};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 
@@ -48,6 +48,8 @@ impl Contents {
 struct Machine {
     vcpus: &'static VcpuTable,
     states: &'static PageStates<'static>,
+    /// VMSAs of the processor that the host could run.
+    runnable: &'static AtomicU32,
 }
 
 impl Machine {
@@ -62,41 +64,68 @@ impl Machine {
         let machine = Self {
             vcpus: Box::leak(Box::default()),
             states: Box::leak(Box::new(states)),
+            runnable: Box::leak(Box::new(AtomicU32::new(0))),
         };
         assert!(machine.create(PROCESSOR, PAGES[0]));
         machine
     }
 
-    /// As CREATE_VCPU: the page's word first, then the slot.
+    /// As CREATE_VCPU: the page's word first, then the slot; the vCPU that has it goes before the new one comes. Whether it
+    /// was made, and which page was replaced.
     fn create(self, processor: u32, vmsa: GuestPhysicalAddress) -> bool {
         let Ok(page) = self.states.hold(vmsa, &[PageState::Valid]) else {
             return false;
         };
-        let Some(slot) = self.vcpus.reserve(processor) else {
+        let Some(slot) = self.take_place(processor) else {
             page.keep();
             return false;
         };
+        if processor == PROCESSOR {
+            assert_eq!(self.runnable.fetch_add(1, Ordering::Relaxed), 0);
+        }
         slot.fill(vmsa, AREA);
         page.change_to(PageState::Vmsa);
         true
     }
 
-    /// As DELETE_VCPU; `found` is what it does to the page, which is the guest's again.
-    fn delete(self, vmsa: GuestPhysicalAddress, found: impl FnOnce()) -> bool {
-        let Ok(page) = self.states.hold(vmsa, &[PageState::Vmsa]) else {
-            return false;
-        };
+    fn take_place(self, processor: u32) -> Option<Reservation<'static>> {
+        if let Some(slot) = self.vcpus.reserve(processor) {
+            return Some(slot);
+        }
+        let old = PAGES.into_iter().find(|page| {
+            let place = self.vcpus.place(processor);
+            self.vcpus.find(*page) == place
+        })?;
+        self.retire(old, || ())
+    }
+
+    /// What makes a vCPU go; `found` is what its owner does to the page then.
+    fn retire(
+        self,
+        vmsa: GuestPhysicalAddress,
+        found: impl FnOnce(),
+    ) -> Option<Reservation<'static>> {
+        let page = self.states.hold(vmsa, &[PageState::Vmsa]).ok()?;
         let Some(vcpu) = self.vcpus.find(vmsa) else {
             page.keep();
-            return false;
+            return None;
         };
-        let Some(place) = self.vcpus.vacate(vcpu, vmsa) else {
-            panic!("its word is held, so it stays where it was found");
-        };
+        if Some(vcpu) == self.vcpus.place(PROCESSOR) {
+            assert_eq!(self.runnable.fetch_sub(1, Ordering::Relaxed), 1);
+        }
+        let place = self.vcpus.vacate(vcpu, vmsa);
+        assert!(
+            place.is_some(),
+            "its word is held, so it stays where it was found"
+        );
         found();
         page.change_to(PageState::Valid);
-        drop(place);
-        true
+        place
+    }
+
+    /// As DELETE_VCPU.
+    fn delete(self, vmsa: GuestPhysicalAddress, found: impl FnOnce()) -> bool {
+        self.retire(vmsa, found).is_some()
     }
 
     /// What the run loop does with a vCPU that it finds; whether it found one, on which page.
@@ -159,23 +188,70 @@ fn p5_a_page_that_became_another_vcpus_is_not_run() {
     });
 }
 
+/// The page of the processor's vCPU at the end; the other one is no VMSA.
+fn last(machine: Machine) -> GuestPhysicalAddress {
+    let is_vmsa =
+        |page: &GuestPhysicalAddress| machine.states.state(*page) == Some(PageState::Vmsa);
+    let vmsas: Vec<_> = PAGES.into_iter().filter(is_vmsa).collect();
+    assert_eq!(vmsas.len(), 1);
+    assert_eq!(machine.vcpus.find(vmsas[0]), machine.vcpus.place(PROCESSOR));
+    vmsas[0]
+}
+
 #[test]
-fn of_two_that_make_one_vcpu_one_does() {
+fn of_two_that_make_one_vcpu_one_stays() {
     loom::model(|| {
         let machine = Machine::new();
         assert!(machine.delete(PAGES[0], || ()));
         let other = thread::spawn(move || machine.create(PROCESSOR, PAGES[0]));
         let here = machine.create(PROCESSOR, PAGES[1]);
         let made = [other.join().unwrap(), here];
-        assert_ne!(made[0], made[1]);
-        for (page, made) in PAGES.into_iter().zip(made) {
-            let expected = if made {
-                PageState::Vmsa
-            } else {
-                PageState::Valid
-            };
-            assert_eq!(machine.states.state(page), Some(expected));
-            assert_eq!(machine.vcpus.find(page).is_some(), made);
-        }
+        let last = last(machine);
+        let stays = PAGES.into_iter().position(|page| page == last).unwrap();
+        assert!(made[stays], "the other one was replaced, or found it taken");
+    });
+}
+
+#[test]
+fn p5_a_vcpu_that_is_replaced_is_not_run() {
+    loom::model(|| {
+        let machine = Machine::new();
+        let contents = Contents::new();
+        let place = machine.vcpus.place(PROCESSOR).unwrap();
+        let replacer = thread::spawn({
+            let contents = contents.clone();
+            move || {
+                let replaced = machine.create(PROCESSOR, PAGES[1]);
+                if replaced {
+                    contents.touch();
+                }
+                replaced
+            }
+        });
+        let ran = machine.run(place, |vmsa| {
+            if vmsa == PAGES[0] {
+                contents.touch();
+            }
+        });
+        let replaced = replacer.join().unwrap();
+        assert!(replaced || ran == Some(PAGES[0]));
+        assert_eq!(last(machine), PAGES[usize::from(replaced)]);
+        let touches = u32::from(replaced) + u32::from(ran == Some(PAGES[0]));
+        assert_eq!(contents.touches(), touches);
+    });
+}
+
+#[test]
+fn a_vcpu_that_is_replaced_and_deleted_at_once_goes_once() {
+    loom::model(|| {
+        let machine = Machine::new();
+        let replacer = thread::spawn(move || machine.create(PROCESSOR, PAGES[1]));
+        let deleted = machine.delete(PAGES[0], || ());
+        let created = replacer.join().unwrap();
+        assert!(deleted || created);
+        assert_eq!(machine.states.state(PAGES[0]), Some(PageState::Valid));
+        assert_eq!(machine.vcpus.find(PAGES[1]).is_some(), created);
+        let runnable = machine.runnable.load(Ordering::Relaxed);
+        assert_eq!(runnable, u32::from(created));
     });
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! CREATE_VCPU: a page of the guest becomes the VMSA of a further vCPU. The first one of a processor
-//! starts VMPL0 there.
+//! CREATE_VCPU: a page of the guest becomes the VMSA of a vCPU. The first one of a processor starts VMPL0 there; a later one
+//! takes the place of the one before, which firmware and kernels do not delete first.
 
 use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PageSize, Vmpl};
 use snp::operands::{RmpAdjustTarget, RmpPermissions};
@@ -10,15 +10,38 @@ use svsm_swiotlb::page_state::{HeldPages, PageState};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 use zerocopy::{FromZeros, IntoBytes};
 
+use super::delete_vcpu::Leaving;
 use super::{CallResult, CoreProtocol, HOST_REFUSED, Refusal, lost, require_page};
 use crate::apic_ids::ProcessorId;
-use crate::guest_vmsa::acceptable;
+use crate::guest_vmsa::{acceptable, sealed_fields};
 use crate::vcpu_control::{StartError, VcpuControl};
-use crate::vcpu_table::Reservation;
+use crate::vcpu_table::{Reservation, VcpuIndex};
+
+/// A processor's place, taken for a new vCPU.
+#[derive(Debug)]
+enum Place<'a> {
+    /// It has no vCPU.
+    Free(Reservation<'a>),
+    /// It has one.
+    Taken(Leaving<'a>),
+}
+
+impl Place<'_> {
+    /// Gives it back as it was.
+    fn keep(self) {
+        if let Self::Taken(leaving) = self {
+            leaving.keep();
+        }
+    }
+}
 
 impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
-    /// RCX: VMSA page, RDX: calling area, R8: APIC identifier, which must have no vCPU yet.
-    pub(super) fn create_vcpu(&self, registers: &CallRegisters) -> CallResult {
+    /// RCX: VMSA page, RDX: calling area, R8: APIC identifier.
+    ///
+    /// A vCPU that the processor has and that does not run is replaced, and its pages are the guest's again; the new one may
+    /// have its calling area. One that runs is IN_USE, one whose call is served BUSY, and the boot vCPU stays. Whatever can
+    /// be refused is refused before the old vCPU goes; behind that only the loss of a page is left.
+    pub(super) fn create_vcpu(&self, caller: VcpuIndex, registers: &CallRegisters) -> CallResult {
         let vmsa = GuestPhysicalAddress::new(registers.rcx);
         let area = GuestPhysicalAddress::new(registers.rdx);
         require_page(vmsa)?;
@@ -31,55 +54,100 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
         let vmsa_page = self.hold(vmsa, &[PageState::Valid])?;
-        let area_page = match self.hold(area, &[PageState::Valid]) {
-            Ok(page) => page,
+        // Hosts refuse to run a VMSA at a multiple of 2 MiB (erratum).
+        if vmsa.is_aligned(LARGE_PAGE_SIZE) {
+            vmsa_page.keep();
+            return Err(ResultCode::INVALID_PARAMETER.into());
+        }
+        let (place, area_page) = match self.take_place(caller, processor.number, area) {
+            Ok(taken) => taken,
             Err(refusal) => {
                 vmsa_page.keep();
                 return Err(refusal);
             }
         };
-        // Hosts refuse to run a VMSA at a multiple of 2 MiB (erratum).
-        if vmsa.is_aligned(LARGE_PAGE_SIZE) {
-            return unchanged([vmsa_page, area_page], ResultCode::INVALID_PARAMETER);
-        }
-        // A second VMSA would let the host run the guest on a processor that VMPL0 believes stopped.
-        let Some(slot) = self.vcpus.reserve(processor.number) else {
-            return unchanged([vmsa_page, area_page], ResultCode::INVALID_REQUEST);
-        };
-        match self.seal(vmsa) {
-            Ok(true) => {}
-            Ok(false) => return unchanged([vmsa_page, area_page], ResultCode::INVALID_PARAMETER),
+        let efer = match self.inspect(vmsa) {
+            Ok(efer) => efer,
             Err(refusal) => {
                 area_page.keep();
+                place.keep();
                 return Err(refusal); // quarantines the VMSA page
             }
-        }
+        };
+        let Some(efer) = efer else {
+            area_page.keep();
+            place.keep();
+            return self.give_back(vmsa, vmsa_page, ResultCode::INVALID_PARAMETER.into());
+        };
+        let slot = match place {
+            Place::Free(slot) => slot,
+            Place::Taken(leaving) => match self.replace(leaving) {
+                Ok(slot) => slot,
+                Err(refusal) => {
+                    area_page.keep();
+                    return self.give_back(vmsa, vmsa_page, refusal);
+                }
+            },
+        };
         if let Err(refusal) = self.clear_calling_area(area) {
-            self.owner
-                .grant(vmsa, PageSize::Size4K)
-                .map_err(|_| lost())?;
-            vmsa_page.keep();
-            return Err(refusal); // quarantines the calling area
+            drop(area_page); // quarantines it
+            return self.give_back(vmsa, vmsa_page, refusal);
         }
         if let Err(refusal) = self.serve(&slot, processor) {
-            area_page.keep();
-            self.owner
-                .grant(vmsa, PageSize::Size4K)
-                .map_err(|_| lost())?;
-            vmsa_page.keep();
-            return Err(refusal);
+            area_page.change_to(PageState::Valid);
+            return self.give_back(vmsa, vmsa_page, refusal);
         }
         // Last, because nothing after it can fail: a VMSA is either in the table or does not exist.
-        // The guest may go on reading it: Linux takes SEV_FEATURES from there.
-        let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
-        if self.owner.adjust(vmsa, PageSize::Size4K, target).is_err() {
-            area_page.keep();
+        if self.seal(vmsa, efer).is_err() {
+            area_page.change_to(PageState::Valid);
             return Err(lost()); // quarantines the VMSA page
         }
         slot.fill(vmsa, area);
         vmsa_page.change_to(PageState::Vmsa);
         area_page.change_to(PageState::CallingArea);
         Ok(())
+    }
+
+    /// Takes a processor's place and the calling area of the vCPU that is to have it. BUSY while another call is at either.
+    fn take_place(
+        &self,
+        caller: VcpuIndex,
+        number: u32,
+        area: GuestPhysicalAddress,
+    ) -> Result<(Place<'_>, HeldPages<'_>), Refusal> {
+        let Some(vcpu) = self.vcpus.place(number) else {
+            return Err(ResultCode::INVALID_REQUEST.into());
+        };
+        let Some(old) = self.vcpus.vmsa(vcpu) else {
+            let area_page = self.hold(area, &[PageState::Valid])?;
+            return match self.vcpus.reserve(number) {
+                Some(slot) => Ok((Place::Free(slot), area_page)),
+                None => {
+                    area_page.keep();
+                    Err(ResultCode::BUSY.into())
+                }
+            };
+        };
+        // The caller's own runs, the boot vCPU's is not the guest's, and one that was lost may run still.
+        if vcpu == caller {
+            return Err(ResultCode::INVALID_REQUEST.into());
+        }
+        let (leaving, kept) = match self.take_vcpu(old) {
+            Err(Refusal::Code(ResultCode::BUSY)) => return Err(ResultCode::BUSY.into()),
+            Err(_) => return Err(ResultCode::INVALID_REQUEST.into()),
+            Ok(leaving) => leaving.leave_area(area),
+        };
+        let area_page = match kept {
+            Some(page) => Ok(page),
+            None => self.hold(area, &[PageState::Valid]),
+        };
+        match area_page {
+            Ok(page) => Ok((Place::Taken(leaving), page)),
+            Err(refusal) => {
+                leaving.keep();
+                Err(refusal)
+            }
+        }
     }
 
     /// Sees to it that VMPL0 runs on the processor. There it finds no vCPU yet and waits. The slot is
@@ -98,9 +166,8 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
         }
     }
 
-    /// Takes the page away from the guest and looks at it. `false`: its contents are no acceptable
-    /// VMSA and it is the guest's again.
-    fn seal(&self, page: GuestPhysicalAddress) -> Result<bool, Refusal> {
+    /// Takes the page away from the guest and looks at it: its EFER. `None`: its contents are no acceptable VMSA.
+    fn inspect(&self, page: GuestPhysicalAddress) -> Result<Option<u64>, Refusal> {
         // Revoked and flushed before it is read: no vCPU can change it between check and use.
         self.owner
             .revoke(page, PageSize::Size4K)
@@ -111,18 +178,34 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
             .machine()
             .read(page, vmsa.as_mut_bytes())
             .map_err(|_| lost())?;
-        if acceptable(&vmsa, self.guest_features) {
-            return Ok(true);
-        }
-        self.owner
-            .grant(page, PageSize::Size4K)
-            .map_err(|_| lost())?;
-        Ok(false)
+        Ok(acceptable(&vmsa, self.guest_features).then_some(vmsa.efer))
     }
-}
 
-/// Refuses; the pages are what they were.
-fn unchanged(pages: [HeldPages<'_>; 2], code: ResultCode) -> CallResult {
-    pages.into_iter().for_each(HeldPages::keep);
-    Err(code.into())
+    /// Turns a page that was inspected into a VMSA that nobody runs before the processor's own VMPL0 lets it. The guest may go
+    /// on reading it: Linux takes SEV_FEATURES from there.
+    fn seal(&self, page: GuestPhysicalAddress, efer: u64) -> CallResult {
+        for (offset, value) in sealed_fields(efer) {
+            let field = GuestPhysicalAddress::new(page.bits().saturating_add(offset));
+            let written = self.owner.machine().write(field, &value.to_le_bytes());
+            written.map_err(|_| lost())?;
+        }
+        let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
+        self.owner
+            .adjust(page, PageSize::Size4K, target)
+            .map_err(|_| lost())
+    }
+
+    /// Refuses; the page that was to be a VMSA is the guest's again.
+    fn give_back(
+        &self,
+        vmsa: GuestPhysicalAddress,
+        page: HeldPages<'_>,
+        refusal: Refusal,
+    ) -> CallResult {
+        self.owner
+            .grant(vmsa, PageSize::Size4K)
+            .map_err(|_| lost())?;
+        page.keep();
+        Err(refusal)
+    }
 }

@@ -23,17 +23,27 @@ pub(super) struct Leaving<'a> {
     vcpu: VcpuIndex,
     vmsa: GuestPhysicalAddress,
     page: HeldPages<'a>,
+    area_address: GuestPhysicalAddress,
     /// None when the page was lost, and with it quarantined.
     area: Option<HeldPages<'a>>,
 }
 
-impl Leaving<'_> {
+impl<'a> Leaving<'a> {
     /// Gives the words back; the vCPU stays what it is.
     pub(super) fn keep(self) {
         self.page.keep();
         if let Some(area) = self.area {
             area.keep();
         }
+    }
+
+    /// Leaves its calling area behind if that is `area`: word and page are the new vCPU's.
+    pub(super) fn leave_area(
+        mut self,
+        area: GuestPhysicalAddress,
+    ) -> (Self, Option<HeldPages<'a>>) {
+        let kept = (self.area_address == area).then(|| self.area.take());
+        (self, kept.flatten())
     }
 }
 
@@ -48,20 +58,35 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
         if self.vcpus.find(vmsa) == Some(caller) {
             return Err(ResultCode::INVALID_REQUEST.into());
         }
-        self.retire(self.take_vcpu(vmsa)?).map(drop)
+        match self.take_vcpu(vmsa) {
+            Ok(leaving) => self.retire(leaving).map(drop),
+            // Replaced already, which whoever replaced it need not know.
+            Err(Refusal::Code(ResultCode::INVALID_ADDRESS)) if self.vcpus.forget_replaced(vmsa) => {
+                Ok(())
+            }
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// Makes the pages of a vCPU the guest's again for the one that gets its place. The guest may still delete it, once.
+    pub(super) fn replace(&self, leaving: Leaving<'_>) -> Result<Reservation<'_>, Refusal> {
+        let vmsa = leaving.vmsa;
+        let place = self.retire(leaving)?;
+        place.set_replaced(vmsa);
+        Ok(place)
     }
 
     /// Takes both words of a vCPU first, so that nothing has changed when one of them is busy.
-    fn take_vcpu(&self, vmsa: GuestPhysicalAddress) -> Result<Leaving<'_>, Refusal> {
+    pub(super) fn take_vcpu(&self, vmsa: GuestPhysicalAddress) -> Result<Leaving<'_>, Refusal> {
         let page = self.hold(vmsa, &[PageState::Vmsa])?;
         let found = self.vcpus.find(vmsa);
-        let Some((vcpu, area)) =
+        let Some((vcpu, area_address)) =
             found.and_then(|vcpu| Some((vcpu, self.vcpus.calling_area(vcpu)?)))
         else {
             page.keep();
             return Err(ResultCode::INVALID_REQUEST.into());
         };
-        let area = match self.hold(area, &[PageState::CallingArea]) {
+        let area = match self.hold(area_address, &[PageState::CallingArea]) {
             Ok(area) => Some(area),
             Err(Refusal::Code(ResultCode::BUSY)) => {
                 page.keep();
@@ -73,6 +98,7 @@ impl<M: PageInstructions + GuestMemory> CoreProtocol<'_, M> {
             vcpu,
             vmsa,
             page,
+            area_address,
             area,
         })
     }

@@ -84,7 +84,7 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
         let result = match CallId::from_rax(registers.rax).call {
             call::REMAP_CA => self.remap_ca(vcpu, registers),
             call::PVALIDATE => self.pvalidate(vcpu, registers),
-            call::CREATE_VCPU => self.create_vcpu(registers),
+            call::CREATE_VCPU => self.create_vcpu(vcpu, registers),
             call::DELETE_VCPU => self.delete_vcpu(vcpu, registers),
             call::QUERY_PROTOCOL => {
                 self.query_protocol(registers);

@@ -5,14 +5,16 @@ use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallRegisters, ResultCode, core_protocol as call};
 use snp::vmsa::{EFER_SVME, Vmsa};
 use svsm_swiotlb::page_state::PageState;
-use zerocopy::{FromZeros, IntoBytes};
+use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
     ADDRESS, LARGE, LIST, PAGE, PARAMETER, PROCESSORS, SUCCESS, Step, World, small, world,
 };
 use crate::apic_ids::ProcessorId;
 use crate::core_protocol::HOST_REFUSED;
+use crate::layout::BOOT_CALLING_AREA;
 use crate::termination::Reason;
+use crate::test_machine::Page;
 use crate::vcpu_control::StartError;
 use crate::vcpu_table::{Seat, VcpuIndex};
 
@@ -27,10 +29,14 @@ const START: Step = Step::Start(ProcessorId {
 
 /// Writes an acceptable VMSA into PAGE.
 fn put_vmsa(world: &World<'_>, change: impl FnOnce(&mut Vmsa)) {
+    put_vmsa_at(world, PAGE, change);
+}
+
+fn put_vmsa_at(world: &World<'_>, page: u64, change: impl FnOnce(&mut Vmsa)) {
     let mut vmsa = Vmsa::new_zeroed();
     (vmsa.vmpl, vmsa.efer, vmsa.sev_features) = (2, EFER_SVME, 1);
     change(&mut vmsa);
-    world.put(PAGE, vmsa.as_bytes());
+    world.put(page, vmsa.as_bytes());
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn a_vcpu_is_created_and_deleted() {
 }
 
 #[test]
-fn a_processor_gets_no_second_vcpu() {
+fn a_processor_never_has_two_vcpus() {
     world(|world| {
         put_vmsa(world, |_| ());
         let area = PAGE + 0x1000;
@@ -84,13 +90,203 @@ fn a_processor_gets_no_second_vcpu() {
         assert_eq!(world.state(area), Some(PageState::Quarantined));
         world.machine.faulting_write.set(None);
         assert_eq!(create(PAGE, LIST, SECOND), SUCCESS);
-        assert_eq!(
-            create(LARGE + 0x1000, LARGE, SECOND),
-            ResultCode::INVALID_REQUEST
-        );
+        let place = world.core.vcpus.place(1).unwrap();
+        assert_eq!(world.core.vcpus.calling_area(place), Some(gpa(LIST)));
+        assert!(world.core.vcpus.reserve(1).is_none());
         assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
         put_vmsa(world, |_| ());
+        // While another processor makes it one.
+        let made = world.core.vcpus.reserve(1).unwrap();
+        assert_eq!(create(PAGE, LIST, SECOND), ResultCode::BUSY);
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+        assert_eq!(world.state(LIST), Some(PageState::Valid));
+        drop(made);
         assert_eq!(create(PAGE, LIST, SECOND), SUCCESS);
+    });
+}
+
+const fn gpa(bits: u64) -> GuestPhysicalAddress {
+    GuestPhysicalAddress::new(bits)
+}
+
+/// Another page that may be a VMSA, and two calling areas.
+const OTHER: u64 = LARGE + 0x1000;
+const AREAS: [u64; 2] = [PAGE + 0x1000, LARGE + 0x2000];
+
+/// RMPADJUST that makes a page a VMSA, and one that gives it back.
+const fn made(page: u64) -> Step {
+    Step::Rmpadjust(page, PageSize::Size4K, 0x1_0102)
+}
+
+const fn given(page: u64) -> Step {
+    Step::Rmpadjust(page, PageSize::Size4K, 0xf02)
+}
+
+/// A world whose second processor has a vCPU on PAGE, with the first area; a VMSA that may be one is in OTHER.
+fn replaceable(test: impl FnOnce(&World<'_>, &dyn Fn(u64) -> ResultCode)) {
+    world(|world| {
+        put_vmsa_at(world, PAGE, |_| ());
+        put_vmsa_at(world, OTHER, |_| ());
+        let create = |vmsa, area| world.call(call::CREATE_VCPU, vmsa, area, SECOND);
+        assert_eq!(create(PAGE, AREAS[0]), SUCCESS);
+        world.machine.steps();
+        test(world, &|area| create(OTHER, area));
+    });
+}
+
+/// Nothing of the vCPU on PAGE, nor of what was to replace it, has changed.
+fn unreplaced(world: &World<'_>) {
+    assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
+    assert_eq!(world.state(AREAS[0]), Some(PageState::CallingArea));
+    assert_eq!(world.state(OTHER), Some(PageState::Valid));
+    assert_eq!(world.state(AREAS[1]), Some(PageState::Valid));
+    let vmsa = |page| world.machine.page(page, |page| page.vmsa);
+    assert_eq!([PAGE, OTHER].map(vmsa), [true, false]);
+    world.machine.page(OTHER, |page| {
+        assert!(matches!(page.permissions[2], 0 | 0xf));
+        assert_eq!(page.bytes[0xd1] & 0x10, 0x10, "SVME: it may be tried again");
+    });
+    assert_eq!(world.core.vcpus.find(gpa(PAGE)).map(|_| ()), Some(()));
+}
+
+#[test]
+fn a_vcpu_that_does_not_run_is_replaced() {
+    for area in AREAS {
+        replaceable(|world, create| {
+            world.put(AREAS[0], &[1]);
+            assert_eq!(create(area), SUCCESS);
+            let steps = world.machine.steps();
+            let at = |step| steps.iter().position(|one| *one == step);
+            assert!(at(given(PAGE)).unwrap() < at(made(OTHER)).unwrap());
+            assert!(!started(world));
+            assert_eq!(world.state(PAGE), Some(PageState::Valid));
+            assert_eq!(world.state(OTHER), Some(PageState::Vmsa));
+            let left = AREAS.into_iter().find(|one| *one != area).unwrap();
+            assert_eq!(world.state(area), Some(PageState::CallingArea));
+            assert_eq!(world.state(left), Some(PageState::Valid));
+            world
+                .machine
+                .page(area, |page| assert_eq!(page.bytes[0], 0));
+            world.machine.page(PAGE, |page| {
+                assert_eq!((page.vmsa, page.permissions[2]), (false, 0xf));
+            });
+            // The guest deletes what it replaced behind that, once; then it is a page like others.
+            let delete = |page| world.call(call::DELETE_VCPU, page, 0, 0);
+            assert_eq!(delete(PAGE), SUCCESS);
+            assert_eq!(world.machine.steps(), []);
+            assert_eq!(delete(PAGE), ADDRESS);
+            assert_eq!(delete(OTHER), SUCCESS);
+            assert_eq!(world.state(area), Some(PageState::Valid));
+        });
+    }
+}
+
+#[test]
+fn a_page_that_was_replaced_may_be_a_vmsa_again() {
+    replaceable(|world, create| {
+        assert_eq!(create(AREAS[0]), SUCCESS);
+        // It was not deleted; what is deleted now is the new vCPU on it.
+        put_vmsa_at(world, PAGE, |_| ());
+        let again = world.call(call::CREATE_VCPU, PAGE, AREAS[0], SECOND);
+        assert_eq!(again, SUCCESS);
+        assert_eq!(world.call(call::DELETE_VCPU, OTHER, 0, 0), SUCCESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Vmsa));
+        assert_eq!(world.call(call::DELETE_VCPU, PAGE, 0, 0), SUCCESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Valid));
+    });
+}
+
+#[test]
+fn a_vcpu_that_runs_is_not_replaced() {
+    for area in AREAS {
+        replaceable(|world, create| {
+            world.machine.vmsa_in_use.set(true);
+            world.put(AREAS[0], &[1]);
+            assert_eq!(create(area), ResultCode::protocol_error(3));
+            unreplaced(world);
+            world.machine.page(AREAS[0], |page| {
+                assert_eq!(page.bytes[0], 1, "its call is still pending");
+            });
+            world.machine.vmsa_in_use.set(false);
+            assert_eq!(create(area), SUCCESS);
+        });
+    }
+}
+
+#[test]
+fn p5_a_vcpu_whose_call_is_served_is_not_replaced() {
+    replaceable(|world, create| {
+        let (vcpu, Seat::Taken(_, word)) = seat(world) else {
+            panic!("it has a vCPU");
+        };
+        assert_eq!(create(AREAS[0]), ResultCode::BUSY);
+        // Nor by itself.
+        let mut own = CallRegisters {
+            rax: u64::from(call::CREATE_VCPU),
+            rcx: OTHER,
+            rdx: AREAS[0],
+            r8: SECOND,
+            ..CallRegisters::default()
+        };
+        world.core.call(vcpu, &mut own).unwrap();
+        assert_eq!(own.rax, ResultCode::INVALID_REQUEST.to_rax());
+        word.keep();
+        let area = world.states.hold(gpa(AREAS[0]), &[PageState::CallingArea]);
+        assert_eq!(create(AREAS[0]), ResultCode::BUSY);
+        assert_eq!(create(AREAS[1]), ResultCode::BUSY);
+        area.unwrap().keep();
+        unreplaced(world);
+        assert_eq!(world.machine.steps(), []);
+    });
+}
+
+#[test]
+fn what_is_refused_replaces_nothing() {
+    replaceable(|world, create| {
+        assert_eq!(create(BOOT_CALLING_AREA), ADDRESS);
+        unreplaced(world);
+        put_vmsa_at(world, OTHER, |vmsa| vmsa.sev_features = 9);
+        assert_eq!(create(AREAS[0]), PARAMETER);
+        unreplaced(world);
+        assert!(!world.machine.steps().contains(&given(PAGE)));
+        // The old page is lost: it may be a VMSA still, so nothing takes its place.
+        put_vmsa_at(world, OTHER, |_| ());
+        world.machine.page(PAGE, |page| page.valid = false);
+        assert_eq!(create(AREAS[0]), ADDRESS);
+        assert_eq!(world.state(PAGE), Some(PageState::Quarantined));
+        assert_eq!(world.state(OTHER), Some(PageState::Valid));
+        assert_eq!(create(AREAS[1]), ResultCode::INVALID_REQUEST);
+    });
+}
+
+#[test]
+fn what_the_guest_chose_is_sealed_before_its_page_is_a_vmsa() {
+    let chosen = |vmsa: &mut Vmsa| {
+        (vmsa.pcpu_id, vmsa.tlb_id) = (7, 8);
+        (vmsa.event_injection, vmsa.virtual_interrupt_control) = (0x8000_0b0e, 0x100);
+        (vmsa.rip, vmsa.efer) = (0x1234, EFER_SVME | 0xd00);
+    };
+    let found = |world: &World<'_>| {
+        let read = |page: &mut Page| Vmsa::read_from_bytes(&page.bytes).unwrap();
+        let vmsa = world.machine.page(PAGE, read);
+        let zeroed = [
+            vmsa.pcpu_id,
+            vmsa.tlb_id,
+            vmsa.event_injection,
+            vmsa.virtual_interrupt_control,
+        ];
+        (zeroed, vmsa.rip, vmsa.efer)
+    };
+    world(|world| {
+        put_vmsa(world, chosen);
+        world.machine.start_error.set(Some(StartError::Refused));
+        let create = || world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, SECOND);
+        assert_eq!(create(), HOST_REFUSED);
+        let as_it_was = ([7, 8, 0x8000_0b0e, 0x100], 0x1234, EFER_SVME | 0xd00);
+        assert_eq!(found(world), as_it_was);
+        world.machine.start_error.set(None);
+        assert_eq!(create(), SUCCESS);
+        assert_eq!(found(world), ([0; 4], 0x1234, 0xd00));
     });
 }
 
