@@ -76,6 +76,10 @@ causes! {
         Cpuid = "cpuid",
         /// HLT.
         Halt = "hlt",
+        /// AP reset hold.
+        ResetHold = "ap-reset-hold",
+        /// List of APIC identifiers.
+        ApicIdList = "apic-id-list",
         /// WBINVD, MONITOR and MWAIT, which do nothing here.
         NoEffect = "no-effect",
         /// Ports.

@@ -20,6 +20,7 @@ use crate::msr_protocol::FEATURES;
 use crate::page_conversion::ConversionRun;
 use crate::svsm_calls::Form;
 use crate::vcpu::Cpu;
+use crate::vcpu_creation::DESTROY;
 
 /// SW_EXITINFO1 of a reply.
 const MALFORMED: u64 = 2;
@@ -160,6 +161,8 @@ impl<H: Hardware> Machine<'_, H> {
         let cause = match code {
             exit_code::CPUID => Vmgexit::Cpuid,
             exit_code::HLT => Vmgexit::Halt,
+            exit_code::AP_RESET_HOLD => Vmgexit::ResetHold,
+            exit_code::APIC_ID_LIST => Vmgexit::ApicIdList,
             exit_code::WBINVD | exit_code::MONITOR | exit_code::MWAIT => Vmgexit::NoEffect,
             exit_code::IOIO => Vmgexit::Ioio,
             exit_code::MSR => Vmgexit::Msr,
@@ -180,6 +183,12 @@ impl<H: Hardware> Machine<'_, H> {
                 self.halt(cpu, true);
                 GhcbReply::default()
             }
+            Vmgexit::ResetHold => {
+                // No interrupt ends it, and no SIPI comes, which SW_EXITINFO2 = 1 would say.
+                self.halt(cpu, false);
+                GhcbReply::default()
+            }
+            Vmgexit::ApicIdList => self.apic_id_list(&request),
             Vmgexit::NoEffect => GhcbReply::default(),
             Vmgexit::Ioio => self.port_access(cpu, &request)?,
             Vmgexit::Msr => self.ghcb_msr_access(cpu, &request),
@@ -189,8 +198,11 @@ impl<H: Hardware> Machine<'_, H> {
             Vmgexit::Psc => self.page_state_change(cpu, &request),
             Vmgexit::ApCreate => {
                 let creation = ApCreation::from_bits(request.info_1);
-                let created = request.has(&[offset::RAX])
-                    && self.create_vcpu(cpu, creation, request.info_2, request.rax);
+                // KVM wants RAX for everything but DESTROY (arch/x86/kvm/svm/sev.c, sev_es_validate_vmgexit); OVMF
+                // sets it for nothing else.
+                let complete = request.has(&[offset::RAX]) || creation.operation() == DESTROY;
+                let created =
+                    complete && self.create_vcpu(cpu, creation, request.info_2, request.rax);
                 if created {
                     GhcbReply::default()
                 } else {

@@ -26,6 +26,7 @@ pub const FEATURES: HypervisorFeatures = HypervisorFeatures::new()
     .with_snp(true)
     .with_ap_creation(true)
     .with_restricted_injection(true)
+    .with_apic_id_list(true)
     .with_multi_vmpl(true);
 
 impl<H: Hardware> Machine<'_, H> {

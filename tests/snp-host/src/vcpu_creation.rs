@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! AP creation (GHCB specification, 4.1.9): registering and forgetting VMSAs, on this CPU or on
-//! another one.
+//! another one, as KVM does (arch/x86/kvm/svm/sev.c, `sev_snp_ap_creation`): nobody is asked whether there is a VMSA already, a
+//! CPU that is held or runs the old one is taken away from it, and DESTROY leaves it without one.
 //!
 //! A CPU changes only its own vCPUs. What is for another one is posted, and that CPU is made to
 //! look: it takes the changes up before it runs a guest again.
 
 use snp::address::{GuestPhysicalAddress, LARGE_PAGE_SIZE, PAGE_SIZE, Vmpl};
-use snp::ghcb::ApCreation;
+use snp::ghcb::{ApCreation, malformed, offset};
 
+use crate::ghcb_exit::{GhcbReply, GhcbRequest};
 use crate::hardware::Hardware;
 use crate::launch::CPU_SLOTS;
 use crate::machine::Machine;
@@ -17,7 +19,7 @@ use crate::vcpu::{Cpu, FloatState};
 /// Operations.
 const CREATE_ON_INIT: u16 = 0;
 const CREATE: u16 = 1;
-const DESTROY: u16 = 2;
+pub(crate) const DESTROY: u16 = 2;
 
 /// A change to one vCPU.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +92,31 @@ impl<H: Hardware> Machine<'_, H> {
         true
     }
 
+    /// The list of APIC identifiers (GHCB specification, event 0x80000017): a count and the identifiers, 32 bits each, written to
+    /// the RAX shared pages at SW_EXITINFO1. RAX of the reply is how many pages it takes; fewer get no list.
+    pub(crate) fn apic_id_list(&self, request: &GhcbRequest) -> GhcbReply {
+        const PAGES: u64 = 1;
+        const _: () = assert!(4 * (1 + CPU_SLOTS) as u64 <= PAGES * PAGE_SIZE);
+        let page = GuestPhysicalAddress::new(request.info_1);
+        let index = self.plan.page_index(page.bits());
+        let is_shared = index
+            .and_then(|index| self.rmp.entry(index))
+            .is_some_and(|entry| !entry.assigned);
+        if !request.has(&[offset::RAX]) {
+            return GhcbReply::malformed(malformed::MISSING_INPUT);
+        }
+        if request.rax >= PAGES {
+            if !is_shared || !page.is_aligned(PAGE_SIZE) {
+                return GhcbReply::malformed(malformed::INVALID_INPUT);
+            }
+            let list = core::iter::once(self.cpus).chain(0..self.cpus);
+            for (address, word) in (page.bits()..).step_by(4).zip(list) {
+                self.hardware.write(address, &word.to_le_bytes());
+            }
+        }
+        GhcbReply::rax(PAGES)
+    }
+
     fn usable_vmsa(&self, vmpl: Vmpl, vmsa: u64, features: u64) -> Option<GuestPhysicalAddress> {
         let page = GuestPhysicalAddress::new(vmsa);
         if !page.is_aligned(PAGE_SIZE) || page.is_aligned(LARGE_PAGE_SIZE) {
@@ -128,13 +155,13 @@ impl<H: Hardware> Machine<'_, H> {
     }
 }
 
+/// A new VMSA is an INIT to KVM, and the GHCB MSR and its registration outlive one: `svm_vcpu_reset` resets them
+/// (`sev_es_vcpu_reset`) for a RESET only. OVMF goes on with the old one.
 fn register(cpu: &mut Cpu, vmpl: Vmpl, change: Change) {
     let vcpu = cpu.at_mut(vmpl);
     match change {
         Change::Create(page) => {
             vcpu.vmsa = Some(page);
-            vcpu.ghcb_msr = 0;
-            vcpu.registered_ghcb = None;
             vcpu.doorbell = None;
             vcpu.float = FloatState::default();
         }

@@ -9,6 +9,7 @@ use crate::hardware::PhysicalMemory;
 use crate::machine::Flow;
 use crate::memory_plan::DEVICE_BASE;
 use crate::record::{ExitCode, MARKER_PORT};
+use crate::residence::Step;
 use crate::switches::Switches;
 use crate::vmcb::event;
 
@@ -76,7 +77,7 @@ fn io(port: u16, bytes: u8) -> IoExitInformation {
 fn msr_protocol() {
     let mut bench = Bench::new();
     assert_eq!(bench.request(2), 0x0002_0002_3300_0001);
-    assert_eq!(bench.request(0x80), (0x27 << 12) | 0x81);
+    assert_eq!(bench.request(0x80), (0x37 << 12) | 0x81);
     assert_eq!(bench.request(0x10), !0xFFF | 0x11);
     let cpuid = Request::Cpuid {
         function: 0x8000_001F,
@@ -117,7 +118,7 @@ fn a_ghcb_must_be_registered_shared_and_filled_in() {
     let mut bench = self::bench();
     assert_eq!(
         bench.ask(exit_code::HYPERVISOR_FEATURES, 0, 0, 0),
-        (0, 0x27)
+        (0, 0x37)
     );
     bench.set(offset::VALID_BITMAP, 0);
     bench.set(offset::VALID_BITMAP + 8, 0);
@@ -341,6 +342,40 @@ fn unknown_msrs_raise_an_exception() {
         bench.ask(exit_code::MSR, 0, 0, 0),
         (1, event::GENERAL_PROTECTION)
     );
+}
+
+#[test]
+fn the_list_of_apic_ids_is_written_where_there_is_room() {
+    const LIST: u64 = FREE + 0x1000;
+    let mut bench = bench();
+    bench.machine.cpus = 3;
+    let page = GuestPhysicalAddress::new(LIST);
+    bench.request(Request::page_state_change(page, PscOperation::Shared).encode());
+    let found = |bench: &Bench| [0, 8].map(|at| bench.machine.hardware.read_u64(LIST + at));
+    bench.set(offset::RAX, 0);
+    let before = found(&bench);
+    assert_eq!(bench.ask(exit_code::APIC_ID_LIST, 0, 0, 0), (0, 0));
+    assert_eq!(bench.field(offset::RAX), 1, "one page is needed");
+    assert_eq!(found(&bench), before);
+    assert_eq!(bench.ask(exit_code::APIC_ID_LIST, LIST, 0, 0), (0, 0));
+    assert_eq!(bench.field(offset::RAX), 1);
+    assert_eq!(found(&bench), [3, 0x0000_0002_0000_0001]);
+    let refused = (2, malformed::INVALID_INPUT);
+    for wrong in [LIST + 8, FREE + 0x2000, DEVICE_BASE] {
+        bench.set(offset::RAX, 1);
+        if wrong == FREE + 0x2000 {
+            bench.validate(wrong);
+        }
+        assert_eq!(bench.ask(exit_code::APIC_ID_LIST, wrong, 0, 0), refused);
+    }
+}
+
+#[test]
+fn a_cpu_in_reset_hold_waits_for_no_interrupt() {
+    let mut bench = bench();
+    assert_eq!(bench.ask(exit_code::AP_RESET_HOLD, 0, 0, 0), (0, 0));
+    let waits = bench.machine.next_step(&mut bench.cpu);
+    assert_eq!(waits, Step::Wait { interrupts: false });
 }
 
 #[test]

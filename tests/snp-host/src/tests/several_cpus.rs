@@ -23,6 +23,7 @@ use crate::vmcb::exit_code;
 
 const VMSA: u64 = FREE + 0x1000;
 const VMSA_2: u64 = FREE + 0x2000;
+const VMSA_3: u64 = FREE + 0x3000;
 const CREATE_ON_INIT: u16 = 0;
 const CREATE: u16 = 1;
 const DESTROY: u16 = 2;
@@ -167,6 +168,33 @@ fn vmpl_0_gets_the_cpu_when_the_one_that_waits_may_not_run_any_more() {
     assert_eq!(other.current, Vmpl::Vmpl0);
     let answer = response::run_vmpl(Refusal::NotRunnable as u32);
     assert_eq!(other.vcpu().ghcb_msr, answer);
+}
+
+/// What Linux and OVMF do to a CPU that waits in a reset hold: a new VMSA, with the old one still registered.
+#[test]
+fn a_new_vmsa_takes_a_cpu_out_of_its_hold_and_keeps_its_ghcb() {
+    let (mut bench, mut other) = running_vmpl2();
+    let ghcb = Some(GuestPhysicalAddress::new(FREE));
+    (other.vcpu_mut().ghcb_msr, other.vcpu_mut().registered_ghcb) = (FREE, ghcb);
+    bench.machine.halt(&mut other, false);
+    other.has_news = false;
+    bench.machine.halt(&mut other, false);
+    let held = bench.machine.next_step(&mut other);
+    assert_eq!(held, Step::Wait { interrupts: false });
+    assert!(!bench.in_use(VMSA_2), "RMPADJUST may retire it");
+    bench.vmsa(VMSA_3, 2);
+    assert!(bench.start(CREATE, 2, 1, VMSA_3));
+    bench.poke(VMSA_3 + 0xD0, 0); // EFER: VMPL 0 has not let it run yet.
+    assert_eq!(bench.machine.next_step(&mut other), Step::Guest);
+    assert_eq!(other.current, Vmpl::Vmpl0);
+    let answer = response::run_vmpl(Refusal::NotRunnable as u32);
+    assert_eq!(other.vcpu().ghcb_msr, answer);
+    bench.poke(VMSA_3 + 0xD0, EFER_SVME);
+    let switched = bench.machine.switch_vmpl(&mut other, 2, Form::Msr);
+    assert_eq!(switched, Ok(()));
+    assert!(bench.in_use(VMSA_3));
+    let vcpu = other.vcpu();
+    assert_eq!((vcpu.ghcb_msr, vcpu.registered_ghcb), (FREE, ghcb));
 }
 
 #[test]
