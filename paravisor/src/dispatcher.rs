@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Which protocol a call belongs to.
 
+use snp::address::GuestPhysicalAddress;
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 use svsm_swiotlb::Service;
-use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
+use svsm_swiotlb::page_state::PageState;
+use svsm_swiotlb::platform::{Fault, GuestMemory, HostPages, PageInstructions};
 
 use crate::core_protocol::CoreProtocol;
 use crate::termination::Reason;
@@ -20,6 +22,44 @@ pub struct Dispatcher<'a, M> {
 }
 
 impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_, M> {
+    /// Serves what `vcpu` has stopped for, if that is a call: the registers it goes on with. `take` reads CALL_PENDING of a
+    /// calling area and clears it. `None` when it is clear, or when the area is gone or taken by another call: then the host
+    /// perhaps returned on its own account, so the registers are left alone. A guest that did call finds the byte still set.
+    ///
+    /// # Errors
+    /// The reason with which the VM has to end.
+    pub fn serve(
+        &self,
+        vcpu: VcpuIndex,
+        registers: &CallRegisters,
+        take: impl FnOnce(GuestPhysicalAddress) -> Result<bool, Fault>,
+    ) -> Result<Option<CallRegisters>, Reason> {
+        if self.is_pending(vcpu, take) {
+            self.call(vcpu, registers).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn is_pending(
+        &self,
+        vcpu: VcpuIndex,
+        take: impl FnOnce(GuestPhysicalAddress) -> Result<bool, Fault>,
+    ) -> bool {
+        let Some(area) = self.core.vcpus.calling_area(vcpu) else {
+            return false;
+        };
+        let Ok(page) = self.core.states.hold(area, &[PageState::CallingArea]) else {
+            return false;
+        };
+        let Ok(pending) = take(area) else {
+            log::warn!("the calling area at {area} is gone");
+            return false; // dropping the guard quarantines the page
+        };
+        page.keep();
+        pending
+    }
+
     /// Handles a call of `vcpu`: the registers it made it with in, the registers it goes on with out.
     ///
     /// # Errors

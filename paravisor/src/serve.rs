@@ -11,8 +11,7 @@
 use paravisor::dispatcher::Dispatcher;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{Seat, VcpuIndex};
-use snp::svsm::{CallRegisters, ResultCode};
-use svsm_swiotlb::page_state::{HeldPages, HoldError, PageState};
+use svsm_swiotlb::page_state::HeldPages;
 use svsm_swiotlb::platform::Fault;
 
 use crate::machine::Machine;
@@ -56,17 +55,6 @@ impl From<Fault> for Trouble {
     fn from(_: Fault) -> Self {
         Self::Lost
     }
-}
-
-/// Whether the guest set CALL_PENDING.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Pending {
-    /// It did; the byte is clear again.
-    Yes,
-    /// It did not, or its calling area is gone.
-    No,
-    /// Another vCPU has the page: it named it in a call of its own. CALL_PENDING stays as it is.
-    Unknown,
 }
 
 impl<'a> Server<'a> {
@@ -120,18 +108,14 @@ impl<'a> Server<'a> {
             return Ok(());
         }
         let call = vmsa.call()?;
-        let answer = match self.take_pending() {
-            Pending::Yes => self
-                .dispatcher
-                .call(self.vcpu, &call)
-                .map_err(Trouble::Fatal)?,
-            Pending::No => return Ok(()),
-            Pending::Unknown => CallRegisters {
-                rax: ResultCode::BUSY.to_rax(),
-                ..call
-            },
-        };
-        Ok(vmsa.answer(&answer)?)
+        let answer = self
+            .dispatcher
+            .serve(self.vcpu, &call, take_call_pending)
+            .map_err(Trouble::Fatal)?;
+        if let Some(answer) = answer {
+            vmsa.answer(&answer)?;
+        }
+        Ok(())
     }
 
     /// Takes the vCPU of this processor, if it has one. While DELETE_VCPU has the word there is nothing
@@ -170,30 +154,6 @@ impl<'a> Server<'a> {
                 log::warn!("the VMSA at {} is gone", seated.vmsa.page());
                 self.dispatcher.core.lose_vcpu(self.vcpu, word);
                 Ok(false)
-            }
-        }
-    }
-
-    /// Whether the guest wants a call. A calling area that is gone is the guest's loss: it cannot call
-    /// any more, and finds its CALL_PENDING unconsumed.
-    fn take_pending(&self) -> Pending {
-        let core = &self.dispatcher.core;
-        let Some(area) = core.vcpus.calling_area(self.vcpu) else {
-            return Pending::No;
-        };
-        let page = match core.states.hold(area, &[PageState::CallingArea]) {
-            Ok(page) => page,
-            Err(HoldError::Busy) => return Pending::Unknown,
-            Err(_) => return Pending::No,
-        };
-        match take_call_pending(area) {
-            Ok(pending) => {
-                page.keep();
-                if pending { Pending::Yes } else { Pending::No }
-            }
-            Err(_) => {
-                log::warn!("the calling area at {area} is gone");
-                Pending::No // dropping the guard quarantines the page
             }
         }
     }

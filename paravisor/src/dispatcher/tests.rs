@@ -9,6 +9,7 @@ use protocol::memory_form::{CallBlock, Unanswered, decode_answer, outer_call};
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 use svsm_swiotlb::page_state::PageState;
+use svsm_swiotlb::platform::Fault;
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::IntoBytes;
@@ -20,7 +21,7 @@ use crate::layout::BOOT_CALLING_AREA;
 use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::termination::Reason;
-use crate::test_machine::{Step, TestMachine};
+use crate::test_machine::{Page, Step, TestMachine};
 use crate::vcpu_table::{VcpuIndex, VcpuTable};
 
 /// Pages of the guest: one with a list, and one that is not validated.
@@ -116,6 +117,47 @@ fn the_number_of_the_protocol_decides_who_answers() {
         let number = world.dispatcher.service.protocol_number();
         assert_eq!(world.call(&first_call_of(number)), parameter);
         assert_eq!(world.pool(Request::Identify), Ok(ResultCode::SUCCESS));
+    });
+}
+
+/// What a vCPU goes on with that stopped with these registers; CALL_PENDING is a byte of the test machine.
+fn stop(world: &World<'_>, registers: &CallRegisters) -> Option<CallRegisters> {
+    let take = |area: GuestPhysicalAddress| {
+        let exchange = |page: &mut Page| core::mem::take(&mut page.bytes[0]) != 0;
+        Ok(world.machine.page(area.bits(), exchange))
+    };
+    let served = world.dispatcher.serve(world.vcpu, registers, take);
+    served.unwrap()
+}
+
+#[test]
+fn registers_of_a_guest_that_made_no_call_are_left_alone() {
+    world(|world| {
+        let pending = |set: u8| {
+            let area = |page: &mut Page| core::mem::replace(&mut page.bytes[0], set);
+            world.machine.page(BOOT_CALLING_AREA, area)
+        };
+        let call = first_call_of(world.dispatcher.service.protocol_number());
+        pending(0);
+        assert_eq!(stop(world, &call), None);
+        // Another call has the calling area, so nobody can tell.
+        let area = GuestPhysicalAddress::new(BOOT_CALLING_AREA);
+        let states = world.dispatcher.core.states;
+        let held = states.hold(area, &[PageState::CallingArea]).unwrap();
+        for set in [0, 1] {
+            pending(set);
+            assert_eq!(stop(world, &call), None);
+        }
+        held.keep();
+        assert_eq!(pending(1), 1, "it was not taken");
+        let answer = stop(world, &call).unwrap();
+        assert_eq!(answer.rax, ResultCode::INVALID_PARAMETER.to_rax());
+        assert_eq!(pending(1), 0);
+        // The host has taken it away: no call of this vCPU is served any more.
+        let gone = world.dispatcher.serve(world.vcpu, &call, |_| Err(Fault));
+        assert_eq!(gone, Ok(None));
+        assert_eq!(states.state(area), Some(PageState::Quarantined));
+        assert_eq!(stop(world, &call), None);
     });
 }
 
