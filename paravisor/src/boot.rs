@@ -18,6 +18,7 @@ use paravisor::boot_plan::{BootPlan, HANDOVER_AREA};
 use paravisor::core_protocol::{CoreProtocol, VersionRange};
 use paravisor::dispatcher::Dispatcher;
 use paravisor::guest_vmsa::{guest_features, start_vmsa};
+use paravisor::host_features;
 use paravisor::layout::{
     ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, PageBytes, VP_COUNT_OFFSET,
 };
@@ -189,14 +190,7 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
         return Err(Reason::CbitMismatch);
     }
     let restricted_injection = inputs.block.restricted_injection();
-    let features = msr_exit::features()?;
-    if !features.snp()
-        || !features.ap_creation()
-        || !features.multi_vmpl()
-        || restricted_injection && !features.restricted_injection()
-    {
-        return Err(Reason::HypervisorFeatures);
-    }
+    host_features::check(msr_exit::features()?, restricted_injection)?;
 
     // Rescinding needs private mappings, which only the entry code's tables have. So the pages of all
     // processors are shared now, used or not.

@@ -17,6 +17,7 @@ pub mod fault_fixup;
 pub mod guest_pages;
 pub mod guest_vmsa;
 pub mod handover;
+pub mod host_features;
 pub mod identity_map;
 pub mod layout;
 pub mod linux;

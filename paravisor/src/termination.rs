@@ -47,10 +47,14 @@ reasons! {
     0x22 SevStatus "SEV_STATUS differs from the measured expectation",
     0x23 GhcbProtocol "the host does not speak GHCB protocol version 2",
     0x24 CbitMismatch "host and CPUID page disagree on the C-bit position",
-    0x25 HypervisorFeatures "the host lacks SNP, AP creation or multi-VMPL support",
+    0x25 HypervisorFeatures "the host does not say which features it has",
     0x26 GhcbShare "the GHCB page could not be made shared",
     0x27 GhcbRegister "the host did not register the GHCB where it was asked to",
     0x29 DoorbellRegister "the host did not accept the #HV doorbell page",
+    0x2a NoSnp "the host offers no SEV-SNP (feature bit 0): enable it in the BIOS, and boot the host with kvm_amd.sev_snp=1",
+    0x2b NoApCreation "the host offers no AP creation (feature bit 1): it needs Linux 6.11 or later",
+    0x2c NoMultiVmpl "the host offers no VMPLs but one (feature bit 5): it needs a KVM and QEMU that run VMPLs",
+    0x2d NoRestrictedInjection "the host offers no restricted injection (feature bit 2): build the image again with RESTRICTED_INJECTION=off",
 
     // Inputs: boot block, IGVM parameters, secrets and CPUID pages.
     0x30 BootBlockVersion "the boot block has a wrong magic or version",

@@ -2,13 +2,15 @@
 //! Hosts that answer the GHCB MSR protocol wrongly (GHCB specification, 2.3.1): row H of the catalogue of attacks.
 //!
 //! A reply is checked by its code, by what it has to echo, by bits that have to be 0 and by its error. Each falsehood breaks
-//! one of these. Requests without an echo or an error have the nearest thing: another C-bit, an older protocol, no features.
+//! one of these. Requests without an echo or an error have the nearest thing: another C-bit, an older protocol,
+//! a feature too few, none at all.
 
 use bitfield_struct::bitfield;
 use snp::address::Vmpl;
 use snp::ghcb_msr::{HypervisorFeatures, Request, SevInfo, response};
 
 use crate::memory_plan::C_BIT;
+use crate::msr_protocol::FEATURES;
 
 /// `data` of a record that arms it.
 #[bitfield(u32)]
@@ -112,6 +114,9 @@ impl FalseReply {
             (Falsehood::None, _) => request,
             (Falsehood::Echo, Asked::SevInfo) => sev_info(2, C_BIT.to_le_bytes()[0] - 1),
             (Falsehood::Error, Asked::SevInfo) => sev_info(1, C_BIT.to_le_bytes()[0]),
+            (Falsehood::Echo, Asked::Features) => {
+                response::features(FEATURES.with_restricted_injection(false))
+            }
             (_, Asked::Features) => response::features(HypervisorFeatures::new()),
             (Falsehood::Echo, _) => answer ^ RESERVED_BIT,
             // All ones: no page.
@@ -167,10 +172,9 @@ mod tests {
                 Request::Features,
                 response::features(HypervisorFeatures::new()),
             );
-            assert!(
-                parse_features(features.unwrap()).is_ok_and(|some| !some.snp())
-                    || falsehood % 3 == 0
-            );
+            let lacking = parse_features(features.unwrap())
+                .is_ok_and(|some| !(some.snp() && some.restricted_injection()));
+            assert!(lacking || falsehood % 3 == 0);
             let psc = Request::page_state_change(PAGE, PscOperation::Shared);
             let answer = told(2, psc, response::page_state_change(0)).unwrap();
             assert!(parse_page_state_change(answer).is_err());

@@ -50,8 +50,14 @@ mod replies {
             };
             assert_reason(outcome, reason);
         });
-        each("features", |_, outcome| {
-            assert_reason(outcome, Reason::HypervisorFeatures);
+        each("features", |falsehood, outcome| {
+            let reason = match falsehood {
+                "echo" => Reason::NoRestrictedInjection,
+                "error" => Reason::NoSnp,
+                _ => Reason::HypervisorFeatures,
+            };
+            assert_reason(outcome, reason);
+            assert!(outcome.text.contains(reason.text()), "{}", outcome.text);
         });
     }
 
