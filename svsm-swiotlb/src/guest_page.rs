@@ -17,9 +17,6 @@ use crate::platform::GuestMemory;
 use crate::statistics::Counters;
 use crate::trace::Event;
 
-/// States of a page in which a guest may put a structure. Linux puts its lists behind the header of its calling area.
-const READABLE: [PageState; 2] = [PageState::Valid, PageState::CallingArea];
-
 /// A structure of the guest, from its first byte to at most the end of its page, while the page's word is held.
 ///
 /// A fault quarantines the page: it is not validated although the service's account says so.
@@ -34,6 +31,9 @@ pub struct GuestPage<'s, M> {
 impl<'s, M: GuestMemory> GuestPage<'s, M> {
     /// Takes the word of the page that `start` lies in, runs `work`, and gives the word back.
     ///
+    /// Linux puts its lists behind the header of its calling area, so the caller's own is such a page. Another processor's is not:
+    /// its word has to be free when that processor calls, and is taken here across VMGEXITs.
+    ///
     /// # Errors
     /// INVALID_ADDRESS when it is no page the guest may use, BUSY when somebody else has it; else those of `work`.
     pub fn with<R>(
@@ -41,9 +41,14 @@ impl<'s, M: GuestMemory> GuestPage<'s, M> {
         states: &'s PageStates<'_>,
         counters: &'s Counters,
         start: GuestPhysicalAddress,
+        calling_area: Option<GuestPhysicalAddress>,
         work: impl FnOnce(&Self) -> Result<R, ResultCode>,
     ) -> Result<R, ResultCode> {
-        let held = states.hold(start, &READABLE)?;
+        let state = match calling_area == Some(start.page_base()) {
+            true => PageState::CallingArea,
+            false => PageState::Valid,
+        };
+        let held = states.hold(start, &[state])?;
         let page = Self {
             memory,
             counters,

@@ -11,6 +11,7 @@ use protocol::{Call, DEFAULT_PROTOCOL_NUMBER, Refusal, Request, ResultRegisters,
 use snp::address::GuestPhysicalAddress;
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
+use crate::guest_page::GuestPage;
 use crate::page_state::PageStates;
 use crate::platform::{GuestMemory, HostPages, PageInstructions};
 use crate::pool::{BATCH_CHUNKS, MAX_WINDOW_CHUNKS, Pool, Window, WindowError};
@@ -215,11 +216,27 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
     }
 }
 
+impl<P: GuestMemory> Service<'_, P> {
+    /// Runs `work` on the structure at `start`, which the caller with this calling area named.
+    ///
+    /// # Errors
+    /// As [`GuestPage::with`].
+    pub(crate) fn with_guest_page<R>(
+        &self,
+        start: GuestPhysicalAddress,
+        calling_area: Option<GuestPhysicalAddress>,
+        work: impl FnOnce(&GuestPage<'_, P>) -> Result<R, ResultCode>,
+    ) -> Result<R, ResultCode> {
+        let (states, counters) = (&self.pages, &self.counters);
+        GuestPage::with(self.platform, states, counters, start, calling_area, work)
+    }
+}
+
 impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
     /// Serves one call: the registers of the calling processor in, the registers it resumes with out.
     ///
     /// `calling_area` is the caller's own as the integrator knows it, not as the caller says: the one in which it has found
-    /// CALL_PENDING. `None` if that cannot be told; MEMORY_FORM is refused then. The integrator does not hold the area's
+    /// CALL_PENDING. `None` if that cannot be told; MEMORY_FORM is refused then, and so is a list in any calling area. The integrator does not hold the area's
     /// state word any more, and writes all registers of the result into the VMSA. After each call it asks
     /// [`Service::has_stopped`].
     pub fn dispatch(
@@ -230,16 +247,21 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
         if self.is_memory_form(call) {
             self.memory_form(call, calling_area)
         } else {
-            self.serve(call, TraceKind::Refused)
+            self.serve(call, calling_area, TraceKind::Refused)
         }
     }
 
     /// Serves a call from wherever its registers came; a refusal is noted as this kind of event.
-    pub(crate) fn serve(&self, call: &CallRegisters, refused: TraceKind) -> CallRegisters {
+    pub(crate) fn serve(
+        &self,
+        call: &CallRegisters,
+        calling_area: Option<GuestPhysicalAddress>,
+        refused: TraceKind,
+    ) -> CallRegisters {
         let answer = if self.has_stopped() {
             Err(result::HOST_MISBEHAVED.into())
         } else {
-            self.answer(call)
+            self.answer(call, calling_area)
         };
         self.conclude(call, answer, refused)
     }
@@ -276,7 +298,11 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
         });
     }
 
-    fn answer(&self, registers: &CallRegisters) -> Result<ResultRegisters, Refusal> {
+    fn answer(
+        &self,
+        registers: &CallRegisters,
+        calling_area: Option<GuestPhysicalAddress>,
+    ) -> Result<ResultRegisters, Refusal> {
         let id = CallId::from_rax(registers.rax);
         if id.protocol != self.configuration.protocol_number {
             return Err(ResultCode::UNSUPPORTED_PROTOCOL.into());
@@ -293,7 +319,7 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
             Request::Describe { window, item } => Ok(self.describe(window, item)?),
             Request::Attach { version } => Ok(self.attach(version)?.encode()),
             Request::ListGranted { list, epoch } => {
-                self.list_granted(list, epoch)?;
+                self.list_granted(list, epoch, calling_area)?;
                 Ok(ResultRegisters::default())
             }
             Request::Adopt { epoch, from } => Ok(self.adopt(epoch, from)?.encode()),
@@ -319,17 +345,19 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
                 generation,
             } => Ok(self.release(base, bytes, epoch, generation)?.encode()),
             Request::Convert { list, epoch } => {
-                self.convert(list, epoch)?;
+                self.convert(list, epoch, calling_area)?;
                 Ok(ResultRegisters::default())
             }
             Request::Statistics { buffer, bytes } => {
-                Ok(self.write_statistics(buffer, bytes)?.encode())
+                Ok(self.write_statistics(buffer, bytes, calling_area)?.encode())
             }
             Request::Trace {
                 buffer,
                 bytes,
                 from,
-            } => Ok(self.write_trace(buffer, bytes, from)?.encode()),
+            } => Ok(self
+                .write_trace(buffer, bytes, from, calling_area)?
+                .encode()),
             Request::SetLimits { window, epoch, cap } => {
                 self.check_window(window)?;
                 Ok(self.set_limits(epoch, cap)?.encode())

@@ -20,9 +20,14 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
     /// # Errors
     /// INCOMPLETE when there is more; see [`End::code`]; and what is wrong with the list or its first entry, with which
     /// nothing has changed.
-    pub(crate) fn convert(&self, list: GuestPhysicalAddress, epoch: u32) -> Result<(), ResultCode> {
+    pub(crate) fn convert(
+        &self,
+        list: GuestPhysicalAddress,
+        epoch: u32,
+        calling_area: Option<GuestPhysicalAddress>,
+    ) -> Result<(), ResultCode> {
         self.session.check(epoch)?;
-        GuestPage::with(self.platform, &self.pages, &self.counters, list, |page| {
+        self.with_guest_page(list, calling_area, |page| {
             // Header and entries are fetched once, and no more entries than a batch can hold. What the guest's other
             // processors write there from here on changes nothing.
             let header: ListHeader = page.read(0)?;

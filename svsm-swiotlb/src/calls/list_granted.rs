@@ -20,9 +20,10 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         &self,
         list: GuestPhysicalAddress,
         epoch: u32,
+        calling_area: Option<GuestPhysicalAddress>,
     ) -> Result<(), ResultCode> {
         self.session.check(epoch)?;
-        GuestPage::with(self.platform, &self.pages, &self.counters, list, |page| {
+        self.with_guest_page(list, calling_area, |page| {
             // Fetched once; what the guest's other processors do to the page from here on changes nothing.
             let header: ListHeader = page.read(0)?;
             let chunks = self.window().chunks();

@@ -8,7 +8,6 @@ use snp::address::GuestPhysicalAddress;
 use snp::svsm::{CallId, CallRegisters, ResultCode};
 
 use crate::Service;
-use crate::guest_page::GuestPage;
 use crate::platform::{GuestMemory, HostPages, PageInstructions};
 
 impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
@@ -33,7 +32,8 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
         self.counters.memory_form();
         match self.read_block(call, calling_area) {
             Ok(block) => {
-                let inner = self.serve(&block.registers(), TraceKind::RefusedInMemory);
+                let inner =
+                    self.serve(&block.registers(), calling_area, TraceKind::RefusedInMemory);
                 encode_answer(&inner)
             }
             Err(code) => {
@@ -63,8 +63,6 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
         if calling_area != Some(block.page_base()) {
             return Err(ResultCode::INVALID_ADDRESS);
         }
-        GuestPage::with(self.platform, &self.pages, &self.counters, block, |page| {
-            page.read(0)
-        })
+        self.with_guest_page(block, calling_area, |page| page.read(0))
     }
 }

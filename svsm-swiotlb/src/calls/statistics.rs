@@ -7,7 +7,6 @@ use snp::svsm::ResultCode;
 use zerocopy::IntoBytes;
 
 use crate::Service;
-use crate::guest_page::GuestPage;
 use crate::platform::{GuestMemory, HostPages};
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
@@ -16,8 +15,9 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         &self,
         buffer: GuestPhysicalAddress,
         room: u64,
+        calling_area: Option<GuestPhysicalAddress>,
     ) -> Result<StatisticsWritten, ResultCode> {
-        GuestPage::with(self.platform, &self.pages, &self.counters, buffer, |page| {
+        self.with_guest_page(buffer, calling_area, |page| {
             let statistics = self
                 .counters
                 .snapshot(self.session.epoch_number(), &self.pool);

@@ -7,7 +7,6 @@ use snp::address::GuestPhysicalAddress;
 use snp::svsm::ResultCode;
 
 use crate::Service;
-use crate::guest_page::GuestPage;
 use crate::platform::{GuestMemory, HostPages};
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
@@ -17,8 +16,9 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         buffer: GuestPhysicalAddress,
         room: u64,
         from: u64,
+        calling_area: Option<GuestPhysicalAddress>,
     ) -> Result<TraceWritten, ResultCode> {
-        GuestPage::with(self.platform, &self.pages, &self.counters, buffer, |page| {
+        self.with_guest_page(buffer, calling_area, |page| {
             let trace = self.counters.trace();
             // The end is fixed before the walk: events of other processors cannot prolong it.
             let (oldest, end) = (trace.oldest(), trace.next());

@@ -5,7 +5,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use snp::address::GuestPhysicalAddress;
 use snp::svsm::calling_area;
-use svsm_swiotlb::page_state::{HoldError, PageState, PageStates};
+use svsm_swiotlb::page_state::{PageState, PageStates};
 use svsm_swiotlb::platform::GuestMemory;
 
 /// Processors this example has places for.
@@ -18,17 +18,6 @@ pub struct Cpu(pub usize);
 /// A calling area for each processor, 0 where there is none. Only the processor itself changes its own.
 #[derive(Debug, Default)]
 pub struct CallingAreas([AtomicU64; CPUS]);
-
-/// Whether the guest wants a call.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pending {
-    /// Yes; the byte is clear again.
-    Yes,
-    /// No, or it has no calling area any more.
-    No,
-    /// Another vCPU's call has the page: the answer is BUSY and CALL_PENDING stays.
-    Unknown,
-}
 
 impl CallingAreas {
     /// The calling area of a processor.
@@ -45,33 +34,28 @@ impl CallingAreas {
     }
 
     // [pending]
-    /// Takes CALL_PENDING. The page is the guest's, so its state word is held for the access (P5); a page that faults is
-    /// quarantined by dropping the guard (P3).
+    /// Takes CALL_PENDING: whether the guest wants a call. The page is the guest's, so its state word is held for the access
+    /// (P5); a page that faults is quarantined by dropping the guard (P3). Where another call has the word, nobody can tell:
+    /// the byte stays, and so do the guest's registers, because the host may have returned on its own account.
     pub fn take_pending<P: GuestMemory>(
         &self,
         cpu: Cpu,
         states: &PageStates<'_>,
         platform: &P,
-    ) -> Pending {
+    ) -> bool {
         let Some(area) = self.of(cpu) else {
-            return Pending::No;
+            return false;
         };
-        let page = match states.hold(area, &[PageState::CallingArea]) {
-            Ok(page) => page,
-            Err(HoldError::Busy) => return Pending::Unknown,
-            Err(_) => return Pending::No,
+        let Ok(page) = states.hold(area, &[PageState::CallingArea]) else {
+            return false;
         };
         let byte = GuestPhysicalAddress::new(area.bits() + calling_area::CALL_PENDING);
         let mut pending = [0];
         if platform.read(byte, &mut pending).is_err() || platform.write(byte, &[0]).is_err() {
-            return Pending::No;
+            return false;
         }
         page.keep();
-        if pending == [0] {
-            Pending::No
-        } else {
-            Pending::Yes
-        }
+        pending != [0]
     }
     // [end]
 }

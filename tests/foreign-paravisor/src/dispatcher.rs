@@ -4,7 +4,7 @@
 use snp::svsm::{CallId, CallRegisters, ResultCode, core_protocol};
 use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
 
-use crate::calling_areas::{Cpu, Pending};
+use crate::calling_areas::Cpu;
 use crate::core_protocol::{CoreProtocol, Refusal};
 use crate::echo::{self, Echo};
 
@@ -23,7 +23,7 @@ pub struct Dispatcher<'a, P> {
 pub enum Next {
     /// Put these registers into the guest's VMSA and run it.
     Resume(CallRegisters),
-    /// Run it as it is: it made no call, so the host returned on its own account.
+    /// Run it as it is: it made no call that can be seen, so the host returned on its own account.
     RunOn,
     /// End the VM: a page was validated behind our back.
     End,
@@ -36,9 +36,8 @@ impl<P: PageInstructions + GuestMemory + HostPages> Dispatcher<'_, P> {
         let core = &self.core;
         let states = core.service.page_states();
         match core.areas.take_pending(cpu, states, core.platform) {
-            Pending::Yes => self.call(cpu, call),
-            Pending::No => Next::RunOn,
-            Pending::Unknown => Next::Resume(refused(call, ResultCode::BUSY)),
+            true => self.call(cpu, call),
+            false => Next::RunOn,
         }
     }
 

@@ -4,6 +4,7 @@
 use std::vec::Vec;
 
 use protocol::list::{ENTRY_BYTES, GrantedRun, HEADER_BYTES, ListHeader};
+use protocol::response::decode_answer;
 use protocol::statistics::{STATISTICS_BYTES, Statistics};
 use protocol::{Call, Request};
 use snp::address::PAGE_SIZE;
@@ -190,17 +191,42 @@ fn p5_p_7_5_a_guest_page_is_touched_only_in_a_good_state() {
 }
 
 #[test]
-fn p5_p_7_5_the_calling_area_may_hold_a_list_and_stays_one() {
+fn p5_p_7_5_the_callers_own_calling_area_may_hold_a_list_and_no_other() {
     let (platform, service) = service(4);
     let epoch = service.guest_attach();
     let states = service.page_states();
     states
         .set_at_boot(address(LIST), PAGE_SIZE, PageState::CallingArea)
         .unwrap();
-    put_list(platform, LIST + 8, 1, 0);
     let list = address(LIST + 8);
-    service.call(Request::ListGranted { list, epoch }).unwrap();
-    assert_eq!(states.state(address(LIST)), Some(PageState::CallingArea));
+    let (buffer, room) = (list, 32);
+    for request in [
+        Request::ListGranted { list, epoch },
+        Request::Statistics {
+            buffer,
+            bytes: room,
+        },
+        Request::Trace {
+            buffer,
+            bytes: room,
+            from: 0,
+        },
+    ] {
+        let ask = |area: Option<u64>| {
+            put_list(platform, LIST + 8, 1, 0);
+            let registers = request.encode(service.protocol_number());
+            let answer = decode_answer(&service.dispatch(&registers, area.map(address)));
+            answer.map_or_else(|refusal| refusal.code, |_| ResultCode::SUCCESS)
+        };
+        // Another vCPU's, and one of which nobody can tell whose it is.
+        platform.reads.lock().unwrap().clear();
+        for foreign in [Some(LIST + PAGE_SIZE), None] {
+            assert_eq!(ask(foreign), ResultCode::INVALID_ADDRESS, "{request:?}");
+        }
+        assert!(platform.reads.lock().unwrap().is_empty());
+        assert_ne!(ask(Some(LIST)), ResultCode::INVALID_ADDRESS, "{request:?}");
+        assert_eq!(states.state(address(LIST)), Some(PageState::CallingArea));
+    }
 }
 
 #[test]

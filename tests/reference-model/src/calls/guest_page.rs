@@ -204,7 +204,10 @@ impl Model {
     /// P-7.5
     pub(super) fn no_structure(&self, address: u64) -> Option<ResultCode> {
         match self.page(address) {
-            Some(PageState::Valid | PageState::CallingArea) => None,
+            Some(PageState::Valid) => None,
+            Some(PageState::CallingArea) if self.calling_area == Some(address - address % PAGE) => {
+                None
+            }
             Some(PageState::Busy) => Some(ResultCode::BUSY),
             _ => Some(ResultCode::INVALID_ADDRESS),
         }

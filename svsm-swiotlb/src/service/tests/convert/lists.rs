@@ -90,8 +90,14 @@ fn p_7_5_a_list_lies_in_a_page_the_guest_may_use() {
     for outside in [0, WINDOW, RAM + RAM_BYTES, 1 << 51, !0xFFF] {
         assert_eq!(call_at(&world, outside, world.epoch), ADDRESS);
     }
+    // Another processor's calling area, and the caller's own.
     world.set(LIST, PageState::CallingArea);
-    assert_eq!(world.convert(&[small(PAGE, true)]), (SUCCESS, 1));
+    assert_eq!(world.convert(&[small(PAGE, true)]), (ADDRESS, 0));
+    let (list, epoch) = (GuestPhysicalAddress::new(LIST), world.epoch);
+    let registers = Request::Convert { list, epoch }.encode(world.service.protocol_number());
+    let answer = world.service.dispatch(&registers, Some(list));
+    assert_eq!(answer.rax, SUCCESS.to_rax());
+    assert_eq!(world.machine.header(LIST).next, 1);
     assert_eq!(world.state(LIST), PageState::CallingArea);
 }
 
