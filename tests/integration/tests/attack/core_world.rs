@@ -367,7 +367,11 @@ impl World<'_> {
                 entry.validated && !entry.vmsa && guest.into_bits() & 0xF == 0xF
             }
             PageState::Invalid | PageState::Shared => !entry.validated && guest.into_bits() == 0,
-            PageState::Vmsa => entry.validated && entry.vmsa && !guest.write(),
+            // Each is one processor's, so no processor has two.
+            PageState::Vmsa => {
+                let is_known = self.core.vcpus.find(gpa(address)).is_some();
+                entry.validated && entry.vmsa && !guest.write() && is_known
+            }
             PageState::Paravisor => guest.into_bits() == 0,
             _ => true,
         };

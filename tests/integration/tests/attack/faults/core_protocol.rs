@@ -24,8 +24,13 @@ type Step = (&'static str, ResultCode, fn(&World<'_>) -> Answer);
 const LIST: u64 = page(0);
 const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
 
+/// CREATE_VCPU for a processor that has a vCPU, with the same calling area. Its fourth RMPADJUST, behind three that take the new
+/// page, makes the old one an ordinary page.
+const REPLACING: &str = "CREATE_VCPU that replaces";
+const RETIRES: usize = 3;
+
 /// Everything that the core protocol does with pages, in this order.
-const DAY: [Step; 9] = [
+const DAY: [Step; 11] = [
     ("PVALIDATE(0)", SUCCESS, |world| {
         world.pvalidate(LIST, &[small(page(4), false), small(page(5), false)])
     }),
@@ -51,8 +56,16 @@ const DAY: [Step; 9] = [
     ("REMAP_CA", SUCCESS, |world| {
         world.core(call::REMAP_CA, page(9), 0, 0)
     }),
+    (REPLACING, SUCCESS, |world| {
+        world.put_vmsa(page(10));
+        world.core(call::CREATE_VCPU, page(10), page(8), 1)
+    }),
+    // It was replaced: nothing is left to do.
     ("DELETE_VCPU", SUCCESS, |world| {
         world.core(call::DELETE_VCPU, page(7), 0, 0)
+    }),
+    ("DELETE_VCPU", SUCCESS, |world| {
+        world.core(call::DELETE_VCPU, page(10), 0, 0)
     }),
     ("PVALIDATE(0)", SUCCESS, |world| {
         world.pvalidate(LIST, &[small(page(7), false), small(page(8), false)])
@@ -91,6 +104,11 @@ fn documented(step: &Step, place: &Place, wrong: Wrong) -> (Answer, usize) {
         }
         ("DELETE_VCPU", "rmpadjust", Wrong::Code(InstructionCode::FAIL_INUSE)) => {
             (Ok(refused(InstructionCode::FAIL_INUSE)), 0)
+        }
+        (REPLACING, "rmpadjust", Wrong::Code(InstructionCode::FAIL_INUSE))
+            if place.occurrence == RETIRES =>
+        {
+            unchanged(InstructionCode::FAIL_INUSE)
         }
         (_, "write", _) => cursor_lost,
         _ => lost,

@@ -48,7 +48,7 @@ fn by_itself(world: &World<'_>, act: Act, target: u64) -> ResultCode {
     SUCCESS
 }
 
-pub const ATTACKS: [Attack; 34] = [
+pub const ATTACKS: [Attack; 36] = [
     on(TARGET, "a VMSA of the list", |world| {
         world.put_vmsa(TARGET);
         core(world, call::CREATE_VCPU, TARGET, page(2), 2)
@@ -122,6 +122,13 @@ pub const ATTACKS: [Attack; 34] = [
     }),
     on(LARGE + 0x3000, "PVALIDATE(1) of a part of 2 MiB", |world| {
         pvalidate(world, LARGE + 0x3000, true)
+    }),
+    free("a vCPU replaced", |world| {
+        world.put_vmsa(page(2));
+        core(world, call::CREATE_VCPU, page(2), page(10), 2)
+    }),
+    free("a vCPU deleted", |world| {
+        core(world, call::DELETE_VCPU, page(9), 0, 0)
     }),
     free("the list rewritten", |world| {
         world.put(TARGET, &[0xFF; 64]);

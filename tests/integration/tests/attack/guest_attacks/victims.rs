@@ -29,6 +29,7 @@ impl Victim {
                 | "ADOPT"
                 | "DETACH"
                 | "CREATE_VCPU of the page"
+                | "CREATE_VCPU that replaces, with the same calling area"
                 | "DELETE_VCPU"
         )
     }
@@ -59,7 +60,7 @@ fn attach_again(world: &World<'_>) {
     assert_eq!(world.pool(&guest::attach()).0, SUCCESS);
 }
 
-pub const VICTIMS: [Victim; 21] = [
+pub const VICTIMS: [Victim; 23] = [
     victim("LIST_GRANTED", |world| {
         world.pool(&guest::list(1, TARGET)).0
     }),
@@ -118,6 +119,17 @@ pub const VICTIMS: [Victim; 21] = [
         world.put_vmsa(FIRST);
         core(world, call::CREATE_VCPU, FIRST, page(7), 1)
     }),
+    victim("CREATE_VCPU that replaces", |world| {
+        world.put_vmsa(page(7));
+        core(world, call::CREATE_VCPU, page(7), TARGET, 2)
+    }),
+    victim(
+        "CREATE_VCPU that replaces, with the same calling area",
+        |world| {
+            world.put_vmsa(FIRST);
+            core(world, call::CREATE_VCPU, FIRST, page(10), 2)
+        },
+    ),
     victim("REMAP_CA", |world| {
         core(world, call::REMAP_CA, TARGET, 0, 0)
     }),
