@@ -12,6 +12,7 @@ mod hostile_pages;
 mod hostile_replies;
 mod linux;
 mod linux_driver;
+mod linux_hotplug;
 mod linux_life;
 mod ovmf;
 mod self_check;

@@ -23,6 +23,19 @@ fn stock_firmware_boots_a_stock_kernel_from_a_disk() {
     assert_eq!(outcome.counter("pattern.bad"), 0);
 }
 
+/// Firmware starts the other processors itself, twice, and the kernel after it, which names new VMSAs for them.
+#[test]
+fn stock_firmware_and_kernel_use_all_vcpus() {
+    let bench = Bench::firmware("6.12");
+    for vcpus in [2_u64, 4] {
+        let outcome = bench.firmware_run(&["--idle", "120", "--vcpus", &vcpus.to_string()]);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        assert_eq!(outcome.report["guest"]["cpus"], vcpus);
+        assert_eq!(outcome.counter("pattern.bad"), 0);
+        assert!(outcome.counter("vmgexit.2.apic-id-list") > 0);
+    }
+}
+
 #[test]
 fn firmware_without_a_kernel_ends_in_its_shell() {
     let bench = Bench::firmware("6.12");
