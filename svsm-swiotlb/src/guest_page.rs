@@ -44,11 +44,11 @@ impl<'s, M: GuestMemory> GuestPage<'s, M> {
         calling_area: Option<GuestPhysicalAddress>,
         work: impl FnOnce(&Self) -> Result<R, ResultCode>,
     ) -> Result<R, ResultCode> {
-        let state = match calling_area == Some(start.page_base()) {
-            true => PageState::CallingArea,
-            false => PageState::Valid,
+        let allowed: &[_] = match calling_area == Some(start.page_base()) {
+            true => &[PageState::Valid, PageState::CallingArea],
+            false => &[PageState::Valid],
         };
-        let held = states.hold(start, &[state])?;
+        let held = states.hold(start, allowed)?;
         let page = Self {
             memory,
             counters,
