@@ -184,8 +184,7 @@ fn p5_of_two_that_create_one_vcpu_one_stays() {
             });
             let stays = [0, 2].map(|first| world.state(page(first)) == PageState::Vmsa);
             assert_ne!(stays[0], stays[1]);
-            for (number, stays) in [0, 2].into_iter().zip(stays) {
-                let code = codes[number as usize / 2];
+            for ((number, stays), code) in [0, 2].into_iter().zip(stays).zip(codes) {
                 let (vmsa, area) = match stays {
                     true => (PageState::Vmsa, PageState::CallingArea),
                     false => (PageState::Valid, PageState::Valid),

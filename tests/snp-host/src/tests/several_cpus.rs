@@ -146,7 +146,7 @@ fn a_vmsa_in_use_is_not_written() {
     const WRITE: u64 = 1 << 1;
     const C: u64 = 1 << 51;
     let (mut bench, mut other) = running_vmpl2();
-    let write = |bench: &mut Bench| bench.exit(exit_code::NESTED_FAULT, WRITE, VMSA_2 + 0xD0 | C);
+    let write = |bench: &mut Bench| bench.exit(exit_code::NESTED_FAULT, WRITE, (VMSA_2 + 0xD0) | C);
     assert_eq!(write(&mut bench), Err(ExitCode::Violation));
     let records = bench.records();
     assert!(
