@@ -63,7 +63,7 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
-LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(FIO),1800,300))
+LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug,$(WORK)),1800,300))
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
@@ -105,6 +105,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
 #?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
+#?   WORK=hotplug     take CPUs off line and on line under load (DRIVER=pool; CMDLINE=svsm.cycles=n, default 20)
 #?
 #? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER, DEVICES, KERNEL and INITRD
 #?
@@ -158,7 +159,7 @@ linux-disk: disk
 
 linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(FIO),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(filter fio hotplug,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
 
@@ -220,7 +221,7 @@ linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initr
 linux-initrd: linux-kernel module
 	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
 		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
-		$(if $(FIO),--folder $(LINUX_DIR)/fio --folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
+		$(if $(FIO),--folder $(LINUX_DIR)/fio) $(if $(filter-out usual stress,$(WORK)),--folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
 	@$(if $(FIO),gzip -nf $(LINUX_DIR)/$(LINUX)/initrd-pool && mv $(LINUX_DIR)/$(LINUX)/initrd-pool.gz $(LINUX_DIR)/$(LINUX)/initrd-pool)
 
 linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
