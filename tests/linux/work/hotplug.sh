@@ -2,10 +2,12 @@
 #
 # Sourced by init for svsm.work=hotplug: all CPUs but the first are taken off line and on line again, over and over, while the
 # disks are read and the network is fetched from. svsm.cycles=N says how often (20). What happened is in lines
-# `said hotplug: ...`, the first thing that failed in one of its own. Needs what init defines (expected, failed, finished, say,
+# `said hotplug: ...`, the first thing that failed in one of its own. A kernel takes a CPU off line once, and ends when it comes
+# back from the second time (tests/linux/modules/ghcb_free.c), unless that module is loaded. Needs what init defines (expected, failed, finished, say,
 # verdict).
 
 cpus=/sys/devices/system/cpu
+free=/sys/module/ghcb_free/parameters/cpu
 # Reads a disk again and again until the CPUs are done.
 load() { # DISK
     while [ ! -e /tmp/hotplug.done ]; do
@@ -43,6 +45,7 @@ hotplug_work() {
     while [ $done -lt "$cycles" ]; do
         for cpu in $(cd $cpus && ls -d cpu[1-9]*); do
             switch "$cpu" 0 || break 2
+            [ ! -e $free ] || echo "${cpu#cpu}" >$free
             switch "$cpu" 1 || break 2
         done
         done=$((done + 1))

@@ -86,6 +86,15 @@ impl Bench {
         bench
     }
 
+    /// The same with this module for tests beside it, which is loaded too.
+    pub fn linux_on_pool_beside(series: &str, module: &str, words: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb", module]);
+        let words = format!("svsm.driver=pool swiotlb=512 svsm.modules={module} {words}");
+        bench.pack_kernel(series, &words, "64MiB");
+        bench
+    }
+
     /// The same with a module of this other series beside it, for the script that has the module come and go.
     pub fn linux_with_stale_module(series: &str, other: &str) -> Self {
         let bench = Self::empty(built(), built());
