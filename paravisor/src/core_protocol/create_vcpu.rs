@@ -26,11 +26,29 @@ enum Place<'a> {
     Taken(Leaving<'a>),
 }
 
-impl Place<'_> {
+impl<'a> Place<'a> {
     /// Gives it back as it was.
     fn keep(self) {
         if let Self::Taken(leaving) = self {
             leaving.keep();
+        }
+    }
+
+    /// Splits the calling area off the vCPU that goes, unless that has moved it meanwhile or lost it.
+    fn leave_area(self, area: GuestPhysicalAddress) -> Result<(Self, HeldPages<'a>), Refusal> {
+        let (place, area_page) = match self {
+            Self::Taken(leaving) => {
+                let (leaving, area_page) = leaving.leave_area(area);
+                (Self::Taken(leaving), area_page)
+            }
+            free @ Self::Free(_) => (free, None),
+        };
+        match area_page {
+            Some(area_page) => Ok((place, area_page)),
+            None => {
+                place.keep();
+                Err(ResultCode::INVALID_ADDRESS.into())
+            }
         }
     }
 }
@@ -115,37 +133,35 @@ impl<M: PageInstructions + GuestMemory + VcpuControl> CoreProtocol<'_, M> {
         number: u32,
         area: GuestPhysicalAddress,
     ) -> Result<(Place<'_>, HeldPages<'_>), Refusal> {
-        let Some(vcpu) = self.vcpus.place(number) else {
-            return Err(ResultCode::INVALID_REQUEST.into());
+        let vcpu = self.vcpus.place(number).ok_or(ResultCode::BUSY)?;
+        let old = self.vcpus.vmsa(vcpu);
+        let goes = old.is_some() && vcpu != caller;
+        let shares_area = goes && self.vcpus.calling_area(vcpu) == Some(area);
+        let area_page = match shares_area {
+            true => None,
+            false => Some(self.hold(area, &[PageState::Valid])?),
         };
-        let Some(old) = self.vcpus.vmsa(vcpu) else {
-            let area_page = self.hold(area, &[PageState::Valid])?;
-            return match self.vcpus.reserve(number) {
-                Some(slot) => Ok((Place::Free(slot), area_page)),
-                None => {
+        let place = match old {
+            None => {
+                let slot = self.vcpus.reserve(number);
+                slot.map(Place::Free).ok_or(ResultCode::BUSY)
+            }
+            // The caller's own runs, the boot vCPU's is not the guest's, and one that was lost may run still.
+            Some(_) if !goes => Err(ResultCode::INVALID_REQUEST),
+            Some(old) => match self.take_vcpu(old) {
+                Ok(leaving) => Ok(Place::Taken(leaving)),
+                Err(Refusal::Code(ResultCode::BUSY)) => Err(ResultCode::BUSY),
+                Err(_) => Err(ResultCode::INVALID_REQUEST),
+            },
+        };
+        match (place, area_page) {
+            (Ok(place), Some(area_page)) => Ok((place, area_page)),
+            (Ok(place), None) => place.leave_area(area),
+            (Err(code), area_page) => {
+                if let Some(area_page) = area_page {
                     area_page.keep();
-                    Err(ResultCode::BUSY.into())
                 }
-            };
-        };
-        // The caller's own runs, the boot vCPU's is not the guest's, and one that was lost may run still.
-        if vcpu == caller {
-            return Err(ResultCode::INVALID_REQUEST.into());
-        }
-        let (leaving, kept) = match self.take_vcpu(old) {
-            Err(Refusal::Code(ResultCode::BUSY)) => return Err(ResultCode::BUSY.into()),
-            Err(_) => return Err(ResultCode::INVALID_REQUEST.into()),
-            Ok(leaving) => leaving.leave_area(area),
-        };
-        let area_page = match kept {
-            Some(page) => Ok(page),
-            None => self.hold(area, &[PageState::Valid]),
-        };
-        match area_page {
-            Ok(page) => Ok((Place::Taken(leaving), page)),
-            Err(refusal) => {
-                leaving.keep();
-                Err(refusal)
+                Err(code.into())
             }
         }
     }

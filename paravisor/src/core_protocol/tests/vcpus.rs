@@ -83,6 +83,12 @@ fn a_processor_never_has_two_vcpus() {
         assert_eq!(world.machine.steps(), [], "nothing was touched");
         assert_eq!(world.state(PAGE), Some(PageState::Valid));
         assert_eq!(world.state(area), Some(PageState::Valid));
+        assert_eq!(
+            create(PAGE, super::PARAVISOR, FIRST),
+            ADDRESS,
+            "first of all"
+        );
+        assert_eq!(create(PAGE, BOOT_CALLING_AREA, FIRST), ADDRESS, "likewise");
         // An attempt that fails leaves the identifier free, a vCPU takes it until it is deleted.
         world.machine.faulting_write.set(Some(area));
         assert_eq!(create(PAGE, area, SECOND), ADDRESS);
@@ -224,7 +230,7 @@ fn p5_a_vcpu_whose_call_is_served_is_not_replaced() {
         let mut own = CallRegisters {
             rax: u64::from(call::CREATE_VCPU),
             rcx: OTHER,
-            rdx: AREAS[0],
+            rdx: AREAS[1],
             r8: SECOND,
             ..CallRegisters::default()
         };
