@@ -17,9 +17,10 @@ use crate::vcpu::Cpu;
 use crate::vmcb::event;
 
 /// Ports that are the host's alone: its records, its exit, the firmware configuration device's
-/// DMA, which would reach this host's own memory, and the one that raises an SMI.
+/// DMA, which would reach this host's own memory, the one that raises an SMI, and QEMU's list of its processors (CPU hot-plug),
+/// which has one more than the guest: firmware would wait for it without end.
 fn is_host_port(port: u16) -> bool {
-    matches!(port, RECORD_PORT | 0x0514..=0x051B | 0xB2)
+    matches!(port, RECORD_PORT | 0x0514..=0x051B | 0xB2 | 0x0CD8..=0x0CE3)
         || (EXIT_PORT..EXIT_PORT + 4).contains(&port)
 }
 

@@ -215,7 +215,7 @@ fn ports() {
 #[test]
 fn the_hosts_own_ports_are_out_of_reach() {
     let mut bench = bench();
-    for port in [0xE9, 0xF4, 0x514] {
+    for port in [0xE9, 0xF4, 0x514, 0xCD8] {
         let before = bench.machine.hardware.port_writes.borrow().len();
         assert_eq!(
             bench.ask(exit_code::IOIO, io(port, 1).into_bits(), 0, 0),
