@@ -7,6 +7,7 @@
 //! relies on is checked here: one entry for each vCPU, and none twice, so that no processor gets two
 //! contexts. Everything else has a number, which is a place in this list.
 
+use crate::general_parameters::check_zero;
 use crate::layout::PageBytes;
 use crate::termination::Reason;
 use crate::vcpu_table::MAX_VCPUS;
@@ -46,9 +47,9 @@ impl ApicIds {
     /// [`MAX_VCPUS`] the first are kept; it is for the caller to refuse them.
     ///
     /// # Errors
-    /// [`Reason::MadtForm`] or [`Reason::MadtProcessors`].
+    /// [`Reason::MadtForm`], [`Reason::MadtProcessors`], or [`Reason::ParameterTail`].
     pub fn parse(table: &PageBytes, vcpu_count: u32) -> Result<Self, Reason> {
-        let mut entries = entries(table)?;
+        let (mut entries, tail) = entries(table)?;
         let mut list = Self {
             ids: [0; MAX_VCPUS as usize],
             count: 0,
@@ -71,6 +72,7 @@ impl ApicIds {
         if !entries.is_empty() {
             return Err(Reason::MadtForm);
         }
+        check_zero(tail)?;
         if listed == vcpu_count {
             Ok(list)
         } else {
@@ -127,20 +129,22 @@ impl ApicIds {
     }
 }
 
-/// What lies behind the header of a table with signature, length and checksum as they should be.
-fn entries(table: &PageBytes) -> Result<&[u8], Reason> {
+/// What lies behind the header of a table with signature, length and checksum as they should be, and
+/// behind the table.
+fn entries(table: &PageBytes) -> Result<(&[u8], &[u8]), Reason> {
     let field = table.get(LENGTH..).and_then(<[u8]>::first_chunk);
     let length = u32::from_le_bytes(*field.ok_or(Reason::MadtForm)?);
     // A longer table was cut off by its parameter area.
-    let table = usize::try_from(length)
+    let (table, tail) = usize::try_from(length)
         .ok()
-        .and_then(|length| table.get(..length))
+        .and_then(|length| table.split_at_checked(length))
         .ok_or(Reason::MadtForm)?;
     let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
     if !table.starts_with(b"APIC") || sum != 0 {
         return Err(Reason::MadtForm);
     }
-    table.get(HEADER_BYTES..).ok_or(Reason::MadtForm)
+    let entries = table.get(HEADER_BYTES..).ok_or(Reason::MadtForm)?;
+    Ok((entries, tail))
 }
 
 /// The identifier in the entry of a processor that is there.
@@ -269,6 +273,12 @@ pub(crate) mod tests {
             refusal(&table(&[&processors(&[0, 2])[..], &[7]].concat())),
             form
         );
+        // Something behind the table, at the nearest and the farthest.
+        for byte in [60, 4095] {
+            let mut page = good;
+            page[byte] = 1;
+            assert_eq!(refusal(&page), Some(Reason::ParameterTail), "byte {byte}");
+        }
         // A length of 0 does not hold the boot up, whatever kind of entry has it.
         assert_eq!(refusal(&table(&[3, 0, 3, 0])), form);
     }

@@ -17,11 +17,9 @@ use paravisor::boot_block::{BootBlock, RAM_ACCEPTED};
 use paravisor::boot_plan::{BootPlan, HANDOVER_AREA};
 use paravisor::core_protocol::{CoreProtocol, VersionRange};
 use paravisor::dispatcher::Dispatcher;
+use paravisor::general_parameters::GeneralParameters;
 use paravisor::guest_vmsa::{guest_features, start_vmsa};
 use paravisor::host_features;
-use paravisor::layout::{
-    ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, PageBytes, VP_COUNT_OFFSET,
-};
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
@@ -63,9 +61,8 @@ struct Inputs {
     map: MemoryMap,
     plan: BootPlan,
     tracked: TrackedRam,
-    vcpu_count: u32,
+    general: GeneralParameters,
     apic_ids: ApicIds,
-    memory_is_shared: bool,
     c_bit: u64,
 }
 
@@ -73,10 +70,10 @@ struct Inputs {
 pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
     let inputs = inputs(c_bit)?;
     let ghcb = bring_up(inputs)?;
-    if inputs.vcpu_count > MAX_VCPUS {
+    if inputs.general.vcpu_count > MAX_VCPUS {
         log::error!(
             "{} vCPUs: this image serves at most {MAX_VCPUS}",
-            inputs.vcpu_count
+            inputs.general.vcpu_count
         );
         return Err(Reason::VpCount);
     }
@@ -125,30 +122,20 @@ impl Inputs {
         if msr_exit::sev_status() != block.expected_sev_status() {
             return Err(Reason::SevStatus);
         }
-        let general = launched::general_parameters();
-        let vcpu_count = read_u32(general, VP_COUNT_OFFSET);
-        if vcpu_count == 0 {
-            return Err(Reason::VpCount);
-        }
-        let apic_ids = ApicIds::parse(launched::processors(), vcpu_count)?;
-        let environment = read_u32(general, ENVIRONMENT_OFFSET);
-        if environment & !ENVIRONMENT_MEMORY_IS_SHARED != 0 {
-            return Err(Reason::EnvironmentInfo);
-        }
+        let general = GeneralParameters::parse(launched::general_parameters())?;
+        let apic_ids = ApicIds::parse(launched::processors(), general.vcpu_count)?;
         let map = MemoryMap::parse(launched::memory_map(), c_bit)?;
         let ram: u64 = map.ram().iter().map(|range| range.bytes()).sum();
         let tracked = ram.saturating_add(block.firmware().bytes());
         let plan = BootPlan::new(&block, &map, storage_bytes(tracked, block.window_bytes))?;
         let tracked = TrackedRam::of(&plan)?;
-        let memory_is_shared = environment & ENVIRONMENT_MEMORY_IS_SHARED != 0;
         Ok(Self {
             block,
             map,
             plan,
             tracked,
-            vcpu_count,
+            general,
             apic_ids,
-            memory_is_shared,
             c_bit,
         })
     }
@@ -173,13 +160,6 @@ impl Inputs {
     }
 }
 
-/// A parameter; the offset is a constant inside the page.
-fn read_u32(page: &PageBytes, offset: usize) -> u32 {
-    page.get(offset..)
-        .and_then(|bytes| u32::read_from_prefix(bytes).ok())
-        .map_or(0, |(value, _)| value)
-}
-
 /// Negotiates with the host, loads our page tables and brings up GHCB, console and doorbell.
 fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     let info = msr_exit::sev_info()?;
@@ -194,7 +174,7 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
 
     // Rescinding needs private mappings, which only the entry code's tables have. So the pages of all
     // processors are shared now, used or not.
-    let processors = processor::first(inputs.vcpu_count);
+    let processors = processor::first(inputs.general.vcpu_count);
     let mut host_pages = [PhysRange::default(); HOST_PAGES * MAX_VCPUS as usize];
     for (processor, slots) in processors.iter().zip(host_pages.chunks_mut(HOST_PAGES)) {
         let doorbell = restricted_injection.then_some(&processor.doorbell);
@@ -206,7 +186,7 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     page_tables::load(
         &inputs.plan,
         &host_pages,
-        inputs.vcpu_count.min(MAX_VCPUS),
+        inputs.general.vcpu_count.min(MAX_VCPUS),
         inputs.c_bit,
     )?;
     let ghcb = talk_to_host(inputs, processor::current())?;
@@ -238,7 +218,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let owner = PageOwner::new(plan, &Machine);
     let acceptance = Acceptance {
         owner: &owner,
-        memory_is_shared: inputs.memory_is_shared,
+        memory_is_shared: inputs.general.memory_is_shared,
     };
     let storage = acceptance.keep(plan.placement.storage)?;
     let service = service(inputs, storage)?;

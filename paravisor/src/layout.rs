@@ -45,6 +45,8 @@ pub const IMAGE_LOAD: u64 = IMAGE_BASE + 0x1_0000;
 pub const VP_COUNT_OFFSET: usize = 0;
 /// Offset of the IGVM `ENVIRONMENT_INFO` value (u32) in the general parameter page.
 pub const ENVIRONMENT_OFFSET: usize = 4;
+/// Bytes of the general parameters; the rest of their page is zero.
+pub const GENERAL_BYTES: usize = 8;
 /// `memory_is_shared` of `ENVIRONMENT_INFO`: RAM outside the launch pages starts host-owned.
 pub const ENVIRONMENT_MEMORY_IS_SHARED: u32 = 1;
 

@@ -14,6 +14,7 @@ pub mod boot_plan;
 pub mod core_protocol;
 pub mod dispatcher;
 pub mod fault_fixup;
+pub mod general_parameters;
 pub mod guest_pages;
 pub mod guest_vmsa;
 pub mod handover;

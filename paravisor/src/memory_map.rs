@@ -7,6 +7,7 @@
 use igvm_defs::{IGVM_VHS_MEMORY_MAP_ENTRY, MemoryMapEntryType};
 use zerocopy::FromBytes;
 
+use crate::general_parameters::check_zero;
 use crate::layout::{PAGE_BYTES, PageBytes};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
@@ -39,14 +40,15 @@ impl MemoryMap {
         loop {
             let (entry, behind) = IGVM_VHS_MEMORY_MAP_ENTRY::read_from_prefix(rest)
                 .map_err(|_| Reason::MapUnterminated)?;
-            rest = behind;
             if entry.number_of_pages == 0 {
+                check_zero(rest)?;
                 return if map.count == 0 {
                     Err(Reason::MapEmpty)
                 } else {
                     Ok(map)
                 };
             }
+            rest = behind;
             let range = entry_range(&entry, address_limit)?;
             // Reserved entries are checked as well: they too must not lie over RAM.
             if range.start < previous.start {
@@ -163,6 +165,19 @@ pub(crate) mod tests {
         assert_eq!(reason(&many), Reason::MapTooLong);
         let endless: Vec<_> = (0..170).map(|index| (index * 16, 1, 1)).collect();
         assert_eq!(reason(&endless), Reason::MapUnterminated);
+        let mut longer = page(&[(0x100, 0x100, 0), (0, 0, 0), (0x300, 0x100, 0)]);
+        assert_eq!(
+            MemoryMap::parse(&longer, LIMIT).unwrap_err(),
+            Reason::ParameterTail
+        );
+        longer[48..].fill(0);
+        assert!(MemoryMap::parse(&longer, LIMIT).is_ok());
+        for byte in [24, 4095] {
+            longer[byte] = 1;
+            let tail = MemoryMap::parse(&longer, LIMIT).unwrap_err();
+            assert_eq!(tail, Reason::ParameterTail, "{byte}");
+            longer[byte] = 0;
+        }
         let mut flagged = page(&[(0x100, 0x100, 0)]);
         flagged[18] = 1;
         assert_eq!(

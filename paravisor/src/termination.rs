@@ -70,6 +70,8 @@ reasons! {
     0x3a MadtForm "the VMM's table of processors (MADT) has a wrong signature, length, checksum or entry",
     0x3b MadtProcessors "the VMM's table of processors (MADT) does not list every vCPU once",
 
+    0x3c ParameterTail "a parameter page of the VMM holds something behind its parameters",
+
     // The memory map and the window (invariant W1).
     0x40 MapEmpty "the memory map has no RAM",
     0x41 MapUnterminated "the memory map does not end with a zero entry",

@@ -10,7 +10,7 @@ pub const LEAF_ENCRYPTION: u32 = 0x8000_001F;
 /// EAX of [`LEAF_ENCRYPTION`]: an SVSM is present; set by software only.
 pub const SVSM_PRESENT: u32 = 1 << 28;
 /// Leaves whose sub-leaf matters when they are looked up.
-const INDEXED_LEAVES: [u32; 6] = [0x4, 0x7, 0xB, 0xD, 0x8000_001D, 0x8000_0026];
+const INDEXED_LEAVES: [u32; 5] = [0x4, 0x7, 0xB, 0x8000_001D, 0x8000_0026];
 
 /// One function.
 #[derive(
@@ -60,12 +60,18 @@ impl CpuidPage {
         self.entries.get(..count).unwrap_or(&[])
     }
 
-    /// The entry for a leaf; the sub-leaf counts for indexed leaves only.
+    /// The entry whose whole key is this leaf and, of an indexed leaf, this sub-leaf: elsewhere the
+    /// sub-leaf is 0, and XCR0 and XSS are. Leaf 0xD, to which these matter, is never found.
     pub fn find(&self, leaf: u32, subleaf: u32) -> Option<&CpuidEntry> {
+        self.used().get(self.position(leaf, subleaf)?)
+    }
+
+    fn position(&self, leaf: u32, subleaf: u32) -> Option<usize> {
         let indexed = INDEXED_LEAVES.contains(&leaf);
+        let key = (leaf, if indexed { subleaf } else { 0 }, 0, 0);
         self.used()
             .iter()
-            .find(|entry| entry.eax_in == leaf && (!indexed || entry.ecx_in == subleaf))
+            .position(|entry| (entry.eax_in, entry.ecx_in, entry.xcr0_in, entry.xss_in) == key)
     }
 
     /// Position of the C-bit in a page-table entry.
@@ -75,10 +81,8 @@ impl CpuidPage {
 
     /// Says in the copy for the guest that there is an SVSM. False when the leaf is missing.
     pub fn set_svsm_present(&mut self) -> bool {
-        let entry = self
-            .entries
-            .iter_mut()
-            .find(|entry| entry.eax_in == LEAF_ENCRYPTION);
+        let position = self.position(LEAF_ENCRYPTION, 0);
+        let entry = position.and_then(|position| self.entries.get_mut(position));
         entry.map(|entry| entry.eax |= SVSM_PRESENT).is_some()
     }
 }
@@ -126,6 +130,33 @@ mod tests {
         assert_eq!(page.find(7, 0), None);
         assert_eq!(page.find(1, 9).map(|entry| entry.eax), Some(11));
         assert_eq!(page.c_bit_position(), Some(51));
+    }
+
+    #[test]
+    fn an_entry_is_told_by_its_whole_key() {
+        let decoys: [fn(&mut CpuidEntry); 3] = [
+            |entry| entry.ecx_in = 1,
+            |entry| entry.xcr0_in = 1 << 32,
+            |entry| entry.xss_in = 1,
+        ];
+        for decoy in decoys {
+            let mut page = page();
+            page.entries[1] = CpuidEntry {
+                ebx: 37,
+                ..page.entries[2]
+            };
+            decoy(&mut page.entries[1]);
+            assert_eq!(page.c_bit_position(), Some(51));
+            assert!(page.set_svsm_present());
+            assert_eq!(
+                (page.entries[1].eax, page.entries[2].eax),
+                (0, SVSM_PRESENT)
+            );
+            // Alone it is no answer, and what lies behind the entries in use is none either.
+            page.count = 2;
+            assert_eq!(page.c_bit_position(), None);
+            assert!(!page.set_svsm_present());
+        }
     }
 
     #[test]

@@ -34,8 +34,8 @@ _start:
     cld
     cli
 
-    // Find the leaf. The page holds a count, 12 reserved bytes and entries of 48 bytes:
-    // EAX in at +0, EBX out at +28.
+    // Find the leaf. The page holds a count, 12 reserved bytes and entries of 48 bytes: the key at
+    // +0 (EAX, ECX, then XCR0 and XSS with 8 bytes each, which are 0 but for EAX), EBX out at +28.
     mov esi, {cpuid_page}
     mov ecx, dword ptr [esi]
     cmp ecx, {max_entries}
@@ -45,7 +45,14 @@ entry_next_leaf:
     test ecx, ecx
     jz entry_no_leaf
     cmp dword ptr [esi], {leaf}
-    je entry_leaf_found
+    jne entry_other_leaf
+    mov eax, dword ptr [esi + 4]
+    or eax, dword ptr [esi + 8]
+    or eax, dword ptr [esi + 12]
+    or eax, dword ptr [esi + 16]
+    or eax, dword ptr [esi + 20]
+    jz entry_leaf_found
+entry_other_leaf:
     add esi, 48
     dec ecx
     jmp entry_next_leaf

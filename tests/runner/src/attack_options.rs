@@ -10,6 +10,7 @@ use snp_host::false_reply::FalseReplyWord;
 use snp_host::injection::InjectionWord;
 use snp_host::launch::kind;
 
+use crate::cpuid_decoy::CpuidDecoy;
 use crate::launch_plan::MapEntry;
 
 /// What the host does to a page; `snp_host::attack::Action` says more. The order is its numbering.
@@ -199,6 +200,9 @@ pub struct AttackOptions {
     /// exception, and its vector
     #[arg(long, value_name = "TYPE:VECTOR@[call:]EXITS")]
     pub inject: Option<Injected>,
+    /// List a leaf of the encryption leaf's number before it in the CPUID page, with another key
+    #[arg(long, value_enum)]
+    pub cpuid_decoy: Option<CpuidDecoy>,
     /// Launch these pages of zeros too, which the file does not name: they are valid from the start, and the digest differs
     #[arg(long, value_delimiter = ',', value_name = "ADDRESSES", value_parser = page_address)]
     pub launch_page: Vec<u64>,

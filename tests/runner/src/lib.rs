@@ -12,6 +12,7 @@ mod boot_disk;
 mod chart;
 mod checks;
 mod cpio;
+mod cpuid_decoy;
 mod device_checks;
 mod devices;
 mod disk;

@@ -309,7 +309,10 @@ fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failur
         cpus: options.vcpus,
         memory_is_shared: options.ram_state == RamState::Shared,
     };
-    let plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
+    let mut plan = LaunchPlan::execute(&inputs.image.directives, inputs.image.mask, &parameters)?;
+    if let Some(decoy) = options.attacks.cpuid_decoy {
+        decoy.insert(&mut plan);
+    }
     let armed = options.attacks.armed(|page| locate(inputs, page));
     launch_blob(
         &plan,

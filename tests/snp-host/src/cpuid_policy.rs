@@ -129,11 +129,18 @@ pub fn answer(processor: &impl Processor, place: Place, leaf: u32, subleaf: u32)
     [eax, ebx, ecx, edx]
 }
 
-/// Fills in the leaves that a launch image's CPUID page lists, as the CPU at `place` sees them.
+/// Fills in the leaves that a launch image's CPUID page lists, as the CPU at `place` sees them. The encryption leaf has
+/// one entry; another key with its number, which a hostile VMM lists, gets zeros.
 pub fn fill_page(processor: &impl Processor, place: Place, page: &mut CpuidPage) {
     let count = page.used().len();
     for entry in page.entries.iter_mut().take(count) {
-        let answer = answer(processor, place, entry.eax_in, entry.ecx_in);
+        let is_decoy = entry.eax_in == LEAF_ENCRYPTION
+            && (entry.ecx_in != 0 || entry.xcr0_in != 0 || entry.xss_in != 0);
+        let answer = if is_decoy {
+            [0; 4]
+        } else {
+            answer(processor, place, entry.eax_in, entry.ecx_in)
+        };
         [entry.eax, entry.ebx, entry.ecx, entry.edx] = answer;
         if entry.eax_in == LEAF_XSAVE && entry.ecx_in < 2 {
             entry.xcr0_in = 1;
