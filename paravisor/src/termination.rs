@@ -41,7 +41,7 @@ macro_rules! reasons {
 }
 
 reasons! {
-    // The machine. The first two are raised by the 32-bit entry code, which names them by number.
+    // The machine. The first two and 0x28 are raised by the 32-bit entry code, which names them by number.
     0x20 NoCpuidLeaf "the CPUID page has no leaf 0x8000001f, so the C-bit position is unknown",
     0x21 CbitPosition "the C-bit position in the CPUID page is not between 32 and 51",
     0x22 SevStatus "SEV_STATUS differs from the measured expectation",
@@ -50,6 +50,7 @@ reasons! {
     0x25 HypervisorFeatures "the host does not say which features it has",
     0x26 GhcbShare "the GHCB page could not be made shared",
     0x27 GhcbRegister "the host did not register the GHCB where it was asked to",
+    0x28 EnteredAgain "another processor entered the image at its start: the host ran a surplus launch VMSA",
     0x29 DoorbellRegister "the host did not accept the #HV doorbell page",
     0x2a NoSnp "the host offers no SEV-SNP (feature bit 0): enable it in the BIOS, and boot the host with kvm_amd.sev_snp=1",
     0x2b NoApCreation "the host offers no AP creation (feature bit 1): it needs Linux 6.11 or later",

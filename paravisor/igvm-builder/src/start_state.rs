@@ -38,6 +38,16 @@ fn system(attrib: u16) -> SevSelector {
     }
 }
 
+/// A descriptor table without room for a descriptor. With room, an exception in the first
+/// instructions would take its handler from address 0, which is the guest's memory when the host
+/// enters a surplus launch VMSA later on.
+fn no_table() -> SevSelector {
+    SevSelector {
+        limit: 0,
+        ..system(0)
+    }
+}
+
 /// The start state: 32-bit code at `entry`, flat segments, everything else at rest.
 ///
 /// Debug registers stay zero and no field outside QEMU's list of accepted ones is set: its loader
@@ -45,7 +55,6 @@ fn system(attrib: u16) -> SevSelector {
 #[must_use]
 pub fn start_vmsa(entry: u32, features: SevFeatures) -> Box<SevVmsa> {
     let data = flat(0x10, 0x0c93);
-    let table = system(0);
     let start = SevVmsa {
         cs: flat(0x08, 0x0c9b),
         ds: data,
@@ -53,8 +62,8 @@ pub fn start_vmsa(entry: u32, features: SevFeatures) -> Box<SevVmsa> {
         ss: data,
         fs: data,
         gs: data,
-        gdtr: table,
-        idtr: table,
+        gdtr: no_table(),
+        idtr: no_table(),
         ldtr: system(0x82),
         tr: system(0x8b),
         efer: EFER,
@@ -71,4 +80,15 @@ pub fn start_vmsa(entry: u32, features: SevFeatures) -> Box<SevVmsa> {
         ..SevVmsa::new_zeroed()
     };
     Box::new(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{SevFeatures, start_vmsa};
+
+    #[test]
+    fn an_exception_before_there_are_handlers_finds_none() {
+        let vmsa = start_vmsa(0x41_0000, SevFeatures::new());
+        assert_eq!((vmsa.idtr.limit, vmsa.gdtr.limit), (0, 0));
+    }
 }

@@ -2,6 +2,10 @@
 //! The first instructions of the image.
 //!
 //! The boot VMSA starts us in 32-bit protected mode with paging off, where all memory is private.
+//! A machine with N vCPUs is launched with N copies of that VMSA, which the digest covers, and the
+//! host runs them when it likes. So the first instruction takes a word of ours with a lock: whoever
+//! comes second ends the VM and has touched nothing else.
+//!
 //! The position of the C-bit is unknown when the image is built: it comes from leaf 0x8000_001F of
 //! the CPUID page, whose contents the secure processor has checked. The code below puts it into
 //! minimal page tables, which map our own region only, enters long mode and calls
@@ -31,6 +35,8 @@ global_asm!(
     .code32
     .global _start
 _start:
+    lock bts dword ptr [entry_taken], 0
+    jc entry_again
     cld
     cli
 
@@ -99,6 +105,9 @@ entry_leaf_found:
     .long entry_long_mode
     .word 0x08
 
+entry_again:
+    mov eax, {again}
+    jmp entry_terminate
 entry_no_leaf:
     mov eax, {no_leaf}
     jmp entry_terminate
@@ -143,6 +152,12 @@ entry_gdt_pointer:
     .long entry_gdt
     .popsection
 
+    .pushsection .data.entry, "aw"
+    .balign 4
+entry_taken:
+    .long 0
+    .popsection
+
     .pushsection .bss.entry, "aw", @nobits
     .balign 4096
 entry_pml4:
@@ -159,6 +174,7 @@ entry_directory:
     image_base = const IMAGE_BASE,
     large = const LARGE_PAGE_BYTES,
     large_index = const IMAGE_BASE / LARGE_PAGE_BYTES,
+    again = const terminate(Reason::EnteredAgain),
     no_leaf = const terminate(Reason::NoCpuidLeaf),
     bad_position = const terminate(Reason::CbitPosition),
     ghcb_msr = const msr::GHCB,

@@ -9,6 +9,7 @@ use snp_host::attack::PageAttackWord;
 use snp_host::false_reply::FalseReplyWord;
 use snp_host::injection::InjectionWord;
 use snp_host::launch::kind;
+use snp_host::surplus_launch::SurplusLaunchWord;
 
 use crate::cpuid_decoy::CpuidDecoy;
 use crate::launch_plan::MapEntry;
@@ -155,6 +156,28 @@ impl FromStr for Injected {
     }
 }
 
+/// The moment of a surplus launch as `EXITS` or `call:EXITS`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SurplusEntry(SurplusLaunchWord);
+
+impl FromStr for SurplusEntry {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let in_call = text.strip_prefix("call:");
+        let count = in_call.unwrap_or(text).parse().ok();
+        let count = count.filter(|count| (1..1 << 31).contains(count));
+        let word = |count| {
+            SurplusLaunchWord::new()
+                .with_in_calls(in_call.is_some())
+                .with_count(count)
+        };
+        count
+            .map(|count| Self(word(count)))
+            .ok_or_else(|| "write a number of exits, from 1 on, behind call: or not".into())
+    }
+}
+
 impl FromStr for MapEntry {
     type Err = String;
 
@@ -200,6 +223,9 @@ pub struct AttackOptions {
     /// exception, and its vector
     #[arg(long, value_name = "TYPE:VECTOR@[call:]EXITS")]
     pub inject: Option<Injected>,
+    /// Run another launch VMSA on the last vCPU, behind so many exits of VMPL0, or of those that begin, interrupt and end calls
+    #[arg(long, value_name = "[call:]EXITS")]
+    pub surplus_launch: Option<SurplusEntry>,
     /// List a leaf of the encryption leaf's number before it in the CPUID page, with another key
     #[arg(long, value_enum)]
     pub cpuid_decoy: Option<CpuidDecoy>,
@@ -259,12 +285,17 @@ impl AttackOptions {
             gpa: 0,
             word: word.into_bits(),
         });
+        let surplus = self.surplus_launch.map(|SurplusEntry(word)| Armed {
+            kind: kind::ATTACK_BY_LAUNCH,
+            gpa: 0,
+            word: word.into_bits(),
+        });
         let launched = self.launch_page.iter().map(|page| Armed {
             kind: kind::ZERO,
             gpa: *page,
             word: 0,
         });
-        let armed = [page, reply, vector].into_iter().flatten();
+        let armed = [page, reply, vector, surplus].into_iter().flatten();
         launched.chain(armed).collect()
     }
 }
@@ -282,6 +313,7 @@ mod tests {
             attack_count: Some(5),
             msr_reply: "register:echo".parse().ok(),
             inject: "exception:13@7".parse().ok(),
+            surplus_launch: "call:3".parse().ok(),
             launch_page: vec![0x9000],
             ..AttackOptions::default()
         };
@@ -294,6 +326,7 @@ mod tests {
             (kind::ATTACK_ON_PAGE, 0x7000, 0x5012),
             (kind::ATTACK_BY_REPLY, 0, 0x13),
             (kind::ATTACK_BY_VECTOR, 0, 0x730d),
+            (kind::ATTACK_BY_LAUNCH, 0, 7),
         ];
         let armed: Vec<_> = armed
             .iter()
@@ -358,6 +391,9 @@ mod tests {
             "nmi:2@calls:1",
         ] {
             assert!(text.parse::<Injected>().is_err(), "{text}");
+        }
+        for text in ["", "0", "call:", "call:0", "2147483648"] {
+            assert!(text.parse::<SurplusEntry>().is_err(), "{text}");
         }
         let entry = |text: &str| text.parse::<MapEntry>().ok();
         let (first, pages) = (0x100, 16);

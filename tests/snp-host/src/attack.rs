@@ -6,11 +6,13 @@
 //! | [`kind::ATTACK_ON_PAGE`](crate::launch::kind) | [`PageAttack`]: takes pages away, moves them, or maps them badly |
 //! | `ATTACK_BY_REPLY` | [`FalseReply`]: answers the MSR protocol wrongly |
 //! | `ATTACK_BY_VECTOR` | [`Injection`]: raises an exception or interrupt in VMPL 0 |
+//! | `ATTACK_BY_LAUNCH` | [`SurplusLaunch`]: runs another launch VMSA than the boot CPU's |
 
 use bitfield_struct::bitfield;
 
 use crate::false_reply::FalseReply;
 use crate::injection::Injection;
+use crate::surplus_launch::SurplusLaunch;
 
 /// `data` of a record that arms an attack on pages; `gpa` is the page, where the target is one.
 #[bitfield(u32)]
@@ -196,6 +198,8 @@ pub struct Attacks {
     pub reply: Option<FalseReply>,
     /// By events.
     pub vector: Option<Injection>,
+    /// By a launch VMSA.
+    pub surplus: Option<SurplusLaunch>,
     /// The page with the guest's secrets.
     pub secrets: Option<usize>,
     /// The page that was attacked last.

@@ -80,6 +80,9 @@ pub mod kind {
     pub const ATTACK_BY_REPLY: u32 = 9;
     /// Arms an event for VMPL 0: `data` is an [`InjectionWord`](crate::injection::InjectionWord).
     pub const ATTACK_BY_VECTOR: u32 = 10;
+    /// Arms a launch VMSA that is run beside the boot CPU's: `data` is a
+    /// [`SurplusLaunchWord`](crate::surplus_launch::SurplusLaunchWord). Behind [`VMSA`].
+    pub const ATTACK_BY_LAUNCH: u32 = 11;
 }
 
 /// One entry of the table.
@@ -196,7 +199,10 @@ impl<'a> LaunchImage<'a> {
             }
             kind::ZERO if record.data == 0 => &[],
             kind::REQUIRED if record.data != 0 => &[],
-            kind::ATTACK_ON_PAGE | kind::ATTACK_BY_REPLY | kind::ATTACK_BY_VECTOR => &[],
+            kind::ATTACK_ON_PAGE
+            | kind::ATTACK_BY_REPLY
+            | kind::ATTACK_BY_VECTOR
+            | kind::ATTACK_BY_LAUNCH => &[],
             _ => return None,
         };
         Some(LaunchPage {

@@ -4,7 +4,7 @@
 
 use core::fmt;
 
-use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE, PageSize};
+use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE, PageSize, Vmpl};
 use snp::cpuid::CpuidPage;
 use snp::secrets::{SecretsPage, VERSION};
 use snp::vmsa::{EFER_SVME, LAUNCH_VMSA, Vmsa};
@@ -20,6 +20,7 @@ use crate::machine::Machine;
 use crate::record::{self, ExitCode};
 use crate::served_features;
 use crate::shared_view;
+use crate::surplus_launch::SurplusLaunch;
 use crate::vcpu::Cpu;
 
 const LARGE_PAGES: usize = 512;
@@ -89,7 +90,7 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     fn launch_page(&mut self, cpu: &Cpu, page: &LaunchPage<'_>) -> bool {
-        if let Some(armed) = self.arm(page.record) {
+        if let Some(armed) = self.arm(cpu, page.record) {
             return armed;
         }
         let Some(index) = self.plan.page_index(page.record.gpa) else {
@@ -120,7 +121,7 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     /// Arms the attack of a record; `None` when it is a page, false when the attack is unknown.
-    fn arm(&mut self, record: Record) -> Option<bool> {
+    fn arm(&mut self, cpu: &Cpu, record: Record) -> Option<bool> {
         let attacks = &mut self.attacks;
         match record.kind {
             kind::ATTACK_ON_PAGE => {
@@ -134,6 +135,10 @@ impl<H: Hardware> Machine<'_, H> {
             kind::ATTACK_BY_VECTOR => {
                 attacks.vector = Injection::decode(record.data);
                 Some(attacks.vector.is_some())
+            }
+            kind::ATTACK_BY_LAUNCH => {
+                attacks.surplus = SurplusLaunch::decode(record.data, cpu.at(Vmpl::Vmpl0));
+                Some(attacks.surplus.is_some())
             }
             _ => None,
         }

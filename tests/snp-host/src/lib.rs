@@ -15,7 +15,7 @@
 //! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`psc_manner`], [`recurrence`]; page states: `snp_model::psc` |
-//! | attacks | [`attack`], [`page_attack`], [`frames`], [`false_reply`], [`injection`] |
+//! | attacks | [`attack`], [`page_attack`], [`frames`], [`false_reply`], [`injection`], [`surplus_launch`] |
 //!
 //! What it does not model: #HV is raised before a switch of VMPL
 //! 0 only, and only where the launch asks for it, debug registers are shared between VMPLs, user and
@@ -64,6 +64,7 @@ pub mod residence;
 pub mod served_features;
 pub mod shared_view;
 pub mod shared_watch;
+pub mod surplus_launch;
 pub mod svsm_calls;
 pub mod switch_manner;
 pub mod switches;

@@ -57,6 +57,7 @@ impl<H: Hardware> Machine<'_, H> {
         {
             self.counters.event(Event::AttackMissed);
         }
+        self.run_surplus_launch(left, in_call);
         self.inject_vector(cpu, left.vmpl, in_call)
     }
 

@@ -28,6 +28,8 @@ enum Change {
     Create(GuestPhysicalAddress),
     /// It has no state any more.
     Destroy,
+    /// The CPU begins as the boot CPU began ([`crate::surplus_launch`]).
+    Launch,
 }
 
 /// Changes by CPU and VMPL; a later one replaces an earlier one.
@@ -144,14 +146,26 @@ impl<H: Hardware> Machine<'_, H> {
             let Some(change) = slot.and_then(Option::take) else {
                 continue;
             };
+            (cpu.has_news, cpu.is_halted) = (true, false);
+            if change == Change::Launch {
+                self.enter_launch(cpu);
+                return true;
+            }
             if vmpl == cpu.current {
                 self.suspend(cpu);
                 replaced = true;
             }
             register(cpu, vmpl, change);
-            (cpu.has_news, cpu.is_halted) = (true, false);
         }
         replaced
+    }
+
+    /// Makes `cpu` begin as the boot CPU began.
+    pub(crate) fn post_launch(&mut self, cpu: u32) {
+        if let Some(slot) = self.posted.slot(cpu, Vmpl::Vmpl0) {
+            *slot = Some(Change::Launch);
+            self.hardware.wake(cpu);
+        }
     }
 }
 
@@ -165,6 +179,6 @@ fn register(cpu: &mut Cpu, vmpl: Vmpl, change: Change) {
             vcpu.doorbell = None;
             vcpu.float = FloatState::default();
         }
-        Change::Destroy => vcpu.vmsa = None,
+        Change::Destroy | Change::Launch => vcpu.vmsa = None,
     }
 }

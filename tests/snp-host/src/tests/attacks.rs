@@ -395,6 +395,7 @@ fn unknown_attacks_do_not_start() {
         (kind::ATTACK_ON_PAGE, 0xF),
         (kind::ATTACK_BY_REPLY, 0xF),
         (kind::ATTACK_BY_VECTOR, 0x700),
+        (kind::ATTACK_BY_LAUNCH, 1),
     ] {
         let refused = Bench::launched(Switches::new(), &[armed(kind, 0, word)]);
         assert!(refused.err().unwrap().contains("what=launch-page"));

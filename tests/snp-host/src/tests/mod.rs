@@ -12,4 +12,5 @@ mod launching;
 mod page_states;
 mod requests;
 mod several_cpus;
+mod surplus_launch;
 mod vmpl_switches;
