@@ -84,7 +84,7 @@ mod tests {
         BootPlan,
         tests::{boot_block, map},
     };
-    use crate::layout::{CPUID_PAGE, IMAGE_LOAD};
+    use crate::layout::{BOOT_BLOCK, FIXED_PAGES_END, IMAGE_LOAD};
     use crate::range_list::RangeList;
 
     const C_BIT: u64 = 1 << 51;
@@ -132,8 +132,10 @@ mod tests {
         let mut map = IdentityMap::new(&mut tables, BASE, C_BIT).unwrap();
         fill(&mut map, &plan, &parts()).unwrap();
         let data = Some((true, false, true));
+        let fixed = (BOOT_BLOCK..FIXED_PAGES_END).step_by(4096);
+        let fixed: Vec<_> = fixed.map(|page| rights(&map, page)).collect();
+        assert_eq!(fixed, [Some((false, false, true)); 6]);
         for (address, want) in [
-            (CPUID_PAGE, Some((false, false, true))),
             (IMAGE_LOAD + 0x1fff, Some((false, true, true))),
             (IMAGE_LOAD + 0x2000, Some((false, false, true))),
             (IMAGE_LOAD + 0x3000, data),

@@ -52,8 +52,8 @@ impl StartPages<'_> {
             SecretsPage::read_from_bytes(self.secrets).map_err(|_| Reason::SecretsPage)?;
         prepare_secrets(&mut secrets, self.boot_block.calling_area)?;
         put(self.boot_block.secrets_page, secrets.as_bytes())?;
-        // No lower VMPL can read our stack: a precaution only, and copies that the compiler made on the
-        // way stay behind.
+        // The guest's keys; ours are gone since the entry code. No lower VMPL can read our stack: a
+        // precaution only, and copies that the compiler made on the way stay behind.
         secrets.as_mut_bytes().fill(0);
         core::hint::black_box(&secrets);
 

@@ -8,6 +8,11 @@ use crate::address::Vmpl;
 /// Layout version that has the SVSM fields.
 pub const VERSION: u32 = 3;
 
+/// Bytes of a key.
+pub const KEY_BYTES: usize = 32;
+/// Offset of the key of VMPL0, which those of the others follow.
+pub const KEYS_OFFSET: usize = core::mem::offset_of!(SecretsPage, vmpck);
+
 /// The page.
 #[derive(Clone, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
@@ -22,7 +27,7 @@ pub struct SecretsPage {
     /// Guest operating-system visible workarounds.
     pub gosvw: [u8; 16],
     /// VM platform communication keys, one for each VMPL.
-    pub vmpck: [[u8; 32]; 4],
+    pub vmpck: [[u8; KEY_BYTES]; 4],
     /// Area of the guest operating system.
     pub guest_area: [u8; 96],
     /// VMSA tweak bitmap.
@@ -47,7 +52,7 @@ impl SecretsPage {
     /// Clears the keys of all levels more privileged than `vmpl`, which its owner must not learn.
     pub fn clear_keys_below(&mut self, vmpl: Vmpl) {
         for key in self.vmpck.iter_mut().take(vmpl.index()) {
-            *key = [0; 32];
+            *key = [0; KEY_BYTES];
         }
     }
 }
@@ -68,7 +73,7 @@ impl core::fmt::Debug for SecretsPage {
 const _: () = {
     use core::mem::offset_of;
     assert!(size_of::<SecretsPage>() == 4096);
-    assert!(offset_of!(SecretsPage, vmpck) == 0x20);
+    assert!(KEYS_OFFSET == 0x20);
     assert!(offset_of!(SecretsPage, guest_area) == 0xA0);
     assert!(offset_of!(SecretsPage, vmsa_tweak_bitmap) == 0x100);
     assert!(offset_of!(SecretsPage, svsm_base) == 0x140);

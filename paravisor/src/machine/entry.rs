@@ -8,26 +8,39 @@
 //!
 //! The position of the C-bit is unknown when the image is built: it comes from leaf 0x8000_001F of
 //! the CPUID page, whose contents the secure processor has checked. The code below puts it into
-//! minimal page tables, which map our own region only, enters long mode and calls
-//! [`crate::start`] with the C-bit's mask. Proper tables come later, from Rust. Further processors
-//! start in 64-bit mode with those, at [`crate::start_further`].
+//! page tables of 4 KiB pages, which map the parts of the image with their rights and nothing else,
+//! enters long mode and calls [`crate::start`] with the C-bit's mask. They are in use until
+//! `page_tables::load`; the tables from there on map RAM too. Further processors start in 64-bit
+//! mode with those, at [`crate::start_further`].
 //!
 //! Nothing is on the stack and no exception can be handled before `start` loads the IDT; a fault
-//! until then shuts the VM down.
+//! until then shuts the VM down. While paging is off everything may be executed; what is read then is
+//! the image and the CPUID page.
 
 use core::arch::global_asm;
 
-use paravisor::layout::{CPUID_PAGE, IMAGE_BASE, LARGE_PAGE_BYTES};
+use paravisor::layout::{
+    BOOT_BLOCK, CPUID_PAGE, FIXED_PAGES_END, GUEST_VMPL, IMAGE_BASE, LARGE_PAGE_BYTES, PAGE_BYTES,
+    SECRETS_PAGE,
+};
 use paravisor::termination::{REASON_SET, Reason};
 use snp::cpuid::{LEAF_ENCRYPTION, MAX_ENTRIES};
 use snp::msr;
+use snp::secrets::{KEY_BYTES, KEYS_OFFSET};
 
-use super::processor::BOOT_STACK_TOP;
+use super::processor::{BOOT_FAULT_STACK, BOOT_FAULT_STACK_TOP, BOOT_STACK, BOOT_STACK_TOP};
 
 /// EAX of a termination request by the GHCB MSR protocol (GHCB specification, 2.3.1).
 const fn terminate(reason: Reason) -> u32 {
     0x100 | (REASON_SET as u32) << 12 | (reason.code() as u32) << 16
 }
+
+/// Lower half of an entry: present, accessed and dirty.
+const READ: u32 = 0x61;
+/// The same, and writable.
+const WRITE: u32 = READ | 0x02;
+/// Upper half of an entry: the page is not executable.
+const NO_EXECUTE: u32 = 1 << 31;
 
 global_asm!(
     r#"
@@ -39,6 +52,13 @@ _start:
     jc entry_again
     cld
     cli
+
+    // The keys of the levels above the guest's, of which nobody here has a use: wiped before
+    // anything can copy them.
+    mov edi, {keys}
+    mov ecx, {key_words}
+    xor eax, eax
+    rep stosd
 
     // Find the leaf. The page holds a count, 12 reserved bytes and entries of 48 bytes: the key at
     // +0 (EAX, ECX, then XCR0 and XSS with 8 bytes each, which are 0 but for EAX), EBX out at +28.
@@ -72,19 +92,36 @@ entry_leaf_found:
     xor edi, edi
     bts edi, ecx                    // EDI: upper half of the C-bit's mask
 
-    // PML4[0] -> PDPT[0] -> two large pages: the region of the image.
-    mov eax, offset entry_pdpt
-    or eax, 0x63
-    mov dword ptr [entry_pml4], eax
+    // PML4[0] -> PDPT[0] -> two page tables: the region of the image.
+    mov dword ptr [entry_pml4], offset entry_pdpt + {table}
     mov dword ptr [entry_pml4 + 4], edi
-    mov eax, offset entry_directory
-    or eax, 0x63
-    mov dword ptr [entry_pdpt], eax
+    mov dword ptr [entry_pdpt], offset entry_directory + {table}
     mov dword ptr [entry_pdpt + 4], edi
-    mov dword ptr [entry_directory + 8 * {large_index}], {image_base} + 0xe3
+    mov dword ptr [entry_directory + 8 * {large_index}], offset entry_tables + {table}
     mov dword ptr [entry_directory + 8 * {large_index} + 4], edi
-    mov dword ptr [entry_directory + 8 * {large_index} + 8], {image_base} + {large} + 0xe3
+    mov dword ptr [entry_directory + 8 * {large_index} + 8], offset entry_tables + {page} + {table}
     mov dword ptr [entry_directory + 8 * {large_index} + 12], edi
+
+    // The pages of each part. An entry is 8 bytes, so a page's is at an offset of an address / 512.
+    mov esi, offset entry_parts
+entry_next_part:
+    mov eax, dword ptr [esi]
+entry_next_page:
+    mov ebx, eax
+    sub ebx, {image_base}
+    shr ebx, 9
+    mov edx, eax
+    or edx, dword ptr [esi + 8]
+    mov dword ptr [entry_tables + ebx], edx
+    mov edx, edi
+    or edx, dword ptr [esi + 12]
+    mov dword ptr [entry_tables + ebx + 4], edx
+    add eax, {page}
+    cmp eax, dword ptr [esi + 4]
+    jb entry_next_page
+    add esi, 16
+    cmp esi, offset entry_parts_end
+    jb entry_next_part
 
     // CR4.PAE; CR3 (a table walk is private whatever CR3 says); EFER.LME and NXE; CR0.PG and WP.
     mov eax, cr4
@@ -150,6 +187,18 @@ entry_gdt_end:
 entry_gdt_pointer:
     .word entry_gdt_end - entry_gdt - 1
     .long entry_gdt
+
+    // What the entry code's tables map: first byte, one past the last, lower and upper half of the
+    // entries' bits. Accessed and dirty are set; no part is both writable and executable.
+    .balign 4
+entry_parts:
+    .long {fixed}, {fixed_end}, {read}, {no_execute}
+    .long __text_start, __text_end, {read}, 0
+    .long __rodata_start, __rodata_end, {read}, {no_execute}
+    .long __data_start, __data_end, {write}, {no_execute}
+    .long __processor_stacks + {stack}, __processor_stacks + {stack_top}, {write}, {no_execute}
+    .long __processor_stacks + {fault_stack}, __processor_stacks + {fault_stack_top}, {write}, {no_execute}
+entry_parts_end:
     .popsection
 
     .pushsection .data.entry, "aw"
@@ -166,18 +215,31 @@ entry_pdpt:
     .skip 4096
 entry_directory:
     .skip 4096
+entry_tables:
+    .skip 2 * 4096
     .popsection
     "#,
     cpuid_page = const CPUID_PAGE,
     max_entries = const MAX_ENTRIES,
     leaf = const LEAF_ENCRYPTION,
     image_base = const IMAGE_BASE,
-    large = const LARGE_PAGE_BYTES,
+    page = const PAGE_BYTES,
     large_index = const IMAGE_BASE / LARGE_PAGE_BYTES,
+    table = const WRITE,
+    read = const READ,
+    write = const WRITE,
+    no_execute = const NO_EXECUTE,
+    fixed = const BOOT_BLOCK,
+    fixed_end = const FIXED_PAGES_END,
+    keys = const SECRETS_PAGE + KEYS_OFFSET as u64,
+    key_words = const KEY_BYTES / 4 * GUEST_VMPL as usize,
     again = const terminate(Reason::EnteredAgain),
     no_leaf = const terminate(Reason::NoCpuidLeaf),
     bad_position = const terminate(Reason::CbitPosition),
     ghcb_msr = const msr::GHCB,
+    stack = const BOOT_STACK,
     stack_top = const BOOT_STACK_TOP,
+    fault_stack = const BOOT_FAULT_STACK,
+    fault_stack_top = const BOOT_FAULT_STACK_TOP,
     start = sym crate::start,
 );

@@ -15,7 +15,8 @@ use super::pointer;
 /// A fixed page.
 fn page(gpa: u64) -> &'static PageBytes {
     // SAFETY: The fixed pages are launch pages: private, valid and mapped from the first instruction
-    // on. Nobody writes to them: the host cannot, no lower VMPL may, and VMPL0 has no code that does.
+    // on. Nobody writes to them: the host cannot, no lower VMPL may, and VMPL0 has no code that does
+    // but the entry code, which wiped its keys before there was Rust.
     unsafe { &*pointer::<PageBytes>(gpa) }
 }
 
@@ -44,7 +45,7 @@ pub fn cpuid() -> &'static PageBytes {
     page(CPUID_PAGE)
 }
 
-/// The secrets page.
+/// The secrets page, without the keys of VMPL0 and VMPL1: the entry code wiped them.
 pub fn secrets() -> &'static PageBytes {
     page(SECRETS_PAGE)
 }

@@ -27,8 +27,14 @@ const FAULT_STACK_BYTES: u64 = PAGE_BYTES;
 /// Bytes of the stacks of one processor. Below each of them lies a guard page, never mapped: an
 /// overflow faults instead of overwriting something.
 const STACKS_BYTES: u64 = 2 * PAGE_BYTES + STACK_BYTES + FAULT_STACK_BYTES;
-/// Offset of the first byte above the boot processor's stack, for the entry code.
-pub const BOOT_STACK_TOP: u64 = PAGE_BYTES + STACK_BYTES;
+/// Offset of the boot processor's stack, for the entry code.
+pub const BOOT_STACK: u64 = PAGE_BYTES;
+/// Offset of the first byte above it.
+pub const BOOT_STACK_TOP: u64 = BOOT_STACK + STACK_BYTES;
+/// Offset of the boot processor's stack for double faults.
+pub const BOOT_FAULT_STACK: u64 = BOOT_STACK_TOP + PAGE_BYTES;
+/// Offset of the first byte above it.
+pub const BOOT_FAULT_STACK_TOP: u64 = BOOT_FAULT_STACK + FAULT_STACK_BYTES;
 
 global_asm!(
     r#"

@@ -9,6 +9,7 @@ use crate::expectation::Expectation;
 use crate::follow::End;
 use crate::host_record::Termination;
 use crate::own_conversions;
+use crate::own_tables;
 use crate::pool_story::PoolStory;
 use crate::restart_checks::restart_checks;
 use crate::run::Outcome;
@@ -119,6 +120,9 @@ pub fn checks(outcome: &Outcome) -> Vec<Check> {
     });
     list.push(format(outcome));
     list.push(pattern(outcome));
+    if outcome.window_bytes.is_some() {
+        list.push(own_tables::check(outcome));
+    }
     if outcome.expectation.self_test() {
         list.push(self_test(outcome));
         list.push(own_conversions::check(outcome));

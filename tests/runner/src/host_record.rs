@@ -55,6 +55,8 @@ pub enum HostRecord {
     Reset(String),
     /// The shared view of a page that was never shared has changed.
     Pattern(String),
+    /// What VMPL 0's page tables allow.
+    Inspected(Inspection),
     /// Pages that no longer hold what they held when the guest had it noted.
     SharedChange(SharedChange),
     /// The machine is about to exit.
@@ -81,6 +83,25 @@ pub struct Conversion {
     pub bytes: u64,
     /// Bytes of guest memory that are shared afterwards.
     pub total_shared: u64,
+}
+
+/// What VMPL 0's page tables allow, and where its keys are, at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Inspection {
+    /// `snp_host::inspection::Moment`.
+    pub moment: u64,
+    /// Bytes that are writable.
+    pub writable: u64,
+    /// Bytes that are executable.
+    pub executable: u64,
+    /// Bytes that are both.
+    pub both: u64,
+    /// From the first executable byte to the last.
+    pub code: (u64, u64),
+    /// Bytes of the run of mapped pages around the stack pointer.
+    pub stack: u64,
+    /// How often a key of VMPL 0 or 1 was found in memory that is VMPL 0's alone.
+    pub keys: u64,
 }
 
 /// A run of shared pages that changed while they were watched.
@@ -155,6 +176,15 @@ impl HostRecord {
                 vmpl: line.number("vmpl")?,
                 set: line.number("set")?,
                 reason: line.number("reason")?,
+            }),
+            kind::INSPECTED => Self::Inspected(Inspection {
+                moment: line.number("moment")?,
+                writable: line.number("writable")?,
+                executable: line.number("executable")?,
+                both: line.number("both")?,
+                code: (line.number("code_start")?, line.number("code_end")?),
+                stack: line.number("stack")?,
+                keys: line.number("keys")?,
             }),
             kind::CHANGED => Self::SharedChange(SharedChange {
                 gpa: line.number("gpa")?,

@@ -34,6 +34,7 @@ mod linux;
 mod longest_calls;
 mod madt;
 mod own_conversions;
+mod own_tables;
 mod pool_story;
 mod progress;
 mod qemu;

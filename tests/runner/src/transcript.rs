@@ -9,7 +9,7 @@ use snp_host::record::kind;
 use crate::guest_line::{
     Attach, Burst, Busy, Crash, GuestLine, PhaseProgress, PoolSample, Restart, SelfTest, Trace,
 };
-use crate::host_record::{Conversion, HostRecord, SharedChange, Termination};
+use crate::host_record::{Conversion, HostRecord, Inspection, SharedChange, Termination};
 use crate::line::LineError;
 use crate::linux::Facts;
 
@@ -39,6 +39,8 @@ pub struct Transcript {
     pub conversions: Vec<Conversion>,
     /// Shared pages that changed while they were watched.
     pub changes: Vec<SharedChange>,
+    /// Looks at VMPL 0's page tables.
+    pub inspections: Vec<Inspection>,
     /// Markers of the guest and their time stamps.
     pub marks: BTreeMap<u64, u64>,
     /// The report of the violation that stopped the machine.
@@ -151,6 +153,7 @@ impl Transcript {
                 _ => return Err("another snapshot is open".into()),
             },
             HostRecord::PageStateChange(conversion) => self.conversions.push(conversion),
+            HostRecord::Inspected(inspection) => self.inspections.push(inspection),
             HostRecord::SharedChange(change) => self.changes.push(change),
             HostRecord::Violation(text) => self.violation = Some(text),
             // The first names the cause, those behind it the state.

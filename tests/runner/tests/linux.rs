@@ -61,6 +61,13 @@ fn each_broken_promise_is_named_in_one_line() {
             &["no step of the guest fails", "virtio_net.ko"],
         ),
         (
+            "both=4096",
+            &[
+                "page tables are W^X",
+                "4096 bytes are writable and executable",
+            ],
+        ),
+        (
             "record 'pattern gpa=0x1000 offset=0 found=0x0'",
             &["written from outside"],
         ),
@@ -170,6 +177,9 @@ fn each_death_has_one_line_with_its_cause() {
 #[test]
 fn a_user_space_of_the_users_own_is_judged_by_kernel_and_host() {
     let own = "record 'boot version=1'
+for moment in 0 1; do
+    record \"inspected moment=$moment writable=0 executable=4096 both=0 code_start=0x410000 code_end=0x411000 stack=0 keys=0\"
+done
 say '[    0.0] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP'
 say '[    0.1] SEV: SNP running at VMPL2.'
 record 'poweroff vmpl=2'; snapshot 4294967295 1 2 3; record 'exit code=0'; exit 1";

@@ -14,10 +14,12 @@ use crate::machine::Machine;
 use crate::memory_plan::C_BIT;
 use crate::vcpu::Vcpu;
 
-const PRESENT: u64 = 1;
-const LARGE: u64 = 1 << 7;
+/// An entry leads somewhere.
+pub(crate) const PRESENT: u64 = 1;
+/// It maps a page, though its table is no last-level table.
+pub(crate) const LARGE: u64 = 1 << 7;
 /// Address bits of a table entry without the C-bit.
-const ADDRESS: u64 = 0x0007_FFFF_FFFF_F000;
+pub(crate) const ADDRESS: u64 = 0x0007_FFFF_FFFF_F000;
 
 /// A guest physical address and the C-bit that leads to it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use core::fmt;
 
 use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE, PageSize, Vmpl};
 use snp::cpuid::CpuidPage;
-use snp::secrets::{SecretsPage, VERSION};
+use snp::secrets::{KEY_BYTES, SecretsPage, VERSION};
 use snp::vmsa::{EFER_SVME, LAUNCH_VMSA, Vmsa};
 use zerocopy::{FromBytes, IntoBytes};
 
@@ -208,10 +208,16 @@ fn missing_feature(vmsa: &[u8]) -> Option<&'static str> {
 fn fill_secrets(secrets: &mut SecretsPage) {
     if secrets.version == 0 {
         secrets.version = VERSION;
-        let mut next: u8 = 0;
-        for byte in secrets.vmpck.iter_mut().flatten() {
-            *byte = next.wrapping_mul(KEY_STEP).wrapping_add(3);
-            next = next.wrapping_add(1);
+        for (number, key) in secrets.vmpck.iter_mut().enumerate() {
+            for (place, byte) in key.iter_mut().enumerate() {
+                *byte = key_byte(number, place);
+            }
         }
     }
+}
+
+/// A byte of the key of this VMPL.
+pub(crate) fn key_byte(vmpl: usize, place: usize) -> u8 {
+    let [low, ..] = (vmpl * KEY_BYTES + place).to_le_bytes();
+    low.wrapping_mul(KEY_STEP).wrapping_add(3)
 }

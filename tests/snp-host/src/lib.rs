@@ -9,6 +9,7 @@
 //! | part | modules |
 //! |---|---|
 //! | interface to the runner | [`launch`], [`switches`], [`record`], [`counters`], [`memory_plan`] |
+//! | what the runner judges | [`inspection`] |
 //! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`translations`], [`nested_fault`], [`decode`], [`exception_frame`] |
@@ -43,6 +44,7 @@ pub mod ghcb_exit;
 pub mod guest_memory;
 pub mod hardware;
 pub mod injection;
+pub mod inspection;
 pub mod interrupt_filter;
 pub mod launch;
 pub mod launch_guest;

@@ -67,6 +67,8 @@ pub struct Machine<'a, H> {
     pub kicks: Kicks,
     /// What this exit has left to do about them.
     pub translations: Translations,
+    /// By [`Moment`](crate::inspection::Moment): VMPL 0 was looked at.
+    pub(crate) inspected: [bool; 2],
 }
 
 impl<'a, H: Hardware> Machine<'a, H> {
@@ -113,6 +115,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             posted: PostedChanges::default(),
             kicks,
             translations: Translations::default(),
+            inspected: [false; 2],
         })
     }
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! VMGEXIT: the GHCB MSR protocol (GHCB specification, 2.3.1), and the way to the GHCB page.
 
-use snp::address::{GuestPhysicalAddress, PageSize};
+use snp::address::{GuestPhysicalAddress, PageSize, Vmpl};
 use snp::ghcb_msr::{HypervisorFeatures, Request, SevInfo, response};
 use snp::psc::PscOperation;
 use snp_model::psc::HostManner;
@@ -9,6 +9,7 @@ use snp_model::psc::HostManner;
 use crate::counters::{Event, Vmgexit};
 use crate::cpuid_policy;
 use crate::hardware::Hardware;
+use crate::inspection::Moment;
 use crate::machine::{Flow, Machine};
 use crate::memory_plan::C_BIT;
 use crate::page_conversion::ConversionRun;
@@ -35,6 +36,9 @@ impl<H: Hardware> Machine<'_, H> {
     /// # Errors
     /// Why the machine stops.
     pub fn vmgexit(&mut self, cpu: &mut Cpu) -> Flow {
+        if cpu.current == Vmpl::Vmpl0 {
+            self.inspect(cpu.vcpu(), Moment::FirstRequest);
+        }
         let value = cpu.vcpu().ghcb_msr;
         if value.is_multiple_of(PageSize::Size4K.bytes()) {
             return self.ghcb_exit(cpu, GuestPhysicalAddress::new(value));

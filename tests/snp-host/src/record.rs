@@ -51,6 +51,9 @@ pub mod kind {
     pub const POWER_OFF: &str = "poweroff";
     /// `vmpl= port=`; the guest reset the machine.
     pub const RESET: &str = "reset";
+    /// `moment=0|1 writable= executable= both= code_start= code_end= stack= keys=`; what VMPL 0's page tables allow, in
+    /// bytes, and how often its keys were found ([`crate::inspection`]).
+    pub const INSPECTED: &str = "inspected";
     /// `gpa= offset= found= expected=`
     pub const PATTERN: &str = "pattern";
     /// `gpa= bytes= protocol=0|1`; pages that no longer hold what they held at the guest's word; GHCB or doorbell

@@ -7,6 +7,7 @@ use snp_model::run_vmpl::Refusal;
 use crate::call_times::ServedCall;
 use crate::counters::Event;
 use crate::hardware::Hardware;
+use crate::inspection::Moment;
 use crate::machine::Machine;
 use crate::svsm_calls::Form;
 use crate::vcpu::Cpu;
@@ -30,6 +31,9 @@ impl<H: Hardware> Machine<'_, H> {
             return Ok(());
         }
         self.check_runnable(cpu.at(target))?;
+        if cpu.current == Vmpl::Vmpl0 {
+            self.inspect(cpu.vcpu(), Moment::FirstSwitch);
+        }
         let rax = cpu.vcpu().vmcb.save.rax;
         self.suspend(cpu);
         if self.nested.drop_aliases(&self.hardware, &self.rmp) {

@@ -12,6 +12,7 @@ use super::pool_checks::{STEPS, pool_checks};
 use crate::checks::{Check, format, pattern};
 use crate::devices::{Device, HostFile};
 use crate::disk::hexadecimal;
+use crate::own_tables;
 use crate::run::Outcome;
 
 /// First words of the block that the guest writes to its second disk.
@@ -68,6 +69,9 @@ pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     list.push(power_off(outcome));
     list.push(format(outcome));
     list.push(pattern(outcome));
+    if outcome.window_bytes.is_some() {
+        list.push(own_tables::check(outcome));
+    }
     list
 }
 

@@ -25,6 +25,9 @@ done
 sum() { sha256sum "$1" | cut -d' ' -f1; }
 size() { stat -c %s "$1"; }
 record "boot version=1 mem=0x4000000 switches=0x0"
+for moment in 0 1; do
+    record "inspected moment=$moment writable=4096 executable=4096 both=${both:-0} code_start=0x410000 code_end=0x411000 stack=4096 keys=0"
+done
 say "[    0.0] Memory Encryption Features active: AMD SEV SEV-ES SEV-SNP"
 say "linux: start uptime=0.01"
 say "linux: devices expected=${expected:-blk,net,nvme}"

@@ -7,6 +7,7 @@ mod bench;
 mod doorbell_events;
 mod faults;
 mod firmware;
+mod inspection;
 mod instructions;
 mod launching;
 mod page_states;
