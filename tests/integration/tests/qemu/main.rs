@@ -8,6 +8,7 @@
 mod bench;
 mod costs;
 mod hostile;
+mod hostile_launch;
 mod hostile_pages;
 mod hostile_replies;
 mod linux;

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Rows A to N of the catalogue of hostile hosts.
+//! Rows A to O of the catalogue of hostile hosts.
 
 use super::pages::{
     carry, deputy, double_mapping, flush_first, moved_secret, race, remapped_valid_page,
     rescinded_between, rescinded_list, residual, stale_permissions,
 };
-use super::qemu_tests::{HOSTILE, MAIN, PAGES, REPLIES, SMP};
+use super::qemu_tests::{HOSTILE, LAUNCH, MAIN, PAGES, REPLIES, SMP};
 use super::replies::{
     boot_replies, edited_entries, lie_about_sharing, opposite, replies, wrong_echoes,
 };
@@ -295,5 +295,33 @@ pub const CATALOGUE: &[(&str, &str, Cover)] = &[
         "N",
         "incoherent cache lines",
         Not("neither the model nor QEMU's TCG has caches"),
+    ),
+    (
+        "O",
+        "runs a launch VMSA that nobody needs while VMPL0 boots",
+        Qemu(LAUNCH, "surplus_vmsa::one_that_runs_while_vmpl_0_boots"),
+    ),
+    (
+        "O",
+        "the same beside the run loop",
+        Qemu(LAUNCH, "surplus_vmsa::one_that_runs_beside_the_run_loop"),
+    ),
+    (
+        "O",
+        "the same during a call",
+        Qemu(LAUNCH, "surplus_vmsa::one_that_runs_during_a_call"),
+    ),
+    (
+        "O",
+        "lists a false entry before the encryption leaf",
+        Qemu(LAUNCH, "cpuid_decoys::an_entry_is_told_by_its_whole_key"),
+    ),
+    (
+        "O",
+        "writes behind the parameters",
+        Qemu(
+            LAUNCH,
+            "parameter_tails::an_entry_behind_the_end_of_the_map",
+        ),
     ),
 ];

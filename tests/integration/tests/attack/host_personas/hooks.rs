@@ -12,7 +12,7 @@ use super::memory_maps::memory_maps;
 use super::pages::{
     carry, refused_processor, remap_before_validation, rescinded_list, size_mismatch,
 };
-use super::qemu_tests::{HOSTILE, MAIN, PAGES};
+use super::qemu_tests::{HOSTILE, LAUNCH, MAIN, PAGES};
 use super::replies::{lie_about_sharing, replies};
 use super::table::Cover::{self, Here, Qemu};
 use crate::guest_attacks::rewritten;
@@ -36,7 +36,7 @@ pub const CONTRACT: [&str; 14] = [
 ];
 
 /// Those that this one offers besides.
-pub const FURTHER: [&str; 7] = [
+pub const FURTHER: [&str; 9] = [
     "psc-no-progress",
     "psc-cursor-beyond-end",
     "vector-into-vmpl0",
@@ -44,6 +44,8 @@ pub const FURTHER: [&str; 7] = [
     "double-mapping",
     "refused-processor",
     "memory-map",
+    "surplus-launch",
+    "cpuid-decoy",
 ];
 
 /// What is answered to a reply that breaks the rules, and the test of the same at boot.
@@ -309,5 +311,15 @@ pub const HOOKS: &[(&str, &str, Cover)] = &[
         "memory-map",
         "",
         Qemu(HOSTILE, "maps::more_ram_than_there_is"),
+    ),
+    (
+        "surplus-launch",
+        "a machine with several vCPUs",
+        Qemu(LAUNCH, "surplus_vmsa::one_that_runs_beside_the_run_loop"),
+    ),
+    (
+        "cpuid-decoy",
+        "an entry before the encryption leaf",
+        Qemu(LAUNCH, "cpuid_decoys::an_entry_is_told_by_its_whole_key"),
     ),
 ];

@@ -4,6 +4,7 @@
 /// Files of tests/qemu.
 pub const MAIN: &str = "main.rs";
 pub const HOSTILE: &str = "hostile.rs";
+pub const LAUNCH: &str = "hostile_launch.rs";
 pub const PAGES: &str = "hostile_pages.rs";
 pub const REPLIES: &str = "hostile_replies.rs";
 pub const SMP: &str = "smp.rs";
@@ -13,6 +14,7 @@ pub fn is_there(file: &str, test: &str) -> bool {
     let text = match file {
         MAIN => include_str!("../../qemu/main.rs"),
         HOSTILE => include_str!("../../qemu/hostile.rs"),
+        LAUNCH => include_str!("../../qemu/hostile_launch.rs"),
         PAGES => include_str!("../../qemu/hostile_pages.rs"),
         REPLIES => include_str!("../../qemu/hostile_replies.rs"),
         SMP => include_str!("../../qemu/smp.rs"),
