@@ -54,8 +54,10 @@ impl SurplusLaunch {
         } else {
             vmpl == Vmpl::Vmpl0
         };
+        let due = counts && self.left == 1;
+        // None counts below 0: the last CPU takes what is armed when it exits, which may be many exits from now.
         self.left = self.left.saturating_sub(u32::from(counts));
-        counts && self.left == 0
+        due
     }
 }
 

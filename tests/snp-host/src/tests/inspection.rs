@@ -99,8 +99,8 @@ fn keys_are_looked_for_in_what_is_vmpl_0_s_alone() {
     let mut bench = bench(&[WRITE, WRITE]);
     // The key of VMPL 1 once more, where a copy of the page may be.
     let key = bench.peek(SECRETS + 0x40);
-    bench.poke(LAST + 0x800 - 4 & !7, key << 32);
-    bench.poke((LAST + 0x800 - 4 & !7) + 8, key >> 32);
+    bench.poke(LAST + 0x7f8, key << 32);
+    bench.poke(LAST + 0x800, key >> 32);
     let permissions = RmpPermissions::READ;
     assert!(bench.inspected().ends_with("keys=3"));
     let mut bench = self::bench(&[WRITE, WRITE]);
