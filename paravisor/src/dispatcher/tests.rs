@@ -107,10 +107,13 @@ fn first_call_of(protocol: u32) -> CallRegisters {
 #[test]
 fn the_number_of_the_protocol_decides_who_answers() {
     world(|world| {
-        let unknown = first_call_of(7);
-        let answer = world.dispatcher.call(world.vcpu, &unknown);
-        let rax = ResultCode::UNSUPPORTED_PROTOCOL.to_rax();
-        assert_eq!(answer, Ok(CallRegisters { rax, ..unknown }));
+        // Attestation and vTPM, and one that the SVSM specification does not know.
+        for protocol in [1, 2, 7] {
+            let refused = first_call_of(protocol);
+            let answer = world.dispatcher.call(world.vcpu, &refused);
+            let rax = ResultCode::UNSUPPORTED_PROTOCOL.to_rax();
+            assert_eq!(answer, Ok(CallRegisters { rax, ..refused }));
+        }
         // REMAP_CA of an address that is no page's; IDENTIFY with arguments; both by their own rules.
         let parameter = Ok(ResultCode::INVALID_PARAMETER);
         assert_eq!(world.call(&first_call_of(core_protocol::NUMBER)), parameter);
