@@ -286,9 +286,11 @@ soak: setup-qemu igvm linux-igvm disk ## Boot again and again: SOAK_BOOTS times 
 
 test: setup-qemu test-host test-loom test-qemu ## Every test: unit, property and model tests, then the images on QEMU
 
+# In one build: each other set of features would be one more of nearly everything. Not bare-metal, which is for another target, nor
+# beside-firmware, which moves addresses, nor qemu.
+TEST_FEATURES := guest-shim/virtio,guest-shim/transport,guest-shim-c/linked-platform,snp/instructions,snp-model/machine
 test-host: setup ## The tests that need no QEMU
-	@$(CARGO) test --workspace --all-features --exclude paravisor --exclude test-guest --exclude snp-host --exclude integration --exclude igvm-builder --exclude runner
-	@$(CARGO) test -p igvm-builder -p runner -p paravisor -p test-guest -p snp-host -p integration
+	@$(CARGO) test --workspace --features $(TEST_FEATURES)
 	@$(CARGO) test -p igvm-builder --features beside-firmware --test firmware
 
 test-loom: ## What CPUs share in the shim, the service and the paravisor, in every order of accesses
