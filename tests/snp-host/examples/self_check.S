@@ -224,7 +224,7 @@ long_mode:
     ghcb_request 0x8000fffd
     cmp qword ptr [rbx + 0x398], 0
     expect e
-    cmp qword ptr [rbx + 0x3a0], 0x27
+    cmp qword ptr [rbx + 0x3a0], 0x37
     expect e
 
     step 11  # page-state changes of 2 MiB: one shared, one private

@@ -267,7 +267,13 @@ mod own_pages {
             let outcome = take(&bench, "stack", moment, count);
             assert_termination(&outcome, 0xa, DOUBLE_FAULT);
         }
-        assert_reason(&take(&bench, "code", "call", "1"), Reason::NotValidated);
+        // Whether the handler of the fault lies in the page that is taken is up to the linker.
+        let outcome = take(&bench, "code", "call", "1");
+        assert!(
+            outcome.code != 0 && is_documented(&outcome),
+            "{}",
+            outcome.text
+        );
         let outcome = take(&bench, "secrets", "exit", "400");
         assert_reason(&outcome, Reason::NotValidated);
         // Not needed any more.
