@@ -34,7 +34,7 @@ pub enum Switch {
 }
 
 impl Switch {
-    /// Whether it is on.
+    /// Returns `true` for [`Switch::On`].
     #[must_use]
     pub const fn is_on(self) -> bool {
         matches!(self, Self::On)

@@ -223,7 +223,7 @@ pub struct AttackOptions {
     /// exception, and its vector
     #[arg(long, value_name = "TYPE:VECTOR@[call:]EXITS")]
     pub inject: Option<Injected>,
-    /// Run another launch VMSA on the last vCPU, behind so many exits of VMPL0, or of those that begin, interrupt and end calls
+    /// Run another launch VMSA on the last vCPU, after this many exits of VMPL0, or of those that begin, interrupt and end calls
     #[arg(long, value_name = "[call:]EXITS")]
     pub surplus_launch: Option<SurplusEntry>,
     /// List a leaf of the encryption leaf's number before it in the CPUID page, with another key

@@ -19,7 +19,7 @@ use crate::report::layout::AttestationReport;
 use crate::report::tcb::MinimumTcb;
 use crate::{igvm_framing, launch_digest};
 
-/// What a report is to be compared with. What is not compared is left out by name only (`any`, `--no-signature`).
+/// What a report is to be compared with.
 #[derive(Debug, Clone, Args)]
 pub struct VerifyOptions {
     /// The attestation report: 1184 bytes, as configfs-tsm's outblob has them
@@ -80,7 +80,7 @@ pub struct VerifyOptions {
     pub id_key_digest: Option<Bytes<48>>,
 }
 
-/// A value of so many bytes.
+/// A value of `COUNT` bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bytes<const COUNT: usize>(pub [u8; COUNT]);
 
@@ -89,7 +89,7 @@ pub struct Bytes<const COUNT: usize>(pub [u8; COUNT]);
 pub struct Verdict {
     /// What is wrong. Empty: the report is as wanted.
     pub findings: Vec<Finding>,
-    /// What was not looked at because the options say so.
+    /// What was not checked.
     pub unchecked: Vec<&'static str>,
 }
 
@@ -162,12 +162,16 @@ pub fn verify(options: &VerifyOptions) -> Result<Verdict, VerifyError> {
     })
 }
 
-/// What the options leave out, by the name that a user knows it by.
+/// What is not checked, by the name that a user knows it by.
 fn unchecked(options: &VerifyOptions) -> Vec<&'static str> {
     let all = [
         (
             options.no_signature,
             "signature: the report can be anybody's",
+        ),
+        (
+            options.certificate.is_some(),
+            "certificate: its chain to AMD's root, without which the key can be anybody's (docs/ATTESTATION.md)",
         ),
         (
             options.minimum_tcb == Wanted::Any,

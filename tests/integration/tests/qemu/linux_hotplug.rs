@@ -8,7 +8,7 @@ use crate::bench::{Bench, Outcome, said};
 const SERIES: &str = "6.12";
 const VCPUS: [&str; 4] = ["--vcpus", "3", "--timeout", "1800"];
 
-/// Two CPUs went off line and came back so many times, and nothing else happened.
+/// Two CPUs went off line and came back `cycles` times, and nothing else happened.
 fn assert_cycled(outcome: &Outcome, cycles: u64) {
     assert_eq!(outcome.code, 0, "{}", outcome.text);
     let lines = said(outcome, "hotplug");
