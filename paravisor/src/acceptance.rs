@@ -27,6 +27,22 @@ impl OwnMemory {
     pub const fn range(&self) -> PhysRange {
         self.range
     }
+
+    /// What lies before `address`, and the rest.
+    ///
+    /// # Errors
+    /// [`Reason::StorageInvalid`] when it is not in there.
+    pub fn split(self, address: u64) -> Result<(Self, Self), Reason> {
+        let PhysRange { start, end } = self.range;
+        let own = |start, end| Self {
+            range: PhysRange { start, end },
+        };
+        if (start..=end).contains(&address) {
+            Ok((own(start, address), own(address, end)))
+        } else {
+            Err(Reason::StorageInvalid)
+        }
+    }
 }
 
 /// Takes RAM into use.
@@ -68,18 +84,32 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
         each_page(range, |page, size| self.owner.grant(page, size)).map_err(|_| Reason::GrantFailed)
     }
 
-    /// Asks the host to assign a range, in as few exits as possible, unless it is assigned already.
+    /// Asks the host to share a range that is not validated and never will be.
+    ///
+    /// # Errors
+    /// The reason with which the boot has to end.
+    pub fn share(&self, range: PhysRange) -> Result<(), Reason> {
+        self.ask(range, PscOperation::Shared)
+    }
+
+    /// Asks the host to assign a range, unless it is assigned already.
     fn assign(&self, range: PhysRange) -> Result<(), Reason> {
-        if !self.memory_is_shared {
-            return Ok(());
+        if self.memory_is_shared {
+            self.ask(range, PscOperation::Private)
+        } else {
+            Ok(())
         }
+    }
+
+    /// Asks the host to change the pages of a range, in as few exits as possible.
+    fn ask(&self, range: PhysRange, operation: PscOperation) -> Result<(), Reason> {
         let mut pages = range.pages();
         loop {
             let mut descriptor = PscDescriptor::new();
             let mut count = 0_u16;
             for (slot, (gpa, large)) in descriptor.entries.iter_mut().zip(pages.by_ref()) {
                 let page = GuestPhysicalAddress::new(gpa);
-                *slot = PscEntry::request(page, page_size(large), PscOperation::Private);
+                *slot = PscEntry::request(page, page_size(large), operation);
                 count += 1;
             }
             match count.checked_sub(1) {
@@ -157,7 +187,7 @@ mod tests {
     };
 
     fn accept(machine: &TestMachine, shared: bool, guest: bool) -> Result<(), Reason> {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let pages = PageOwner::new(&plan, machine);
         let acceptance = Acceptance {
             owner: &pages,

@@ -8,9 +8,8 @@
 //! contexts. Everything else has a number, which is a place in this list.
 
 use crate::general_parameters::check_zero;
-use crate::layout::PageBytes;
+use crate::layout::MADT_BYTES;
 use crate::termination::Reason;
-use crate::vcpu_table::MAX_VCPUS;
 
 /// Where the table says how long it is, and what lies before its entries.
 const LENGTH: usize = 4;
@@ -21,6 +20,8 @@ const LOCAL_APIC: (u8, usize) = (0, 8);
 const LOCAL_X2APIC: (u8, usize) = (9, 16);
 /// The processor is there. Others may be plugged in later: none of ours.
 const ENABLED: u32 = 1;
+/// Most vCPUs: as many as the parameter area has room for, however they are listed.
+pub const MAX_VCPUS: u32 = (MADT_BYTES as u32 - HEADER_BYTES as u32) / LOCAL_X2APIC.1 as u32;
 /// Identifiers that address all processors.
 const BROADCAST: u32 = u32::MAX;
 const BROADCAST_8_BITS: u32 = 0xff;
@@ -34,104 +35,120 @@ pub struct ProcessorId {
     pub apic_id: u32,
 }
 
-/// The APIC identifiers of all processors, by number. The boot processor is number 0: firmware lists
-/// it first (ACPI 6.5, 5.2.12.1).
+/// The APIC identifiers of all processors, by number: the VMM's table, checked, which nobody can change.
+/// The boot processor is number 0: firmware lists it first (ACPI 6.5, 5.2.12.1).
 #[derive(Debug, Clone, Copy)]
-pub struct ApicIds {
-    ids: [u32; MAX_VCPUS as usize],
-    count: usize,
+pub struct ApicIds<'a> {
+    /// Entries of the table.
+    entries: &'a [u8],
+    count: u32,
 }
 
-impl ApicIds {
-    /// The identifiers in the VMM's table, of which there have to be `vcpu_count`. Of more than
-    /// [`MAX_VCPUS`] the first are kept; it is for the caller to refuse them.
+impl<'a> ApicIds<'a> {
+    /// The identifiers in the VMM's table, of which there have to be `vcpu_count`.
     ///
     /// # Errors
     /// [`Reason::MadtForm`], [`Reason::MadtProcessors`], or [`Reason::ParameterTail`].
-    pub fn parse(table: &PageBytes, vcpu_count: u32) -> Result<Self, Reason> {
-        let (mut entries, tail) = entries(table)?;
-        let mut list = Self {
-            ids: [0; MAX_VCPUS as usize],
-            count: 0,
-        };
-        let mut listed = 0_u32;
-        // Each round takes at least two bytes off a page.
-        while let [kind, length, ..] = *entries {
-            let length = usize::from(length);
-            let (entry, rest) = entries.split_at_checked(length).ok_or(Reason::MadtForm)?;
-            // An entry of length 0 or 1 would be the last one for ever.
-            if length < 2 {
-                return Err(Reason::MadtForm);
+    pub fn parse(table: &'a [u8], vcpu_count: u32) -> Result<Self, Reason> {
+        let (entries, tail) = entries(table)?;
+        let mut list = Self { entries, count: 0 };
+        for apic_id in Identifiers(entries) {
+            let apic_id = apic_id?;
+            // Ends the search for a second one, too: it goes through the table for each processor.
+            if list.count == vcpu_count || apic_id == BROADCAST || list.find(apic_id).is_some() {
+                return Err(Reason::MadtProcessors);
             }
-            entries = rest;
-            if let Some(apic_id) = processor(kind, entry)? {
-                listed += 1;
-                list.add(apic_id)?;
-            }
-        }
-        if !entries.is_empty() {
-            return Err(Reason::MadtForm);
+            list.count += 1;
         }
         check_zero(tail)?;
-        if listed == vcpu_count {
+        if list.count == vcpu_count {
             Ok(list)
         } else {
             Err(Reason::MadtProcessors)
         }
     }
 
-    fn add(&mut self, apic_id: u32) -> Result<(), Reason> {
-        if apic_id == BROADCAST || self.as_slice().contains(&apic_id) {
-            return Err(Reason::MadtProcessors);
-        }
-        if let Some(slot) = self.ids.get_mut(self.count) {
-            *slot = apic_id;
-            self.count += 1;
-        }
-        Ok(())
-    }
-
     /// The first `count` of them.
     #[must_use]
-    pub fn first(mut self, count: u32) -> Self {
-        self.count = self.count.min(usize::try_from(count).unwrap_or(usize::MAX));
-        self
+    pub fn first(self, count: u32) -> Self {
+        let count = self.count.min(count);
+        Self { count, ..self }
     }
 
     /// By number.
-    #[must_use]
-    pub fn as_slice(&self) -> &[u32] {
-        self.ids.get(..self.count).unwrap_or_default()
+    pub fn iter(&self) -> impl Iterator<Item = ProcessorId> + 'a {
+        let apic_ids = Identifiers(self.entries).flatten();
+        (0..self.count)
+            .zip(apic_ids)
+            .map(|(number, apic_id)| ProcessorId { number, apic_id })
     }
 
     /// How many there are.
     #[must_use]
-    pub fn count(&self) -> u32 {
-        self.as_slice().iter().fold(0, |count, _| count + 1)
+    pub const fn count(&self) -> u32 {
+        self.count
     }
 
     /// The processor with this APIC identifier.
     #[must_use]
     pub fn find(&self, apic_id: u32) -> Option<ProcessorId> {
-        (0..)
-            .zip(self.as_slice())
-            .find(|(_, id)| **id == apic_id)
-            .map(|(number, _)| ProcessorId { number, apic_id })
+        self.iter().find(|processor| processor.apic_id == apic_id)
     }
 
     /// The boot processor.
     #[must_use]
     pub fn boot(&self) -> ProcessorId {
-        ProcessorId {
+        self.iter().next().unwrap_or(ProcessorId {
             number: 0,
-            apic_id: self.as_slice().first().copied().unwrap_or(0),
+            apic_id: 0,
+        })
+    }
+}
+
+/// The identifiers in the entries of a table. The first fault ends it.
+struct Identifiers<'a>(&'a [u8]);
+
+impl Iterator for Identifiers<'_> {
+    type Item = Result<u32, Reason>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        // Each round takes at least two bytes off the table.
+        while !self.0.is_empty() {
+            let found = self
+                .entry()
+                .and_then(|(kind, entry)| processor(kind, entry));
+            match found {
+                Ok(None) => {}
+                Ok(Some(apic_id)) => return Some(Ok(apic_id)),
+                Err(reason) => {
+                    self.0 = &[];
+                    return Some(Err(reason));
+                }
+            }
         }
+        None
+    }
+}
+
+impl<'a> Identifiers<'a> {
+    /// Takes the next entry; gives its kind and all its bytes.
+    fn entry(&mut self) -> Result<(u8, &'a [u8]), Reason> {
+        let [kind, length, ..] = *self.0 else {
+            return Err(Reason::MadtForm);
+        };
+        let length = usize::from(length);
+        // An entry of length 0 or 1 would be the last one for ever.
+        let (entry, rest) = (self.0.split_at_checked(length))
+            .filter(|_| length >= 2)
+            .ok_or(Reason::MadtForm)?;
+        self.0 = rest;
+        Ok((kind, entry))
     }
 }
 
 /// What lies behind the header of a table with signature, length and checksum as they should be, and
 /// behind the table.
-fn entries(table: &PageBytes) -> Result<(&[u8], &[u8]), Reason> {
+fn entries(table: &[u8]) -> Result<(&[u8], &[u8]), Reason> {
     let field = table.get(LENGTH..).and_then(<[u8]>::first_chunk);
     let length = u32::from_le_bytes(*field.ok_or(Reason::MadtForm)?);
     // A longer table was cut off by its parameter area.
@@ -172,11 +189,14 @@ fn processor(kind: u8, entry: &[u8]) -> Result<Option<u32>, Reason> {
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{ApicIds, MAX_VCPUS, PageBytes, ProcessorId, Reason};
+    use super::{ApicIds, MADT_BYTES, MAX_VCPUS, ProcessorId, Reason};
+
+    /// What the parameter area holds.
+    type Area = [u8; MADT_BYTES];
 
     /// A table with these bytes as its entries.
-    fn table(entries: &[u8]) -> PageBytes {
-        let mut page = [0; 4096];
+    fn table(entries: &[u8]) -> Area {
+        let mut page = [0; MADT_BYTES];
         let length = 44 + entries.len();
         page[..4].copy_from_slice(b"APIC");
         page[4..8].copy_from_slice(&u32::try_from(length).unwrap().to_le_bytes());
@@ -185,9 +205,9 @@ pub(crate) mod tests {
         page
     }
 
-    fn sum(page: &mut PageBytes) {
+    fn sum(page: &mut Area) {
         page[9] = 0;
-        let length = usize::from(u16::from_le_bytes([page[4], page[5]])).min(4096);
+        let length = usize::from(u16::from_le_bytes([page[4], page[5]])).min(MADT_BYTES);
         let sum = page[..length].iter().fold(0_u8, |a, b| a.wrapping_add(*b));
         page[9] = sum.wrapping_neg();
     }
@@ -209,15 +229,20 @@ pub(crate) mod tests {
     }
 
     /// The list of these identifiers.
-    pub(crate) fn apic_ids(ids: &[u32]) -> ApicIds {
+    pub(crate) fn apic_ids(ids: &[u32]) -> ApicIds<'static> {
         let count = u32::try_from(ids.len()).unwrap();
-        ApicIds::parse(&table(&processors(ids)), count).unwrap()
+        let table = Box::leak(Box::new(table(&processors(ids))));
+        ApicIds::parse(table, count).unwrap()
+    }
+
+    fn listed(list: ApicIds<'_>) -> Vec<u32> {
+        list.iter().map(|processor| processor.apic_id).collect()
     }
 
     #[test]
     fn identifiers_may_have_gaps_and_be_long() {
         let list = apic_ids(&[4, 0, 300]);
-        assert_eq!((list.as_slice(), list.count()), (&[4, 0, 300][..], 3));
+        assert_eq!((listed(list), list.count()), (vec![4, 0, 300], 3));
         let id = |number, apic_id| ProcessorId { number, apic_id };
         assert_eq!(list.boot(), id(0, 4));
         assert_eq!(list.find(300), Some(id(2, 300)));
@@ -233,26 +258,27 @@ pub(crate) mod tests {
         entries.extend(processors(&[2]));
         entries.extend([0, 8, 1, 2, 0, 0, 0, 0]); // not there, whatever its identifier
         entries.extend([0xff, 2]);
-        let list = ApicIds::parse(&table(&entries), 1).unwrap();
-        assert_eq!(list.as_slice(), [2]);
+        let table = table(&entries);
+        let list = ApicIds::parse(&table, 1).unwrap();
+        assert_eq!(listed(list), [2]);
     }
 
     #[test]
     fn hostile_tables_end_the_boot() {
         let good = table(&processors(&[0, 2]));
         let form = Some(Reason::MadtForm);
-        let refusal = |page: &PageBytes| ApicIds::parse(page, 2).err();
+        let refusal = |page: &Area| ApicIds::parse(page, 2).err();
         assert_eq!(refusal(&good), None);
-        assert_eq!(refusal(&[0; 4096]), form, "no table at all");
-        assert_eq!(refusal(&[0xff; 4096]), form);
-        let changed = |change: fn(&mut PageBytes)| {
+        assert_eq!(refusal(&[0; MADT_BYTES]), form, "no table at all");
+        assert_eq!(refusal(&[0xff; MADT_BYTES]), form);
+        let changed = |change: fn(&mut Area)| {
             let mut page = good;
             change(&mut page);
             sum(&mut page);
             refusal(&page)
         };
         assert_eq!(changed(|page| page[0] = b'X'), form, "signature");
-        for length in [0_u32, 8, 43, 4097, u32::MAX] {
+        for length in [0_u32, 8, 43, 0x8001, u32::MAX] {
             let mut page = good;
             page[4..8].copy_from_slice(&length.to_le_bytes());
             sum(&mut page);
@@ -274,7 +300,7 @@ pub(crate) mod tests {
             form
         );
         // Something behind the table, at the nearest and the farthest.
-        for byte in [60, 4095] {
+        for byte in [60, 4096, MADT_BYTES - 1] {
             let mut page = good;
             page[byte] = 1;
             assert_eq!(refusal(&page), Some(Reason::ParameterTail), "byte {byte}");
@@ -285,7 +311,9 @@ pub(crate) mod tests {
 
     #[test]
     fn every_vcpu_is_listed_once() {
-        let parse = |ids: &[u32], count| ApicIds::parse(&table(&processors(ids)), count);
+        let parse = |ids: &[u32], count| {
+            ApicIds::parse(&table(&processors(ids)), count).map(|list| list.count())
+        };
         let wrong = Some(Reason::MadtProcessors);
         assert_eq!(parse(&[0], 2).err(), wrong, "one is missing");
         assert_eq!(parse(&[0, 2, 4], 2).err(), wrong, "one too many");
@@ -301,9 +329,31 @@ pub(crate) mod tests {
         );
         let broadcast = table(&[0, 8, 0, 0xff, 1, 0, 0, 0]);
         assert_eq!(ApicIds::parse(&broadcast, 1).err(), wrong);
-        // More than are supported: counted, for the caller to refuse.
-        let many: Vec<u32> = (0..MAX_VCPUS + 3).collect();
-        assert_eq!(parse(&many, MAX_VCPUS + 3).unwrap().count(), MAX_VCPUS);
-        assert_eq!(parse(&many, MAX_VCPUS).err(), wrong);
+    }
+
+    #[test]
+    fn as_many_processors_as_the_area_has_room_for_in_either_form() {
+        let few = u32::from(u8::MAX);
+        for (first, count) in [(0, 512), (few, 512), (few, MAX_VCPUS)] {
+            let ids: Vec<u32> = (first..first + count).collect();
+            let list = apic_ids(&ids);
+            assert_eq!((list.count(), listed(list)), (count, ids.clone()));
+            let last = *ids.last().unwrap();
+            let number = count - 1;
+            let found = ProcessorId {
+                number,
+                apic_id: last,
+            };
+            assert_eq!(list.find(last), Some(found));
+            assert_eq!(list.find(last + 1), None);
+            // The last one once more, or one that is not counted.
+            let mut twice = ids.clone();
+            *twice.last_mut().unwrap() = first;
+            let wrong = Some(Reason::MadtProcessors);
+            let parse = |ids: &[u32], count| ApicIds::parse(&table(&processors(ids)), count).err();
+            assert_eq!(parse(&twice, count), wrong);
+            assert_eq!(parse(&ids, count - 1), wrong);
+            assert_eq!(parse(&ids, count + 1), wrong);
+        }
     }
 }

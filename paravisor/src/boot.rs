@@ -26,7 +26,7 @@ use paravisor::page_owner::PageOwner;
 use paravisor::range_list::PhysRange;
 use paravisor::start_pages::StartPages;
 use paravisor::termination::Reason;
-use paravisor::vcpu_table::{MAX_VCPUS, VcpuTable};
+use paravisor::vcpu_table::VcpuTable;
 use protocol::identity::PROTOCOL_VERSION;
 use snp::address::{GuestPhysicalAddress, Vmpl};
 use snp::cpuid::CpuidPage;
@@ -41,18 +41,15 @@ use zerocopy::FromBytes;
 
 use crate::machine::doorbell::Doorbell;
 use crate::machine::ghcb::{ApOperation, Ghcb};
+use crate::machine::host_page::HostPage;
 use crate::machine::processor::Processor;
 use crate::machine::vmsa_page::VmsaPage;
 use crate::machine::{Machine, console, launched, msr_exit, page_tables, processor, tlb};
 use crate::serve::Server;
 
-/// Pages of a processor that can be shared with the host: GHCB and doorbell.
-const HOST_PAGES: usize = 2;
-
 static INPUTS: Once<Inputs> = Once::new();
 static SERVICE: Once<Service<'static, Machine>> = Once::new();
 static PROTOCOLS: Once<[VersionRange; 1]> = Once::new();
-static VCPUS: VcpuTable = VcpuTable::new();
 static DISPATCHER: Once<Dispatcher<'static, Machine>> = Once::new();
 
 /// The inputs, checked one by one.
@@ -62,7 +59,7 @@ struct Inputs {
     plan: BootPlan,
     tracked: TrackedRam,
     general: GeneralParameters,
-    apic_ids: ApicIds,
+    apic_ids: ApicIds<'static>,
     c_bit: u64,
 }
 
@@ -70,13 +67,6 @@ struct Inputs {
 pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
     let inputs = inputs(c_bit)?;
     let ghcb = bring_up(inputs)?;
-    if inputs.general.vcpu_count > MAX_VCPUS {
-        log::error!(
-            "{} vCPUs: this image serves at most {MAX_VCPUS}",
-            inputs.general.vcpu_count
-        );
-        return Err(Reason::VpCount);
-    }
     log::info!(
         "svsm-swiotlb {}, window {:#x}..{:#x}, {} MiB of RAM",
         env!("CARGO_PKG_VERSION"),
@@ -94,12 +84,13 @@ pub fn serve_further() -> Result<Infallible, Reason> {
     let inputs = INPUTS.get().ok_or(Reason::Panic)?;
     let dispatcher = DISPATCHER.get().ok_or(Reason::Panic)?;
     let processor = processor::current();
-    let vcpu = VCPUS.place(processor.number()).ok_or(Reason::Panic)?;
+    let vcpu = dispatcher.core.vcpus.place(processor.number());
+    let vcpu = vcpu.ok_or(Reason::Panic)?;
     talk_to_host(inputs, processor)?;
     log::info!("processor {} is served", processor.number());
     Err(Server {
         dispatcher,
-        doorbell: Doorbell::new(&processor.doorbell),
+        doorbell: Doorbell::new(processor.doorbell),
         vcpu,
         boot_vmsa: None,
     }
@@ -127,7 +118,8 @@ impl Inputs {
         let map = MemoryMap::parse(launched::memory_map(), c_bit)?;
         let ram: u64 = map.ram().iter().map(|range| range.bytes()).sum();
         let tracked = ram.saturating_add(block.firmware().bytes());
-        let plan = BootPlan::new(&block, &map, storage_bytes(tracked, block.window_bytes))?;
+        let service_bytes = storage_bytes(tracked, block.window_bytes);
+        let plan = BootPlan::new(&block, &map, service_bytes, general.vcpu_count)?;
         let tracked = TrackedRam::of(&plan)?;
         Ok(Self {
             block,
@@ -143,11 +135,21 @@ impl Inputs {
     /// Processors whose vCPUs the guest may use. Without a flush that reaches other processors it is the boot processor: a page
     /// could not be taken from the others. The boot vCPU's APIC identifier is taken for good, so with
     /// one usable vCPU CREATE_VCPU never succeeds.
-    fn usable_processors(&self) -> ApicIds {
+    fn usable_processors(&self) -> ApicIds<'static> {
         if tlb::reaches_all_processors() {
             self.apic_ids
         } else {
             self.apic_ids.first(1)
+        }
+    }
+
+    /// Of GHCB and doorbell those that are shared with the host.
+    fn host_pages<'a, T>(&self, pages: &'a [T; 2]) -> &'a [T] {
+        let [ghcb, _] = pages;
+        if self.block.restricted_injection() {
+            pages
+        } else {
+            core::slice::from_ref(ghcb)
         }
     }
 
@@ -172,33 +174,31 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     let restricted_injection = inputs.block.restricted_injection();
     host_features::check(msr_exit::features()?, restricted_injection)?;
 
-    // Rescinding needs private mappings, which only the entry code's tables have. So the pages of all
-    // processors are shared now, used or not.
-    let processors = processor::first(inputs.general.vcpu_count);
-    let mut host_pages = [PhysRange::default(); HOST_PAGES * MAX_VCPUS as usize];
-    for (processor, slots) in processors.iter().zip(host_pages.chunks_mut(HOST_PAGES)) {
-        let doorbell = restricted_injection.then_some(&processor.doorbell);
-        for (page, slot) in [&processor.ghcb].into_iter().chain(doorbell).zip(slots) {
-            page.share()?;
-            *slot = page.range();
-        }
-    }
+    // Rescinding needs private mappings, which only the entry code's tables have.
+    let boot = processor::current();
+    let pages = [boot.ghcb, boot.doorbell];
+    let shared = inputs.host_pages(&pages);
+    shared.iter().try_for_each(|page| page.share())?;
     page_tables::load(
         &inputs.plan,
-        &host_pages,
-        inputs.general.vcpu_count.min(MAX_VCPUS),
+        inputs.host_pages(&ranges(pages)),
         inputs.c_bit,
     )?;
-    let ghcb = talk_to_host(inputs, processor::current())?;
+    let ghcb = talk_to_host(inputs, boot)?;
     if let Ok(cpuid) = CpuidPage::ref_from_bytes(launched::cpuid()) {
         tlb::detect(cpuid);
     }
     Ok(ghcb)
 }
 
+/// Where pages are.
+fn ranges(pages: [&HostPage; 2]) -> [PhysRange; 2] {
+    pages.map(HostPage::range)
+}
+
 /// Brings up GHCB, console and doorbell of the processor that runs this, whose pages are shared.
 fn talk_to_host(inputs: &Inputs, processor: &'static Processor) -> Result<Ghcb<'static>, Reason> {
-    let ghcb = Ghcb::bring_up(&processor.ghcb)?;
+    let ghcb = Ghcb::bring_up(processor.ghcb)?;
     console::install();
     processor.doorbell.clear();
     if inputs.block.restricted_injection() {
@@ -220,7 +220,9 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
         owner: &owner,
         memory_is_shared: inputs.general.memory_is_shared,
     };
-    let storage = acceptance.keep(plan.placement.storage)?;
+    let storage = acceptance.keep(plan.private_storage())?;
+    let (storage, memory) = storage.split(plan.processors.tables().start)?;
+    let vcpus = processors(inputs, &acceptance, memory)?;
     let service = service(inputs, storage)?;
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
     record(&inputs.block, plan, service.page_states())?;
@@ -259,10 +261,10 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let own = inputs.features();
     let features = guest_features(own).into_bits();
     let start = start_vmsa(&inputs.block, own, inputs.c_bit);
-    let vmsa = VmsaPage::create(processor.vmsa_page(), &start)?;
+    let vmsa = VmsaPage::create(processor::boot_vmsa_page(), &start)?;
     let area = GuestPhysicalAddress::new(inputs.block.calling_area);
     let boot = inputs.apic_ids.boot();
-    let vcpu = VCPUS
+    let vcpu = vcpus
         .reserve(boot.number)
         .ok_or(Reason::VpCount)?
         .fill(vmsa.page(), area);
@@ -281,7 +283,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
         core: CoreProtocol {
             owner,
             states: service.page_states(),
-            vcpus: &VCPUS,
+            vcpus,
             guest_features: features,
             processors: inputs.usable_processors(),
             protocols,
@@ -291,11 +293,38 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     log::info!("the guest starts at {:#x}", inputs.block.payload_entry);
     Err(Server {
         dispatcher,
-        doorbell: Doorbell::new(&processor.doorbell),
+        doorbell: Doorbell::new(processor.doorbell),
         vcpu,
         boot_vmsa: Some(vmsa),
     }
     .run())
+}
+
+/// Makes what the other processors need, and gives the table of vCPUs.
+// Never inlined, for the same reason as `service`.
+#[inline(never)]
+fn processors(
+    inputs: &Inputs,
+    acceptance: &Acceptance<'_, Machine>,
+    memory: OwnMemory,
+) -> Result<VcpuTable<'static>, Reason> {
+    let plan = &inputs.plan;
+    acceptance.share(plan.processors.host_pages())?;
+    let carved = processor::carve(&plan.processors, memory)?;
+    if plan.processors.others() != 0 {
+        let boot = processor::current();
+        let pages = ranges([boot.ghcb, boot.doorbell]);
+        let pages = inputs.host_pages(&pages);
+        page_tables::load_guarded(carved.tables, plan, pages, inputs.c_bit)?;
+    }
+    let needs = plan.processors.needs();
+    log::info!(
+        "{} vCPUs: {} KiB for all but the first, {} bytes each and page tables",
+        inputs.general.vcpu_count,
+        needs.bytes() >> 10,
+        needs.bytes_each(),
+    );
+    Ok(carved.vcpus)
 }
 
 /// The service over its storage, in its place.

@@ -6,6 +6,7 @@ use crate::handover::{Handover, KIND_RESERVED, KIND_USABLE, MapEntry};
 use crate::layout::{HANDOVER_BASE, HANDOVER_END, LINUX_PAGES, LINUX_PAGES_END};
 use crate::memory_map::MemoryMap;
 use crate::placement::{LEGACY_RANGE, OWN_REGION, Placement, place};
+use crate::processor_memory::{ProcessorMemory, ProcessorNeeds};
 use crate::range_list::{ListFull, PhysRange, RangeList};
 use crate::termination::Reason;
 
@@ -26,6 +27,8 @@ pub const LINUX_AREA: PhysRange = PhysRange {
 pub struct BootPlan {
     /// Window and storage.
     pub placement: Placement,
+    /// The part of the storage that is the processors'.
+    pub processors: ProcessorMemory,
     /// All RAM, firmware's image included, but the window: the pages that have a state byte and that VMPL0 maps.
     pub tracked: RangeList,
     /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
@@ -38,15 +41,16 @@ pub struct BootPlan {
 }
 
 impl BootPlan {
-    /// Makes the plan. `boot_block` has been checked; `storage_bytes` is what the service needs for
-    /// this memory map.
+    /// Makes the plan. `boot_block` has been checked; `service_bytes` is what the service needs for
+    /// this memory map, and `processors` are as many as the machine has.
     ///
     /// # Errors
     /// The reason with which the boot has to end.
     pub fn new(
         boot_block: &BootBlock,
         map: &MemoryMap,
-        storage_bytes: u64,
+        service_bytes: u64,
+        processors: u32,
     ) -> Result<Self, Reason> {
         let mut launch_ranges = [PhysRange::default(); MAX_LAUNCH_RANGES];
         let mut own_launch = RangeList::new();
@@ -65,6 +69,8 @@ impl BootPlan {
             .unwrap_or(&[]);
         let firmware = boot_block.firmware();
         let in_ram = used.get(..boot_block.ranges_in_ram().len()).unwrap_or(&[]);
+        let needs = ProcessorNeeds::new(processors, boot_block.restricted_injection());
+        let storage_bytes = needs.storage_bytes(service_bytes);
         let placement = place(map.ram(), in_ram, boot_block.window_bytes, storage_bytes)?;
         let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
         if !payload.contains(&entry) {
@@ -92,6 +98,7 @@ impl BootPlan {
         }
         Ok(Self {
             placement,
+            processors: ProcessorMemory::new(needs, placement.storage),
             tracked,
             guest_ram,
             payload,
@@ -99,13 +106,23 @@ impl BootPlan {
         })
     }
 
-    /// Whether PVALIDATE(1) may ever be executed on `range`: it is RAM, no window page (W1) and no
-    /// launch page of ours. The launch pages of the payload are the guest's like other RAM; the secure
+    /// What is validated of the storage: all but the pages that are shared with the host, its last ones.
+    #[must_use]
+    pub fn private_storage(&self) -> PhysRange {
+        PhysRange {
+            start: self.placement.storage.start,
+            end: self.processors.host_pages().start,
+        }
+    }
+
+    /// Whether PVALIDATE(1) may ever be executed on `range`: it is RAM, no window page (W1), no page that
+    /// the processors share with the host and no launch page of ours. The launch pages of the payload are the guest's like other RAM; the secure
     /// processor has validated them, so the page-state map begins with them Valid (P1).
     #[must_use]
     pub fn may_validate(&self, range: &PhysRange) -> bool {
         self.tracked.contains(range)
             && !self.placement.window.overlaps(range)
+            && !self.processors.host_pages().overlaps(range)
             && !self.own_launch.overlaps(range)
     }
 
@@ -269,7 +286,7 @@ pub(crate) mod tests {
     fn every_page_has_one_fate() {
         let block = boot_block();
         block.check().unwrap();
-        let plan = BootPlan::new(&block, &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&block, &map(), 1 << 20, 1).unwrap();
         let window = range(0x1_7c00_0000, 0x1_8000_0000);
         assert_eq!(plan.placement.window, window);
         assert_eq!(plan.placement.storage, range(0x1_7be0_0000, 0x1_7c00_0000));
@@ -287,7 +304,7 @@ pub(crate) mod tests {
 
     #[test]
     fn window_own_and_unknown_pages_may_not_be_validated() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let may = |start, end| plan.may_validate(&range(start, end));
         assert!(may(0x20_0000, 0x40_0000));
         assert!(may(0x80_0000, 0x90_0000));
@@ -304,7 +321,7 @@ pub(crate) mod tests {
     #[test]
     fn firmware_is_tracked_although_no_map_calls_it_ram() {
         let block = firmware_boot_block();
-        let plan = BootPlan::new(&block, &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&block, &map(), 1 << 20, 1).unwrap();
         let image = range(0xffc0_0000, 0x1_0000_0000);
         assert!(plan.tracked.contains(&image) && plan.payload.contains(&image));
         assert!(!plan.guest_ram.overlaps(&image));
@@ -315,7 +332,7 @@ pub(crate) mod tests {
         // A map that calls part of it RAM would give one page two meanings.
         let entries = [(0x100, 0x1_ff00, 0), (0xf_ffff, 1, 0)];
         let over = MemoryMap::parse(&page(&entries), 1 << 51).unwrap();
-        let refused = BootPlan::new(&block, &over, 1 << 20);
+        let refused = BootPlan::new(&block, &over, 1 << 20, 1);
         assert_eq!(refused.unwrap_err(), Reason::MapOverlap);
     }
 
@@ -324,7 +341,7 @@ pub(crate) mod tests {
         let mut block = boot_block();
         block.payload_entry = IMAGE_LOAD;
         assert_eq!(
-            BootPlan::new(&block, &map(), 1).unwrap_err(),
+            BootPlan::new(&block, &map(), 1, 1).unwrap_err(),
             Reason::PayloadEntry
         );
     }
@@ -333,7 +350,7 @@ pub(crate) mod tests {
     fn video_memory_and_bios_are_accepted_but_not_usable() {
         let pages = page(&[(0, 0xc0, 0), (0xf8, 0x1_ff08, 0)]);
         let map = MemoryMap::parse(&pages, 1 << 51).unwrap();
-        let plan = BootPlan::new(&boot_block(), &map, 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map, 1 << 20, 1).unwrap();
         assert_eq!(plan.guest_ram.as_slice()[0], range(0, 0xc_0000));
         let mut page = Handover::new();
         plan.describe(map.ram(), &mut page).unwrap();
@@ -354,20 +371,20 @@ pub(crate) mod tests {
     fn a_kernel_needs_its_pages_and_its_memory() {
         let (mut block, map) = (linux_boot_block(), map());
         block.check().unwrap();
-        let plan = BootPlan::new(&block, &map, 1).unwrap();
+        let plan = BootPlan::new(&block, &map, 1, 1).unwrap();
         assert_eq!(plan.check_payload(&block, &map), Ok(()));
         block.payload_needs_until = 0x2000_1000;
         let refused = plan.check_payload(&block, &map);
         assert_eq!(refused, Err(Reason::PayloadNoRoom));
         block.launch_ranges[2].bytes -= 0x1000;
-        let refused = BootPlan::new(&block, &map, 1).unwrap_err();
+        let refused = BootPlan::new(&block, &map, 1, 1).unwrap_err();
         assert_eq!(refused, Reason::LinuxPages);
     }
 
     #[test]
     fn the_guest_map_is_sorted_and_hides_what_is_ours() {
         let map = map();
-        let plan = BootPlan::new(&boot_block(), &map, 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map, 1 << 20, 1).unwrap();
         let mut page = Handover::new();
         plan.describe(map.ram(), &mut page).unwrap();
         let entries: Vec<_> = page

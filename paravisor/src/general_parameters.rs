@@ -6,6 +6,7 @@
 
 use zerocopy::FromBytes;
 
+use crate::apic_ids::MAX_VCPUS;
 use crate::layout::{
     ENVIRONMENT_MEMORY_IS_SHARED, ENVIRONMENT_OFFSET, GENERAL_BYTES, PageBytes, VP_COUNT_OFFSET,
 };
@@ -14,7 +15,7 @@ use crate::termination::Reason;
 /// The parameters, checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct GeneralParameters {
-    /// vCPUs of the machine, at least one.
+    /// vCPUs of the machine, 1 to [`MAX_VCPUS`].
     pub vcpu_count: u32,
     /// RAM outside the launch pages starts host-owned.
     pub memory_is_shared: bool,
@@ -27,7 +28,7 @@ impl GeneralParameters {
     /// [`Reason::VpCount`], [`Reason::EnvironmentInfo`] or [`Reason::ParameterTail`].
     pub fn parse(page: &PageBytes) -> Result<Self, Reason> {
         let vcpu_count = read_u32(page, VP_COUNT_OFFSET);
-        if vcpu_count == 0 {
+        if !(1..=MAX_VCPUS).contains(&vcpu_count) {
             return Err(Reason::VpCount);
         }
         let environment = read_u32(page, ENVIRONMENT_OFFSET);
@@ -63,7 +64,7 @@ fn read_u32(page: &PageBytes, offset: usize) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{GeneralParameters, Reason};
+    use super::{GeneralParameters, MAX_VCPUS, Reason};
 
     fn parse(bytes: &[u8], tail: usize, byte: u8) -> Result<GeneralParameters, Reason> {
         let mut page = [0; 4096];
@@ -83,6 +84,10 @@ mod tests {
         assert_eq!(parse(&[1, 2, 0, 0, 1], 0, 0), read(0x201, true));
         assert_eq!(parse(&[8], 0, 0), read(8, false));
         assert_eq!(parse(&[], 0, 0), Err(Reason::VpCount));
+        let most = MAX_VCPUS.to_le_bytes();
+        assert_eq!(parse(&most, 0, 0), read(MAX_VCPUS, false));
+        let more = (MAX_VCPUS + 1).to_le_bytes();
+        assert_eq!(parse(&more, 0, 0), Err(Reason::VpCount));
         assert_eq!(parse(&[1, 0, 0, 0, 2], 0, 0), Err(Reason::EnvironmentInfo));
         for tail in [8, 100, 4095] {
             let longer = parse(&[1, 0, 0, 0, 1], tail, 0x80);

@@ -88,6 +88,17 @@ impl<'a> IdentityMap<'a> {
         })
     }
 
+    /// Tables that are built, to look at.
+    #[cfg(test)]
+    pub(crate) fn built(tables: &'a mut [Table], base: u64, c_bit: u64) -> Self {
+        Self {
+            used: tables.len(),
+            tables,
+            base,
+            c_bit,
+        }
+    }
+
     /// Value for CR3.
     #[must_use]
     pub const fn root(&self) -> u64 {

@@ -34,10 +34,12 @@ pub const PARAM_MEMORY_MAP: u64 = IMAGE_BASE + 0x2000;
 pub const CPUID_PAGE: u64 = IMAGE_BASE + 0x3000;
 /// The secrets page, filled by the secure processor.
 pub const SECRETS_PAGE: u64 = IMAGE_BASE + 0x4000;
-/// The VMM's ACPI table of processors (MADT). Written by the VMM, not measured.
+/// First page of the VMM's ACPI table of processors (MADT). Written by the VMM, not measured.
 pub const PARAM_MADT: u64 = IMAGE_BASE + 0x5000;
+/// Bytes of its pages.
+pub const MADT_BYTES: usize = 8 * PAGE_BYTES as usize;
 /// One past the last of the fixed pages, which follow one another from the boot block on.
-pub const FIXED_PAGES_END: u64 = PARAM_MADT + PAGE_BYTES;
+pub const FIXED_PAGES_END: u64 = PARAM_MADT + MADT_BYTES as u64;
 /// Link address of the image's ELF file; everything between the fixed pages and here is unused.
 pub const IMAGE_LOAD: u64 = IMAGE_BASE + 0x1_0000;
 
@@ -87,10 +89,10 @@ pub const SETUP_DATA: u64 = LINUX_START_DATA + 0x100;
 pub const CC_BLOB: u64 = LINUX_PAGES + 0x3000;
 /// First of the pages with ACPI tables; the root pointer (RSDP) is at its start.
 pub const ACPI_TABLES: u64 = LINUX_PAGES + 0x4000;
-/// The MADT, a page of its own behind the other tables: the paravisor writes it at boot.
+/// The MADT, [`MADT_BYTES`] in pages of its own behind the other tables: the paravisor writes it at boot.
 pub const ACPI_MADT: u64 = ACPI_TABLES + 0x2000;
 /// One past the last page of this kind.
-pub const LINUX_PAGES_END: u64 = ACPI_MADT + PAGE_BYTES;
+pub const LINUX_PAGES_END: u64 = ACPI_MADT + MADT_BYTES as u64;
 
 /// Lowest address at which a guest payload may be linked.
 pub const PAYLOAD_BASE: u64 = 0x0100_0000;

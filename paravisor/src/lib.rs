@@ -27,6 +27,7 @@ pub mod own_map;
 pub mod page_account;
 pub mod page_owner;
 pub mod placement;
+pub mod processor_memory;
 pub mod range_list;
 pub mod start_pages;
 pub mod start_tables;

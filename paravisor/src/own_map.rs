@@ -17,10 +17,19 @@ pub struct ImageParts<'a> {
     pub rodata: PhysRange,
     /// Variables, the host pages among them.
     pub data: PhysRange,
-    /// Stacks of the processors; the page below each is a guard page and stays unmapped.
-    pub stacks: &'a [PhysRange],
-    /// Pages that are shared with the host.
+    /// Stacks of the boot processor; the page below each is a guard page and stays unmapped.
+    pub stacks: [PhysRange; 2],
+    /// Its pages that are shared with the host.
     pub host_pages: &'a [PhysRange],
+}
+
+/// How the stacks of the other processors are mapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherStacks {
+    /// With the pages between them: to zero them, before anybody has one.
+    Whole,
+    /// Without the guard pages.
+    Guarded,
 }
 
 /// Builds the tables in `tables`, which lie at `base`, and gives the value for CR3.
@@ -33,10 +42,11 @@ pub fn build(
     base: u64,
     plan: &BootPlan,
     image: &ImageParts<'_>,
+    others: OtherStacks,
     c_bit: u64,
 ) -> Result<u64, Reason> {
     let mut map = IdentityMap::new(tables, base, c_bit).map_err(|_| Reason::MapTooLong)?;
-    fill(&mut map, plan, image).map_err(|_| Reason::MapTooLong)?;
+    fill(&mut map, plan, image, others).map_err(|_| Reason::MapTooLong)?;
     if map.maps_any(plan.placement.window) {
         return Err(Reason::WindowMapped);
     }
@@ -47,6 +57,7 @@ fn fill(
     map: &mut IdentityMap<'_>,
     plan: &BootPlan,
     image: &ImageParts<'_>,
+    others: OtherStacks,
 ) -> Result<(), MapError> {
     let range = |start, end| PhysRange { start, end };
     map.map(range(BOOT_BLOCK, FIXED_PAGES_END), Access::Read)?;
@@ -68,10 +79,22 @@ fn fill(
         next = page.end;
     }
     for stack in image.stacks {
-        map.map(*stack, Access::Write)?;
+        map.map(stack, Access::Write)?;
     }
-    let own = range(IMAGE_BASE, IMAGE_END);
-    let rest = plan.tracked.without(&own).map_err(|_| MapError::NoTable)?;
+    let memory = &plan.processors;
+    let shared = memory.host_pages();
+    map.map(shared, Access::SharedWrite)?;
+    let mut apart = range(shared.start, shared.start);
+    if others == OtherStacks::Guarded {
+        apart = memory.all_stacks();
+        for stack in (1..=memory.others()).flat_map(|number| memory.stacks(number)) {
+            map.map(stack, Access::Write)?;
+        }
+    }
+    let mut rest = plan.tracked;
+    for hole in [range(IMAGE_BASE, IMAGE_END), shared, apart] {
+        rest = rest.without(&hole).map_err(|_| MapError::NoTable)?;
+    }
     rest.as_slice()
         .iter()
         .try_for_each(|ram| map.map(*ram, Access::Write))
@@ -79,12 +102,13 @@ fn fill(
 
 #[cfg(test)]
 mod tests {
-    use super::{IdentityMap, ImageParts, PhysRange, Reason, Table, build, fill};
+    use super::{IdentityMap, ImageParts, OtherStacks, PhysRange, Reason, Table, build, fill};
     use crate::boot_plan::{
         BootPlan,
         tests::{boot_block, map},
     };
     use crate::layout::{BOOT_BLOCK, FIXED_PAGES_END, IMAGE_LOAD};
+    use crate::processor_memory::PLAIN_TABLES;
     use crate::range_list::RangeList;
 
     const C_BIT: u64 = 1 << 51;
@@ -110,7 +134,7 @@ mod tests {
             text: range(0, 0x2000),
             rodata: range(0x2000, 0x3000),
             data: range(0x3000, 0x6000),
-            stacks: &STACKS,
+            stacks: STACKS,
             host_pages: &[HOST_PAGE],
         }
     }
@@ -127,14 +151,14 @@ mod tests {
 
     #[test]
     fn each_part_has_its_rights_and_the_rest_is_unmapped() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let mut tables = [Table::EMPTY; 16];
         let mut map = IdentityMap::new(&mut tables, BASE, C_BIT).unwrap();
-        fill(&mut map, &plan, &parts()).unwrap();
+        fill(&mut map, &plan, &parts(), OtherStacks::Guarded).unwrap();
         let data = Some((true, false, true));
         let fixed = (BOOT_BLOCK..FIXED_PAGES_END).step_by(4096);
         let fixed: Vec<_> = fixed.map(|page| rights(&map, page)).collect();
-        assert_eq!(fixed, [Some((false, false, true)); 6]);
+        assert_eq!(fixed, [Some((false, false, true)); 13]);
         for (address, want) in [
             (IMAGE_LOAD + 0x1fff, Some((false, true, true))),
             (IMAGE_LOAD + 0x2000, Some((false, false, true))),
@@ -158,9 +182,16 @@ mod tests {
 
     #[test]
     fn w1_no_page_of_the_window_is_mapped() {
-        let mut plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let mut plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let mut tables = [Table::EMPTY; 16];
-        let root = build(&mut tables, BASE, &plan, &parts(), C_BIT);
+        let root = build(
+            &mut tables,
+            BASE,
+            &plan,
+            &parts(),
+            OtherStacks::Whole,
+            C_BIT,
+        );
         assert_eq!(root, Ok(BASE | C_BIT));
         // A plan that tracks a single page of the window is noticed.
         let window = plan.placement.window;
@@ -171,7 +202,76 @@ mod tests {
                 end: window.start + 0x2000,
             })
             .unwrap();
-        let mapped = build(&mut tables, BASE, &plan, &parts(), C_BIT);
+        let mapped = build(
+            &mut tables,
+            BASE,
+            &plan,
+            &parts(),
+            OtherStacks::Whole,
+            C_BIT,
+        );
         assert_eq!(mapped, Err(Reason::WindowMapped));
+    }
+
+    #[test]
+    fn each_processor_has_its_stacks_between_guard_pages_and_host_pages_are_shared() {
+        for processors in [2, 16, 512, 2045] {
+            let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, processors).unwrap();
+            let memory = plan.processors;
+            let count = memory.tables().bytes() / 4096;
+            let mut tables = vec![Table::EMPTY; usize::try_from(count).unwrap()];
+            let root = build(
+                &mut tables,
+                memory.tables().start,
+                &plan,
+                &parts(),
+                OtherStacks::Guarded,
+                C_BIT,
+            );
+            assert_eq!(root, Ok(memory.tables().start | C_BIT), "{processors}");
+            let map = IdentityMap::built(&mut tables, memory.tables().start, C_BIT);
+            let (private, shared) = (Some((true, false, true)), Some((true, false, false)));
+            let last = u64::from(processors) - 1;
+            for number in 1..=last {
+                let [stack, fault_stack] = memory.stacks(number);
+                for (address, want) in [
+                    (stack.start - 1, None),
+                    (stack.start, private),
+                    (stack.end - 1, private),
+                    (stack.end, None),
+                    (fault_stack.start - 1, None),
+                    (fault_stack.start, private),
+                    (memory.vmsa(number), private),
+                    (memory.ghcb(number), shared),
+                    (memory.doorbell(number).unwrap(), shared),
+                ] {
+                    assert_eq!(rights(&map, address), want, "{number}: {address:#x}");
+                }
+            }
+            for own in [memory.tables(), memory.slots(), memory.contexts()] {
+                assert_eq!(rights(&map, own.start), private);
+                assert_eq!(rights(&map, own.end - 1), private);
+            }
+            assert!(!plan.may_validate(&memory.host_pages()));
+            assert!(plan.may_validate(&plan.private_storage()));
+        }
+    }
+
+    #[test]
+    fn few_tables_map_the_memory_of_many_processors_in_one_piece() {
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 2045).unwrap();
+        let mut tables = vec![Table::EMPTY; PLAIN_TABLES];
+        let image = parts();
+        build(&mut tables, BASE, &plan, &image, OtherStacks::Whole, C_BIT).unwrap();
+        let map = IdentityMap::built(&mut tables, BASE, C_BIT);
+        let memory = plan.processors;
+        let stacks = memory.all_stacks();
+        for address in (stacks.start..stacks.end).step_by(4096) {
+            assert_eq!(rights(&map, address), Some((true, false, true)));
+        }
+        let shared = memory.host_pages();
+        for address in (shared.start..shared.end).step_by(4096) {
+            assert_eq!(rights(&map, address), Some((true, false, false)));
+        }
     }
 }

@@ -106,7 +106,7 @@ pub(crate) mod tests {
 
     /// The plan of a machine for tests, and the states of its pages as the boot records them.
     pub fn recorded(test: impl for<'a> FnOnce(&'a BootPlan, PageStates<'a>)) {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let tracked = TrackedRam::of(&plan).unwrap();
         let ranges = RamRanges::new(tracked.as_slice()).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
@@ -117,7 +117,7 @@ pub(crate) mod tests {
 
     #[test]
     fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20).unwrap();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
         let tracked = TrackedRam::of(&plan).unwrap();
         let ranges = RamRanges::new(tracked.as_slice()).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();

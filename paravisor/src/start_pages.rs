@@ -34,7 +34,7 @@ pub struct StartPages<'a> {
     /// The C-bit as a mask.
     pub c_bit: u64,
     /// Processors whose vCPUs the guest may use.
-    pub processors: ApicIds,
+    pub processors: ApicIds<'a>,
 }
 
 impl StartPages<'_> {
@@ -64,7 +64,7 @@ impl StartPages<'_> {
             return Ok(());
         }
         if self.boot_block.is_linux() {
-            linux::write(self.plan, self.map, self.processors.as_slice(), put)?;
+            linux::write(self.plan, self.map, self.processors, put)?;
         } else {
             put(HANDOVER_PAGE, self.handover()?.as_bytes())?;
         }
@@ -108,7 +108,7 @@ mod tests {
     fn the_guest_finds_its_pages() {
         let (mut block, map, machine) = (boot_block(), map(), TestMachine::default());
         block.cmdline[..4].copy_from_slice(b"mode");
-        let plan = BootPlan::new(&block, &map, 1 << 20).unwrap();
+        let plan = BootPlan::new(&block, &map, 1 << 20, 1).unwrap();
         let mut secrets = SecretsPage::new_zeroed();
         secrets.version = 3;
         let secrets: PageBytes = secrets.as_bytes().try_into().unwrap();

@@ -14,16 +14,14 @@ use loom::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use snp::address::GuestPhysicalAddress;
 use svsm_swiotlb::page_state::{HeldPages, HoldError, PageState, PageStates};
 
-/// Most vCPUs, the boot vCPU among them. Each has its own pages and stacks in the image.
-pub const MAX_VCPUS: u32 = 8;
 /// A slot without a vCPU; page 0 is never a VMSA of ours.
 const FREE: u64 = 0;
 /// A slot whose vCPU is being made; no page address.
 const RESERVED: u64 = 1;
 
-/// A slot of the table.
+/// The place of a processor in the table.
 #[derive(Debug, Default)]
-struct Slot {
+pub struct VcpuSlot {
     vmsa: AtomicU64,
     calling_area: AtomicU64,
     /// VMSA page of the vCPU that the present one has replaced, which the guest may still delete.
@@ -47,37 +45,27 @@ pub enum Seat<'s> {
     Vacant,
 }
 
-/// All vCPUs of the guest, by processor number; none at first.
-#[derive(Debug, Default)]
-pub struct VcpuTable {
-    slots: [Slot; MAX_VCPUS as usize],
+/// All vCPUs of the guest, by processor number.
+#[derive(Debug, Clone, Copy)]
+pub struct VcpuTable<'a> {
+    slots: &'a [VcpuSlot],
 }
 
-impl VcpuTable {
-    /// As the default, for a static; the model checker's atomics cannot be in one.
-    #[cfg(not(loom))]
+impl<'a> VcpuTable<'a> {
+    /// A table with a slot for each processor; fresh ones have no vCPU.
     #[must_use]
-    pub const fn new() -> Self {
-        Self {
-            slots: [const {
-                Slot {
-                    vmsa: AtomicU64::new(FREE),
-                    calling_area: AtomicU64::new(FREE),
-                    replaced: AtomicU64::new(FREE),
-                    served: AtomicBool::new(false),
-                }
-            }; MAX_VCPUS as usize],
-        }
+    pub const fn new(slots: &'a [VcpuSlot]) -> Self {
+        Self { slots }
     }
 
     /// Claims the slot of a processor; `None` when it has a vCPU, or one is being made, or the number
     /// is beyond the table.
     #[must_use]
-    pub fn reserve(&self, number: u32) -> Option<Reservation<'_>> {
+    pub fn reserve(&self, number: u32) -> Option<Reservation<'a>> {
         self.claim(usize::try_from(number).ok()?, FREE)
     }
 
-    fn claim(&self, index: usize, found: u64) -> Option<Reservation<'_>> {
+    fn claim(&self, index: usize, found: u64) -> Option<Reservation<'a>> {
         let slot = self.slots.get(index)?;
         slot.vmsa
             .compare_exchange(found, RESERVED, Ordering::AcqRel, Ordering::Relaxed)
@@ -119,19 +107,19 @@ impl VcpuTable {
     /// Finds the vCPU that runs on `vmsa`.
     #[must_use]
     pub fn find(&self, vmsa: GuestPhysicalAddress) -> Option<VcpuIndex> {
-        let is_it = |slot: &Slot| slot.vmsa.load(Ordering::Acquire) == vmsa.bits();
+        let is_it = |slot: &VcpuSlot| slot.vmsa.load(Ordering::Acquire) == vmsa.bits();
         (vmsa.bits() != FREE).then(|| self.slots.iter().position(is_it).map(VcpuIndex))?
     }
 
     /// Removes the vCPU that runs on `vmsa`, whose word the caller holds, and claims its slot.
     #[must_use]
-    pub fn vacate(&self, vcpu: VcpuIndex, vmsa: GuestPhysicalAddress) -> Option<Reservation<'_>> {
+    pub fn vacate(&self, vcpu: VcpuIndex, vmsa: GuestPhysicalAddress) -> Option<Reservation<'a>> {
         self.claim(vcpu.0, vmsa.bits())
     }
 
     /// Whether a vCPU on `vmsa` was replaced and not asked about since.
     pub fn forget_replaced(&self, vmsa: GuestPhysicalAddress) -> bool {
-        let forget = |slot: &Slot| {
+        let forget = |slot: &VcpuSlot| {
             let replaced = &slot.replaced;
             replaced
                 .compare_exchange(vmsa.bits(), FREE, Ordering::AcqRel, Ordering::Relaxed)
@@ -160,7 +148,7 @@ impl VcpuTable {
 /// A claimed slot. Dropping it leaves the slot free.
 #[derive(Debug)]
 pub struct Reservation<'a> {
-    slot: &'a Slot,
+    slot: &'a VcpuSlot,
     index: usize,
 }
 
@@ -202,19 +190,20 @@ impl Drop for Reservation<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::{GuestPhysicalAddress, MAX_VCPUS, VcpuIndex, VcpuTable};
+    use super::{GuestPhysicalAddress, VcpuIndex, VcpuSlot, VcpuTable};
 
     fn page(number: u64) -> GuestPhysicalAddress {
         GuestPhysicalAddress::new(number * 4096)
     }
 
-    fn add(table: &VcpuTable, vmsa: u64, area: u64, number: u32) -> Option<VcpuIndex> {
+    fn add(table: &VcpuTable<'_>, vmsa: u64, area: u64, number: u32) -> Option<VcpuIndex> {
         Some(table.reserve(number)?.fill(page(vmsa), page(area)))
     }
 
     #[test]
     fn vcpus_come_and_go() {
-        let table = VcpuTable::new();
+        let slots: [VcpuSlot; 2] = Default::default();
+        let table = VcpuTable::new(&slots);
         let first = add(&table, 1, 2, 0).unwrap();
         let second = add(&table, 3, 4, 1).unwrap();
         assert_ne!(first, second);
@@ -231,12 +220,34 @@ mod tests {
 
     #[test]
     fn a_processor_has_at_most_one_vcpu() {
-        let table = VcpuTable::new();
+        let slots: [VcpuSlot; 2] = Default::default();
+        let table = VcpuTable::new(&slots);
         let reserved = table.reserve(1).unwrap();
         assert_eq!(add(&table, 3, 4, 1), None, "in the making");
         drop(reserved);
         assert!(add(&table, 3, 4, 1).is_some());
         assert_eq!(add(&table, 5, 6, 1), None);
-        assert_eq!(add(&table, 5, 6, MAX_VCPUS), None, "beyond the table");
+        assert_eq!(add(&table, 5, 6, 2), None, "beyond the table");
+    }
+
+    #[test]
+    fn five_hundred_and_twelve_processors_have_a_place_each() {
+        let slots: Vec<VcpuSlot> = (0..512).map(|_| VcpuSlot::default()).collect();
+        let table = VcpuTable::new(&slots);
+        for number in 0..512 {
+            let vmsa = 2 * u64::from(number) + 2;
+            assert_eq!(add(&table, vmsa, vmsa + 1, number), table.place(number));
+        }
+        for number in 0..512 {
+            let vmsa = page(2 * u64::from(number) + 2);
+            let vcpu = table.find(vmsa).unwrap();
+            assert_eq!(table.place(number), Some(vcpu));
+            table.vacate(vcpu, vmsa).unwrap().set_replaced(vmsa);
+        }
+        for number in 0..512 {
+            let vmsa = page(2 * number + 2);
+            assert!(table.forget_replaced(vmsa) && !table.forget_replaced(vmsa));
+        }
+        assert_eq!(table.place(512), None);
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use loom::thread;
-use paravisor::vcpu_table::{Reservation, Seat, VcpuIndex, VcpuTable};
+use paravisor::vcpu_table::{Reservation, Seat, VcpuIndex, VcpuSlot, VcpuTable};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 
@@ -46,7 +46,7 @@ impl Contents {
 /// A machine with one vCPU, on the first page. Leaked: loom's threads outlive what is on a stack.
 #[derive(Clone, Copy)]
 struct Machine {
-    vcpus: &'static VcpuTable,
+    vcpus: VcpuTable<'static>,
     states: &'static PageStates<'static>,
     /// VMSAs of the processor that the host could run.
     runnable: &'static AtomicU32,
@@ -62,7 +62,7 @@ impl Machine {
         let words: Vec<AtomicU8> = (0..2).map(|_| AtomicU8::new(1)).collect();
         let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
         let machine = Self {
-            vcpus: Box::leak(Box::default()),
+            vcpus: VcpuTable::new(Box::leak(Box::<[VcpuSlot; 3]>::default())),
             states: Box::leak(Box::new(states)),
             runnable: Box::leak(Box::new(AtomicU32::new(0))),
         };

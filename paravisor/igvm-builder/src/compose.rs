@@ -132,9 +132,11 @@ fn directives(
     let entry = u32::try_from(paravisor.entry)
         .map_err(|_| Error::Internal("a 32-bit entry above 4 GiB".into()))?;
 
-    let mut list = [GENERAL_AREA, MEMORY_MAP_AREA, MADT_AREA]
-        .map(area)
-        .to_vec();
+    let mut list = vec![
+        area(GENERAL_AREA, layout::PAGE_BYTES),
+        area(MEMORY_MAP_AREA, layout::PAGE_BYTES),
+        area(MADT_AREA, layout::MADT_BYTES as u64),
+    ];
     list.push(IgvmDirectiveHeader::VpCount(IGVM_VHS_PARAMETER {
         parameter_area_index: GENERAL_AREA,
         byte_offset: offset(layout::VP_COUNT_OFFSET),
@@ -208,10 +210,11 @@ fn unlaunched(pages: &BTreeMap<u64, Box<[u8; 4096]>>) -> Vec<Range<u64>> {
     gaps
 }
 
-/// A parameter area of one page: tools disagree on the measurement of longer ones.
-fn area(index: u32) -> IgvmDirectiveHeader {
+/// A parameter area. Each of its pages is measured, as a VMM launches them; igvmmeasure counts one page of
+/// any, so of the table of processors too.
+fn area(index: u32, number_of_bytes: u64) -> IgvmDirectiveHeader {
     IgvmDirectiveHeader::ParameterArea {
-        number_of_bytes: layout::PAGE_BYTES,
+        number_of_bytes,
         parameter_area_index: index,
         initial_data: Vec::new(),
     }

@@ -66,11 +66,11 @@ pub struct CoreProtocol<'a, M> {
     /// States of all guest RAM.
     pub states: &'a PageStates<'a>,
     /// The guest's vCPUs.
-    pub vcpus: &'a VcpuTable,
+    pub vcpus: VcpuTable<'a>,
     /// SEV_FEATURES of the guest's VMSAs.
     pub guest_features: u64,
     /// The processors whose vCPUs the guest may use.
-    pub processors: ApicIds,
+    pub processors: ApicIds<'a>,
     /// The other protocols, for QUERY_PROTOCOL.
     pub protocols: &'a [VersionRange],
 }

@@ -20,7 +20,7 @@ use crate::page_owner::PageOwner;
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 use crate::test_machine::{Step, TestMachine};
-use crate::vcpu_table::{VcpuIndex, VcpuTable};
+use crate::vcpu_table::{VcpuIndex, VcpuSlot, VcpuTable};
 
 /// Page of the guest with its lists, and other pages of it.
 const LIST: u64 = 0x200_0000;
@@ -58,7 +58,8 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
         for page in 0..512 {
             machine.launch(LARGE + page * 4096);
         }
-        let vcpus = VcpuTable::new();
+        let slots: [VcpuSlot; 4] = Default::default();
+        let vcpus = VcpuTable::new(&slots);
         let gpa = GuestPhysicalAddress::new;
         let vcpu = vcpus
             .reserve(0)
@@ -67,7 +68,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
         let core = CoreProtocol {
             owner: PageOwner::new(plan, machine),
             states: &states,
-            vcpus: &vcpus,
+            vcpus,
             guest_features: 1,
             processors: apic_ids(&PROCESSORS),
             protocols: &[VersionRange {

@@ -22,7 +22,7 @@ use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::termination::Reason;
 use crate::test_machine::{Page, Step, TestMachine};
-use crate::vcpu_table::{VcpuIndex, VcpuTable};
+use crate::vcpu_table::{VcpuIndex, VcpuSlot, VcpuTable};
 
 /// Pages of the guest: one with a list, and one that is not validated.
 const LIST: u64 = 0x200_0000;
@@ -53,7 +53,8 @@ fn world(test: impl FnOnce(&World<'_>)) {
         };
         let service = Service::new(&machine, configuration, pool, states).unwrap();
 
-        let vcpus = VcpuTable::new();
+        let slots: [VcpuSlot; 4] = Default::default();
+        let vcpus = VcpuTable::new(&slots);
         let seat = vcpus.reserve(0).unwrap();
         let vcpu = seat.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
         test(&World {
@@ -62,7 +63,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
                 core: CoreProtocol {
                     owner: PageOwner::new(plan, &machine),
                     states: service.page_states(),
-                    vcpus: &vcpus,
+                    vcpus,
                     guest_features: 1,
                     processors: apic_ids(&[4, 6]),
                     protocols: &[],

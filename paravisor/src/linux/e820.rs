@@ -95,7 +95,7 @@ mod tests {
 
     /// Start, end and kind of every entry.
     fn entries(map: &MemoryMap) -> (BootPlan, Vec<(u64, u64, u32)>) {
-        let plan = BootPlan::new(&linux_boot_block(), map, 1 << 20).unwrap();
+        let plan = BootPlan::new(&linux_boot_block(), map, 1 << 20, 1).unwrap();
         let mut list = Vec::new();
         let count = e820(&plan, map.ram(), |number, entry| {
             assert_eq!(number, list.len());
@@ -139,8 +139,8 @@ mod tests {
             (0x40_0000, 0x90_0000, E820_RESERVED),
             (0x90_0000, 0x90_3000, E820_RAM),
             (0x90_3000, 0x90_4000, E820_RESERVED),
-            (0x90_4000, 0x90_7000, E820_ACPI),
-            (0x90_7000, 0x2000_0000, E820_RAM),
+            (0x90_4000, 0x90_e000, E820_ACPI),
+            (0x90_e000, 0x2000_0000, E820_RAM),
             (0xb000_0000, 0xc000_0000, E820_RESERVED),
             (0x1_0000_0000, 0x1_7be0_0000, E820_RAM),
             (0x1_7be0_0000, 0x1_7c00_0000, E820_RESERVED),

@@ -3,6 +3,7 @@
 
 use zerocopy::IntoBytes;
 
+use crate::apic_ids::ApicIds;
 use crate::boot_plan::BootPlan;
 use crate::layout::{ACPI_MADT, ZERO_PAGE};
 use crate::linux::boot_params::{E820_ENTRIES, E820_TABLE, E820Entry};
@@ -11,7 +12,7 @@ use crate::linux::madt::madt;
 use crate::memory_map::MemoryMap;
 use crate::termination::Reason;
 
-/// Writes the memory map into the zero page and the table of the processors with these APIC identifiers. `put` writes bytes
+/// Writes the memory map into the zero page and the table of the processors. `put` writes bytes
 /// at a guest physical address; the guest does not run yet.
 ///
 /// # Errors
@@ -19,7 +20,7 @@ use crate::termination::Reason;
 pub fn write(
     plan: &BootPlan,
     map: &MemoryMap,
-    apic_ids: &[u32],
+    processors: ApicIds<'_>,
     put: impl Fn(u64, &[u8]) -> Result<(), Reason>,
 ) -> Result<(), Reason> {
     let field = |offset: usize| ZERO_PAGE + offset as u64;
@@ -28,7 +29,7 @@ pub fn write(
         put(field(offset), entry.as_bytes())
     })?;
     put(field(E820_ENTRIES), &[count])?;
-    put(ACPI_MADT, &madt(apic_ids)?)
+    madt(processors, ACPI_MADT, put)
 }
 
 #[cfg(test)]
@@ -36,6 +37,7 @@ mod tests {
     use std::cell::RefCell;
 
     use super::{ACPI_MADT, ZERO_PAGE, write};
+    use crate::apic_ids::tests::apic_ids;
     use crate::boot_plan::{
         BootPlan,
         tests::{linux_boot_block, map},
@@ -43,14 +45,14 @@ mod tests {
 
     #[test]
     fn the_pages_hold_map_and_processors() {
-        let (map, pages) = (map(), RefCell::new(vec![0_u8; 0x7000]));
-        let plan = BootPlan::new(&linux_boot_block(), &map, 1 << 20).unwrap();
+        let (map, pages) = (map(), RefCell::new(vec![0_u8; 0xe000]));
+        let plan = BootPlan::new(&linux_boot_block(), &map, 1 << 20, 1).unwrap();
         let put = |gpa: u64, bytes: &[u8]| {
             let offset = usize::try_from(gpa - ZERO_PAGE).unwrap();
             pages.borrow_mut()[offset..offset + bytes.len()].copy_from_slice(bytes);
             Ok(())
         };
-        write(&plan, &map, &[0, 2], put).unwrap();
+        write(&plan, &map, apic_ids(&[0, 2]), put).unwrap();
         let pages = pages.borrow();
         assert_eq!(pages[0x1e8], 12, "e820_entries");
         assert_eq!(pages[0x2d0..0x2d8], [0; 8]);

@@ -4,9 +4,13 @@
 //! It is made at boot, because the processors are the VMM's choice; no byte of it comes from the host
 //! but their checked identifiers.
 
-use crate::layout::PageBytes;
+use crate::apic_ids::{ApicIds, ProcessorId};
+use crate::layout::{MADT_BYTES, PageBytes};
 use crate::termination::Reason;
 
+/// Where a table says how long it is, and the byte that makes it add up to 0.
+const LENGTH: u64 = 4;
+const CHECKSUM: u64 = 9;
 /// Address of the local APICs.
 const LOCAL_APIC: u32 = 0xfee0_0000;
 /// Address of the I/O APIC.
@@ -27,48 +31,75 @@ pub const OEM_ID: [u8; 6] = *b"SVSMSW";
 /// Name of the table model.
 pub const OEM_TABLE_ID: [u8; 8] = *b"PARAVISR";
 
-/// A table that grows in a page.
-struct Table {
+/// A table that grows page by page.
+struct Table<P> {
+    /// Where it begins.
+    base: u64,
+    /// Writes bytes that are in one page.
+    put: P,
+    /// What is written of the page in which it ends so far.
     page: PageBytes,
     length: usize,
+    sum: u8,
 }
 
-impl Table {
+impl<P: Fn(u64, &[u8]) -> Result<(), Reason>> Table<P> {
     fn push(&mut self, bytes: &[u8]) -> Result<(), Reason> {
-        let end = self.length + bytes.len();
-        self.page
-            .get_mut(self.length..end)
-            .ok_or(Reason::HandoverMap)?
-            .copy_from_slice(bytes);
-        self.length = end;
+        for byte in bytes {
+            let at = self.length % self.page.len();
+            if let Some(slot) = self.page.get_mut(at) {
+                *slot = *byte;
+            }
+            self.sum = self.sum.wrapping_add(*byte);
+            self.length += 1;
+            if self.length.is_multiple_of(self.page.len()) {
+                self.put_page(self.length - self.page.len())?;
+            }
+        }
         Ok(())
     }
 
-    /// Sets length and checksum.
-    fn finish(mut self) -> Result<PageBytes, Reason> {
+    /// Writes the page and begins the next one.
+    fn put_page(&mut self, offset: usize) -> Result<(), Reason> {
+        if offset >= MADT_BYTES {
+            return Err(Reason::HandoverMap);
+        }
+        (self.put)(self.base + offset as u64, &self.page)?;
+        self.page.fill(0);
+        Ok(())
+    }
+
+    /// Writes the rest, length and checksum.
+    fn finish(mut self) -> Result<(), Reason> {
+        let used = self.length % self.page.len();
+        if used != 0 {
+            self.put_page(self.length - used)?;
+        }
         let length = u32::try_from(self.length).map_err(|_| Reason::HandoverMap)?;
-        if let Some(field) = self.page.get_mut(4..8) {
-            field.copy_from_slice(&length.to_le_bytes());
-        }
-        let sum = self
-            .page
+        let length = length.to_le_bytes();
+        (self.put)(self.base + LENGTH, &length)?;
+        let sum = length
             .iter()
-            .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
-        if let Some(field) = self.page.get_mut(9) {
-            *field = sum.wrapping_neg();
-        }
-        Ok(self.page)
+            .fold(self.sum, |sum, byte| sum.wrapping_add(*byte));
+        (self.put)(self.base + CHECKSUM, &[sum.wrapping_neg()])
     }
 }
 
-/// The page with the table for the processors with these APIC identifiers, by number.
+/// Writes the table for these processors to the pages at `base`. `put` writes bytes that are in one page.
 ///
 /// # Errors
-/// [`Reason::HandoverMap`] when they do not fit.
-pub fn madt(apic_ids: &[u32]) -> Result<PageBytes, Reason> {
+/// [`Reason::HandoverMap`] when they do not fit, or what `put` returns.
+pub fn madt(
+    processors: ApicIds<'_>,
+    base: u64,
+    put: impl Fn(u64, &[u8]) -> Result<(), Reason>,
+) -> Result<(), Reason> {
     let mut table = Table {
+        base,
+        put,
         page: [0; 4096],
         length: 0,
+        sum: 0,
     };
     // Length and checksum follow.
     table.push(b"APIC\0\0\0\0")?;
@@ -80,8 +111,8 @@ pub fn madt(apic_ids: &[u32]) -> Result<PageBytes, Reason> {
     table.push(&1_u32.to_le_bytes())?;
     table.push(&LOCAL_APIC.to_le_bytes())?;
     table.push(&HAS_8259.to_le_bytes())?;
-    for (number, apic_id) in (0_u32..).zip(apic_ids) {
-        match (u8::try_from(number), u8::try_from(*apic_id)) {
+    for ProcessorId { number, apic_id } in processors.iter() {
+        match (u8::try_from(number), u8::try_from(apic_id)) {
             (Ok(number), Ok(apic_id)) if apic_id < 0xff => {
                 table.push(&[0, 8, number, apic_id])?;
                 table.push(&ENABLED.to_le_bytes())?;
@@ -114,22 +145,39 @@ pub fn madt(apic_ids: &[u32]) -> Result<PageBytes, Reason> {
 
 #[cfg(test)]
 mod tests {
-    use super::madt;
+    use std::cell::RefCell;
+
+    use super::{MADT_BYTES, Reason};
+    use crate::apic_ids::MAX_VCPUS;
+    use crate::apic_ids::tests::apic_ids;
+
+    /// The bytes of the table's pages; what nothing is written to keeps the pattern.
+    fn madt(ids: &[u32]) -> Vec<u8> {
+        let bytes = RefCell::new(vec![0xaa; MADT_BYTES]);
+        super::madt(apic_ids(ids), 0x4000, |gpa, part| {
+            let at = usize::try_from(gpa - 0x4000).unwrap();
+            assert_eq!(at / 4096, (at + part.len() - 1) / 4096, "in one page");
+            bytes.borrow_mut()[at..at + part.len()].copy_from_slice(part);
+            Ok(())
+        })
+        .unwrap();
+        bytes.into_inner()
+    }
 
     #[test]
     fn the_table_lists_every_processor_and_adds_up() {
-        for cpus in [1_u8, 2, 8, 64] {
+        for cpus in [1_u8, 2, 8, 64, 127] {
             let ids: Vec<u32> = (0..u32::from(cpus)).map(|number| 2 * number).collect();
-            let page = madt(&ids).unwrap();
-            let length = usize::from(u16::from_le_bytes([page[4], page[5]]));
+            let pages = madt(&ids);
+            let length = usize::from(u16::from_le_bytes([pages[4], pages[5]]));
             assert_eq!(length, 44 + 8 * usize::from(cpus) + 12 + 20 + 6);
-            let sum = page[..length]
+            let sum = pages[..length]
                 .iter()
                 .fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
             assert_eq!(sum, 0, "checksum");
-            assert!(page[length..].iter().all(|byte| *byte == 0));
-            assert_eq!(&page[..4], b"APIC");
-            let mut entries = &page[44..length];
+            assert!(pages[length..4096].iter().all(|byte| *byte == 0));
+            assert_eq!(&pages[..4], b"APIC");
+            let mut entries = &pages[44..length];
             let mut kinds = Vec::new();
             while let [kind, bytes, rest @ ..] = entries {
                 if *kind == 0 {
@@ -143,13 +191,36 @@ mod tests {
             want.extend([1, 2, 2, 4]);
             assert_eq!(kinds, want);
         }
-        let every: Vec<u32> = (0..600).collect();
-        assert!(madt(&every).is_err(), "more than a page");
+    }
+
+    #[test]
+    fn a_long_table_goes_on_in_the_next_page() {
+        for (ids, short) in [(0..512, 255), (0..MAX_VCPUS, 255), (255..767, 0)] {
+            let ids: Vec<u32> = ids.collect();
+            let mut pages = madt(&ids);
+            let length = usize::from(u16::from_le_bytes([pages[4], pages[5]]));
+            assert_eq!(length, 44 + 8 * short + 16 * (ids.len() - short) + 38);
+            // As a reader of such tables has it: the lines are in the same form as the VMM's.
+            let end = length.next_multiple_of(4096);
+            assert!(pages[length..end].iter().all(|byte| *byte == 0));
+            pages[end..].fill(0);
+            let count = u32::try_from(ids.len()).unwrap();
+            let read = crate::apic_ids::ApicIds::parse(&pages, count).unwrap();
+            assert!(read.iter().map(|one| one.apic_id).eq(ids));
+        }
+    }
+
+    #[test]
+    fn a_table_that_has_no_room_is_refused() {
+        // Long entries only: the other entries find no place behind the last of them.
+        let ids: Vec<u32> = (255..255 + MAX_VCPUS).collect();
+        let refused = super::madt(apic_ids(&ids), 0, |_, _| Ok(()));
+        assert_eq!(refused, Err(Reason::HandoverMap));
     }
 
     #[test]
     fn long_identifiers_get_long_entries() {
-        let page = madt(&[0, 0xff, 300]).unwrap();
+        let page = madt(&[0, 0xff, 300]);
         assert_eq!(page[44..52], [0, 8, 0, 0, 1, 0, 0, 0]);
         assert_eq!(page[52..60], [9, 16, 0, 0, 0xff, 0, 0, 0]);
         assert_eq!(page[60..68], [1, 0, 0, 0, 1, 0, 0, 0]);

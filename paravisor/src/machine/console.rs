@@ -55,7 +55,7 @@ impl Log for Console {
             core::hint::spin_loop();
             patience -= 1;
         }
-        let mut port = Port(Ghcb::new(&processor.ghcb));
+        let mut port = Port(Ghcb::new(processor.ghcb));
         // The port never fails; a host that swallows bytes is its own loss.
         let _ = writeln!(port, "{PREFIX}{}", record.args());
         WRITER.store(0, Ordering::Release);

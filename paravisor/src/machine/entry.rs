@@ -171,7 +171,7 @@ entry_long_mode:
     mov eax, offset entry_pml4
     or rax, rdi
     mov cr3, rax
-    mov esp, offset __processor_stacks + {stack_top}
+    mov esp, offset __boot_stacks + {stack_top}
     xor ebp, ebp
     call {start}
     ud2
@@ -196,8 +196,8 @@ entry_parts:
     .long __text_start, __text_end, {read}, 0
     .long __rodata_start, __rodata_end, {read}, {no_execute}
     .long __data_start, __data_end, {write}, {no_execute}
-    .long __processor_stacks + {stack}, __processor_stacks + {stack_top}, {write}, {no_execute}
-    .long __processor_stacks + {fault_stack}, __processor_stacks + {fault_stack_top}, {write}, {no_execute}
+    .long __boot_stacks + {stack}, __boot_stacks + {stack_top}, {write}, {no_execute}
+    .long __boot_stacks + {fault_stack}, __boot_stacks + {fault_stack_top}, {write}, {no_execute}
 entry_parts_end:
     .popsection
 

@@ -160,9 +160,8 @@ fn gate(handler: u64, code: SegmentSelector, stack: u64) -> Gate {
 pub fn install() {
     let processor = processor::current();
     let task_state = processor.tables.task_state.call_once(|| {
-        let [_, fault_stack] = processor::stacks(processor.number());
         let mut task_state = TaskStateSegment::new();
-        task_state.interrupt_stack_table[0] = VirtAddr::new_truncate(fault_stack.end);
+        task_state.interrupt_stack_table[0] = VirtAddr::new_truncate(processor.fault_stack_end());
         task_state
     });
     let mut table = GlobalDescriptorTable::new();

@@ -196,6 +196,6 @@ fn done(info_1: u64, info_2: u64) -> Result<(), ()> {
 
 impl HostPages for Machine {
     fn page_state_change(&self, descriptor: &mut PscDescriptor, issue: Issue) -> PscExit {
-        Ghcb::new(&processor::current().ghcb).page_state_change(descriptor, issue)
+        Ghcb::new(processor::current().ghcb).page_state_change(descriptor, issue)
     }
 }

@@ -8,13 +8,14 @@ use core::arch::asm;
 use core::cell::UnsafeCell;
 
 use paravisor::layout::{PAGE_BYTES, PageBytes};
+use paravisor::processor_memory::ProcessorMemory;
 use paravisor::range_list::PhysRange;
 use paravisor::termination::Reason;
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::instructions::pvalidate;
 use snp::operands::InstructionCode;
 
-use super::msr_exit;
+use super::{msr_exit, pointer};
 
 /// Bytes of the page.
 const BYTES: usize = size_of::<PageBytes>();
@@ -34,6 +35,15 @@ impl HostPage {
     /// A zero page, private until [`Self::share`].
     pub const fn new() -> Self {
         Self(UnsafeCell::new([0; BYTES]))
+    }
+
+    /// A page of another processor; `None` unless `memory` says that the one at `gpa` is shared with the host.
+    pub fn of(memory: &ProcessorMemory, gpa: u64) -> Option<&'static Self> {
+        let page = PhysRange::new(gpa, PAGE_BYTES)?;
+        let is_one = gpa.is_multiple_of(PAGE_BYTES) && memory.host_pages().contains(&page);
+        // SAFETY: The page is in memory that the plan keeps for this: aligned, mapped shared, never
+        // validated, and no Rust object is in it but the cell, which any bytes are.
+        is_one.then(|| unsafe { &*pointer::<Self>(gpa) })
     }
 
     /// Its address.

@@ -2,11 +2,13 @@
 //! Memory that boot reads or hands out as plain Rust memory: the fixed launch pages and the service's
 //! storage.
 
+use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU64};
 
 use paravisor::acceptance::OwnMemory;
 use paravisor::layout::{
-    BOOT_BLOCK, CPUID_PAGE, PARAM_GENERAL, PARAM_MADT, PARAM_MEMORY_MAP, PageBytes, SECRETS_PAGE,
+    BOOT_BLOCK, CPUID_PAGE, MADT_BYTES, PARAM_GENERAL, PARAM_MADT, PARAM_MEMORY_MAP, PageBytes,
+    SECRETS_PAGE,
 };
 use paravisor::termination::Reason;
 
@@ -36,8 +38,9 @@ pub fn memory_map() -> &'static PageBytes {
 }
 
 /// The VMM's ACPI table of processors.
-pub fn processors() -> &'static PageBytes {
-    page(PARAM_MADT)
+pub fn processors() -> &'static [u8; MADT_BYTES] {
+    // SAFETY: As in `page`, for pages that follow one another.
+    unsafe { &*pointer::<[u8; MADT_BYTES]>(PARAM_MADT) }
 }
 
 /// The CPUID page.
@@ -78,4 +81,31 @@ pub fn split_storage(
             core::slice::from_raw_parts(states, pages),
         ))
     }
+}
+
+/// One item for each of `numbers`, as an array in `memory`.
+///
+/// # Errors
+/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned.
+pub fn array<T>(
+    memory: OwnMemory,
+    numbers: Range<u32>,
+    item: impl Fn(u32) -> T,
+) -> Result<&'static mut [T], Reason> {
+    let range = memory.range();
+    let count = numbers.len();
+    let fits = count
+        .checked_mul(size_of::<T>())
+        .is_some_and(|bytes| bytes as u64 <= range.bytes());
+    let first = pointer::<T>(range.start);
+    if !fits || !first.is_aligned() {
+        return Err(Reason::StorageInvalid);
+    }
+    for (index, number) in numbers.enumerate() {
+        // SAFETY: The memory was validated and zeroed for us and is mapped, `memory` was the only claim to
+        // it, and the item is one of the `count` that fit.
+        unsafe { first.add(index).write(item(number)) };
+    }
+    // SAFETY: As above; all items have been written.
+    Ok(unsafe { core::slice::from_raw_parts_mut(first, count) })
 }

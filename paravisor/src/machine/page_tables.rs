@@ -1,70 +1,76 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the image's own page tables lie, and the switch to them.
+//! The image's own page tables, and the switches to them.
+//!
+//! The first ones are in the image; with them boot takes memory into use. Where there are other processors,
+//! the last ones are in their memory, because there is a guard page between each two stacks.
 
 use core::cell::UnsafeCell;
 
 use paravisor::boot_plan::BootPlan;
 use paravisor::identity_map::Table;
-use paravisor::own_map::{ImageParts, build};
+use paravisor::own_map::{ImageParts, OtherStacks, build};
+use paravisor::processor_memory::PLAIN_TABLES;
 use paravisor::range_list::PhysRange;
 use paravisor::termination::Reason;
-use paravisor::vcpu_table::MAX_VCPUS;
 use x86_64::PhysAddr;
 use x86_64::registers::control::{Cr3, Cr3Flags};
 use x86_64::structures::paging::PhysFrame;
 
 use super::{processor, symbols};
 
-/// Tables: root, one for 512 GiB, and for each end of a range that is not a multiple of 1 GiB or
-/// 2 MiB at most one of each smaller kind.
-const TABLES: usize = 48;
-
-/// Storage of the tables.
-struct Tables(UnsafeCell<[Table; TABLES]>);
+/// Storage of the first tables.
+struct Tables(UnsafeCell<[Table; PLAIN_TABLES]>);
 
 // SAFETY: Only `load` makes a reference to the inside, once, before there is a second processor;
 // afterwards only processors walk the tables.
 unsafe impl Sync for Tables {}
 
-static STORAGE: Tables = Tables(UnsafeCell::new([Table::EMPTY; TABLES]));
+static STORAGE: Tables = Tables(UnsafeCell::new([Table::EMPTY; PLAIN_TABLES]));
 
-/// Most stacks.
-const STACKS: usize = 2 * MAX_VCPUS as usize;
-
-/// Builds the tables for `plan` and the first `processors` processors, and loads them. Called once; the
-/// other processors start with them.
+/// Builds the first tables for `plan` and loads them. `host_pages` are the boot processor's. Called once.
 ///
 /// # Errors
 /// See [`build`].
-pub fn load(
+pub fn load(plan: &BootPlan, host_pages: &[PhysRange], c_bit: u64) -> Result<(), Reason> {
+    // SAFETY: `load` is called once, at boot, so this is the only reference; the tables in use are
+    // still those of the entry code.
+    let tables = unsafe { &mut *STORAGE.0.get() };
+    change(tables, plan, host_pages, OtherStacks::Whole, c_bit)
+}
+
+/// Builds the last tables in `tables`, with a guard page below each stack, and loads them. The other
+/// processors start with them.
+///
+/// # Errors
+/// See [`build`].
+pub fn load_guarded(
+    tables: &'static mut [Table],
     plan: &BootPlan,
     host_pages: &[PhysRange],
-    processors: u32,
     c_bit: u64,
 ) -> Result<(), Reason> {
-    let mut stacks = [PhysRange::default(); STACKS];
-    let mut count = 0;
-    for (slot, stack) in stacks
-        .iter_mut()
-        .zip((0..processors).flat_map(processor::stacks))
-    {
-        *slot = stack;
-        count += 1;
-    }
+    change(tables, plan, host_pages, OtherStacks::Guarded, c_bit)
+}
+
+fn change(
+    tables: &'static mut [Table],
+    plan: &BootPlan,
+    host_pages: &[PhysRange],
+    others: OtherStacks,
+    c_bit: u64,
+) -> Result<(), Reason> {
     let image = ImageParts {
         text: symbols::text(),
         rodata: symbols::rodata(),
         data: symbols::data(),
-        stacks: stacks.get(..count).unwrap_or(&[]),
+        stacks: processor::boot_stacks(),
         host_pages,
     };
-    let base = STORAGE.0.get().expose_provenance() as u64;
-    // SAFETY: `load` is called once, at boot, so this is the only reference; the tables in use are
-    // still those of the entry code.
-    let tables = unsafe { &mut *STORAGE.0.get() };
-    let root = build(tables, base, plan, &image, c_bit)?;
+    let base = tables.as_ptr().expose_provenance() as u64;
+    let root = build(tables, base, plan, &image, others, c_bit)?;
     let root = PhysFrame::containing_address(PhysAddr::new_truncate(root));
-    // SAFETY: The tables map code, constants, data and stack of the image where they are.
+    // SAFETY: The tables map code, constants, data and stack of the image where they are, and are
+    // themselves there for ever.
     unsafe {
         Cr3::write(root, Cr3Flags::empty());
     }

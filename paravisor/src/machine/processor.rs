@@ -1,32 +1,31 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What belongs to one processor: GHCB, doorbell, a VMSA, descriptor tables, stacks.
 //!
-//! There is one context for each processor that can be served, all in the image. GS points to that of
-//! the processor that runs, so nothing here is shared but the array.
+//! The boot processor's are in the image, those of the others in memory that boot carves out for as many as
+//! there are. GS points to the context of the processor that runs, so nothing here is shared.
 
 use core::arch::{asm, global_asm};
 use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicU32, Ordering};
 
+use paravisor::acceptance::OwnMemory;
 use paravisor::guest_vmsa::usable_page;
+use paravisor::identity_map::Table;
 use paravisor::layout::{PAGE_BYTES, PageBytes};
+use paravisor::processor_memory::{
+    CONTEXT_BYTES, FAULT_STACK_BYTES, ProcessorMemory, STACK_BYTES, STACKS_BYTES, stacks_at,
+};
 use paravisor::range_list::PhysRange;
-use paravisor::vcpu_table::MAX_VCPUS;
+use paravisor::termination::Reason;
+use paravisor::vcpu_table::{VcpuSlot, VcpuTable};
 use snp::address::GuestPhysicalAddress;
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::model_specific::GsBase;
 
 use super::exceptions::DescriptorTables;
 use super::host_page::HostPage;
-use super::symbols;
+use super::{launched, symbols};
 
-/// Bytes of an ordinary stack.
-const STACK_BYTES: u64 = 0x1_0000;
-/// Bytes of a stack for double faults.
-const FAULT_STACK_BYTES: u64 = PAGE_BYTES;
-/// Bytes of the stacks of one processor. Below each of them lies a guard page, never mapped: an
-/// overflow faults instead of overwriting something.
-const STACKS_BYTES: u64 = 2 * PAGE_BYTES + STACK_BYTES + FAULT_STACK_BYTES;
 /// Offset of the boot processor's stack, for the entry code.
 pub const BOOT_STACK: u64 = PAGE_BYTES;
 /// Offset of the first byte above it.
@@ -40,28 +39,33 @@ global_asm!(
     r#"
     .pushsection .stacks, "aw", @nobits
     .balign 4096
-    .global __processor_stacks
-__processor_stacks:
+    .global __boot_stacks
+__boot_stacks:
     .skip {bytes}
     .popsection
     "#,
-    bytes = const STACKS_BYTES * MAX_VCPUS as u64,
+    bytes = const STACKS_BYTES,
 );
 
 /// What belongs to one processor.
 #[derive(Debug)]
-#[repr(C, align(4096))]
+#[repr(C, align(512))]
 pub struct Processor {
     /// Which one it is; first, because code reads it through GS.
-    number: AtomicU32,
+    number: u32,
     /// Segments and task state.
     pub tables: DescriptorTables,
     /// The GHCB.
-    pub ghcb: HostPage,
+    pub ghcb: &'static HostPage,
     /// The #HV doorbell.
-    pub doorbell: HostPage,
-    vmsa: VmsaPages,
+    pub doorbell: &'static HostPage,
+    /// Where the VMSA is that the processor starts with at VMPL0, and its stacks; 0 on the boot processor.
+    vmsa: u64,
+    stack_end: u64,
+    fault_stack_end: u64,
 }
+
+const _: () = assert!(size_of::<Processor>() as u64 == CONTEXT_BYTES);
 
 /// Two pages, since a VMSA must not be 2 MiB aligned.
 #[derive(Debug)]
@@ -72,35 +76,63 @@ struct VmsaPages(UnsafeCell<[PageBytes; 2]>);
 // processor itself writes to them while the vCPU runs.
 unsafe impl Sync for VmsaPages {}
 
-/// All zero, so that the array takes no room in the image file.
-static PROCESSORS: [Processor; MAX_VCPUS as usize] =
-    [const { Processor::new() }; MAX_VCPUS as usize];
+static BOOT_GHCB: HostPage = HostPage::new();
+/// Without restricted injection that of all processors: then nobody rings.
+static BOOT_DOORBELL: HostPage = HostPage::new();
+static BOOT: Processor = Processor {
+    number: 0,
+    tables: DescriptorTables::new(),
+    ghcb: &BOOT_GHCB,
+    doorbell: &BOOT_DOORBELL,
+    vmsa: 0,
+    stack_end: 0,
+    fault_stack_end: 0,
+};
+/// For the VMSA of the guest's boot vCPU.
+static BOOT_VMSA: VmsaPages = VmsaPages(UnsafeCell::new([[0; size_of::<PageBytes>()]; 2]));
+/// The others, by number from 1 on.
+static OTHERS: Once<&'static [Processor]> = Once::new();
 
 impl Processor {
-    const fn new() -> Self {
+    /// The context of a processor that has its part of `memory`.
+    fn new(memory: &ProcessorMemory, number: u32) -> Self {
+        let place = u64::from(number);
+        let [stack, fault_stack] = memory.stacks(place);
         Self {
-            number: AtomicU32::new(0),
+            number,
             tables: DescriptorTables::new(),
-            ghcb: HostPage::new(),
-            doorbell: HostPage::new(),
-            vmsa: VmsaPages(UnsafeCell::new([[0; size_of::<PageBytes>()]; 2])),
+            ghcb: HostPage::of(memory, memory.ghcb(place)).unwrap_or(&BOOT_GHCB),
+            doorbell: memory
+                .doorbell(place)
+                .and_then(|page| HostPage::of(memory, page))
+                .unwrap_or(&BOOT_DOORBELL),
+            vmsa: memory.vmsa(place),
+            stack_end: stack.end,
+            fault_stack_end: fault_stack.end,
         }
     }
 
     /// Its number, by the list of APIC identifiers.
     pub fn number(&self) -> u32 {
-        self.number.load(Ordering::Relaxed)
+        self.number
     }
 
-    /// Gives the context to the processor with this number, before it starts.
-    pub fn assign(&self, number: u32) {
-        self.number.store(number, Ordering::Relaxed);
-    }
-
-    /// The page for a VMSA that we make for this processor: on the boot processor that of the guest's
-    /// boot vCPU, on the others the one VMPL0 starts with.
+    /// The page for the VMSA with which VMPL0 starts on it; it is not the boot processor.
     pub fn vmsa_page(&self) -> GuestPhysicalAddress {
-        GuestPhysicalAddress::new(usable_page(self.vmsa.0.get().expose_provenance() as u64))
+        GuestPhysicalAddress::new(self.vmsa)
+    }
+
+    /// First byte above the stack that it starts with.
+    pub fn stack_end(&self) -> u64 {
+        self.stack_end
+    }
+
+    /// First byte above its stack for double faults.
+    pub fn fault_stack_end(&self) -> u64 {
+        match self.number {
+            0 => boot_stacks()[1].end,
+            _ => self.fault_stack_end,
+        }
     }
 
     /// Where GS points.
@@ -109,37 +141,58 @@ impl Processor {
     }
 }
 
-/// The context for a processor number; `None` beyond those that can be served.
+/// The page for the VMSA of the guest's boot vCPU.
+pub fn boot_vmsa_page() -> GuestPhysicalAddress {
+    GuestPhysicalAddress::new(usable_page(BOOT_VMSA.0.get().expose_provenance() as u64))
+}
+
+/// The context for a processor number; `None` for one that has none.
 pub fn of(number: u32) -> Option<&'static Processor> {
-    PROCESSORS.get(usize::try_from(number).ok()?)
+    match number.checked_sub(1) {
+        None => Some(&BOOT),
+        Some(other) => OTHERS.get()?.get(usize::try_from(other).ok()?),
+    }
 }
 
-/// The contexts of the first `count` processors.
-pub fn first(count: u32) -> &'static [Processor] {
-    usize::try_from(count)
-        .ok()
-        .and_then(|count| PROCESSORS.get(..count))
-        .unwrap_or(&PROCESSORS)
+/// The stack of the boot processor and the one for its double faults.
+pub fn boot_stacks() -> [PhysRange; 2] {
+    stacks_at(symbols::boot_stacks())
 }
 
-/// The stack of the processor `number` and the one for its double faults.
-pub fn stacks(number: u32) -> [PhysRange; 2] {
-    let start = symbols::processor_stacks() + u64::from(number) * STACKS_BYTES + PAGE_BYTES;
-    let end = start + STACK_BYTES;
-    let fault_start = end + PAGE_BYTES;
-    [
-        PhysRange { start, end },
-        PhysRange {
-            start: fault_start,
-            end: fault_start + FAULT_STACK_BYTES,
-        },
-    ]
+/// What boot makes of the processors' memory.
+pub struct Carved {
+    /// The table of vCPUs.
+    pub vcpus: VcpuTable<'static>,
+    /// Page tables; none without other processors.
+    pub tables: &'static mut [Table],
 }
 
-/// Makes the first context that of the boot processor. Before this, [`current`] must not be called.
+/// Makes the contexts of all processors but this one. `memory` is all that was validated for the storage
+/// from the first byte of `plan` on. Called once.
+///
+/// # Errors
+/// [`Reason::StorageInvalid`] when the memory is not what the plan says.
+pub fn carve(plan: &ProcessorMemory, memory: OwnMemory) -> Result<Carved, Reason> {
+    let count = |number: u64| u32::try_from(number).map_err(|_| Reason::StorageInvalid);
+    let processors = count(plan.others() + 1)?;
+    let (tables, memory) = memory.split(plan.slots().start)?;
+    let (slots, memory) = memory.split(plan.contexts().start)?;
+    let (contexts, _) = memory.split(plan.contexts().end)?;
+    let table_count = count(plan.tables().bytes() / PAGE_BYTES)?;
+    let tables = launched::array(tables, 0..table_count, |_| Table::EMPTY)?;
+    let slots = launched::array(slots, 0..processors, |_| VcpuSlot::default())?;
+    let context = |number| Processor::new(plan, number);
+    let contexts = launched::array(contexts, 1..processors, context)?;
+    OTHERS.call_once(|| contexts);
+    Ok(Carved {
+        vcpus: VcpuTable::new(slots),
+        tables,
+    })
+}
+
+/// Makes the image's context that of the boot processor. Before this, [`current`] must not be called.
 pub fn install_boot() {
-    let [boot, ..] = &PROCESSORS;
-    GsBase::write(VirtAddr::new_truncate(boot.gs_base()));
+    GsBase::write(VirtAddr::new_truncate(BOOT.gs_base()));
 }
 
 /// Waits until the host has something new for this processor, or not at all: it decides. HLT leaves for
@@ -151,12 +204,11 @@ pub fn halt() {
 /// The processor that runs this code.
 pub fn current() -> &'static Processor {
     let number: u32;
-    // SAFETY: GS points to an element of the array: on the boot processor since `install_boot`, on the
-    // others from their first instruction on. The field is read only.
+    // SAFETY: GS points to a context: on the boot processor since `install_boot`, on the others from their
+    // first instruction on. The field is read only.
     unsafe {
         asm!("mov {:e}, dword ptr gs:[0]", out(reg) number,
             options(nostack, preserves_flags, readonly));
     }
-    let [boot, ..] = &PROCESSORS;
-    of(number).unwrap_or(boot)
+    of(number).unwrap_or(&BOOT)
 }

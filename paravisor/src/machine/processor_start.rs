@@ -16,14 +16,13 @@ use super::{Machine, msr_exit, processor};
 /// RMPADJUST needs a lower level as its target; none gets any access.
 const NOBODY: RmpAdjustTarget = RmpAdjustTarget::revoke(Vmpl::Vmpl1);
 
-/// The state in which the processor `number` starts: as this one is now, on its own stack.
-fn start_state(processor: &processor::Processor, number: u32) -> ProcessorStart {
+/// The state in which `processor` starts: as this one is now, on its own stack.
+fn start_state(processor: &processor::Processor) -> ProcessorStart {
     let (root, _) = Cr3::read_raw();
-    let [stack, _] = processor::stacks(number);
     ProcessorStart {
         entry: (crate::start_further as *const ()).addr() as u64,
         // Where a call would have left it: a return address, of which there is none, above 16 bytes.
-        stack: stack.end - 8,
+        stack: processor.stack_end() - 8,
         gs_base: processor.gs_base(),
         cr0: Cr0::read_raw(),
         cr3: root.start_address().as_u64(),
@@ -47,12 +46,11 @@ impl VcpuControl for Machine {
         let ProcessorId { number, apic_id } = id;
         let processor = processor::of(number).ok_or(StartError::Refused)?;
         let page = processor.vmsa_page();
-        let start = start_state(processor, number);
-        processor.assign(number);
+        let start = start_state(processor);
         self.write(page, start.vmsa().as_bytes())
             .map_err(|Fault| StartError::Fatal(Reason::NotValidated))?;
         adjust(page, true)?;
-        Ghcb::new(&processor::current().ghcb)
+        Ghcb::new(processor::current().ghcb)
             .create_vcpu(
                 ApOperation::CreateNow,
                 apic_id,

@@ -15,7 +15,7 @@ unsafe extern "C" {
     static __fixup_end: FixupEntry;
     static __data_start: u8;
     static __data_end: u8;
-    static __processor_stacks: u8;
+    static __boot_stacks: u8;
 }
 
 /// The range between two symbols.
@@ -43,9 +43,9 @@ pub fn data() -> PhysRange {
     between!(__data_start, __data_end)
 }
 
-/// First byte of the stacks of all processors; see `processor::stacks`.
-pub fn processor_stacks() -> u64 {
-    addr_of!(__processor_stacks).addr() as u64
+/// First guard page of the boot processor's stacks.
+pub fn boot_stacks() -> u64 {
+    addr_of!(__boot_stacks).addr() as u64
 }
 
 /// The table of survivable faults.

@@ -7,6 +7,7 @@ use igvm_builder::format_size;
 use paravisor::boot_block::BootBlock;
 use paravisor::layout::{IMAGE_BASE, LARGE_PAGE_BYTES};
 use paravisor::placement::place;
+use paravisor::processor_memory::ProcessorNeeds;
 use paravisor::range_list::PhysRange;
 use snp_host::memory_plan::{GuestMemory, MemoryPlan};
 use svsm_swiotlb::storage::storage_bytes;
@@ -99,11 +100,13 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
     })
 }
 
-/// Bytes of the service's storage, which ends where the window begins.
+/// Bytes of the storage of service and `vcpus`, which ends where the window begins.
 #[must_use]
-pub fn storage(plan: &MemoryPlan, block: &BootBlock) -> u64 {
+pub fn storage(plan: &MemoryPlan, block: &BootBlock, vcpus: u32) -> u64 {
     let tracked = plan.layout().ranges().iter().map(|range| range.bytes).sum();
-    storage_bytes(tracked, block.window_bytes).next_multiple_of(LARGE_PAGE_BYTES)
+    ProcessorNeeds::new(vcpus, block.restricted_injection())
+        .storage_bytes(storage_bytes(tracked, block.window_bytes))
+        .next_multiple_of(LARGE_PAGE_BYTES)
 }
 
 /// What Linux says programs can still use, in bytes.

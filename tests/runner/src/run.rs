@@ -313,7 +313,7 @@ fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failur
     if let Some(decoy) = options.attacks.cpuid_decoy {
         decoy.insert(&mut plan);
     }
-    let armed = options.attacks.armed(|page| locate(inputs, page));
+    let armed = options.attacks.armed(|page| locate(options.vcpus, inputs, page));
     launch_blob(
         &plan,
         inputs.memory,
@@ -324,14 +324,14 @@ fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failur
 }
 
 /// Where a page with a name is; 0, which is nobody's, in an image that has none.
-fn locate(inputs: &Inputs, page: AttackedPage) -> u64 {
+fn locate(vcpus: u32, inputs: &Inputs, page: AttackedPage) -> u64 {
     let Some(block) = inputs.image.boot_block.as_deref() else {
         return 0;
     };
     match page {
         AttackedPage::CallingArea => block.calling_area,
         AttackedPage::Storage => match &inputs.window {
-            Some(window) => window.start - guest_memory::storage(&inputs.plan, block),
+            Some(window) => window.start - guest_memory::storage(&inputs.plan, block, vcpus),
             None => 0,
         },
         _ => SECRETS_PAGE,

@@ -75,7 +75,7 @@ pub fn linux_payload(
     pages.add(layout::LINUX_START_DATA, &start_data);
     pages.add(layout::CC_BLOB, &blob);
     pages.add(layout::ACPI_TABLES, &acpi_tables());
-    pages.add(layout::ACPI_MADT, &[0; 4096]);
+    pages.add(layout::ACPI_MADT, &[0; layout::MADT_BYTES]);
     let mut segments = vec![Segment {
         pages: layout::LINUX_PAGES..layout::LINUX_PAGES_END,
         write: true,

@@ -22,7 +22,7 @@ use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
 use crate::test_machine::TestMachine;
 use crate::vcpu_control::{StartError, VcpuControl};
-use crate::vcpu_table::{Seat, VcpuIndex, VcpuTable};
+use crate::vcpu_table::{Seat, VcpuIndex, VcpuSlot, VcpuTable};
 
 /// Where a processor marks the VMSA that it runs.
 const MARK: u64 = 0x100;
@@ -108,7 +108,8 @@ fn world(test: impl FnOnce(&World<'_>)) {
     machine.launch(BOOT_CALLING_AREA);
     let machine = Shared(Mutex::new(machine));
     recorded(|plan, states| {
-        let vcpus = VcpuTable::new();
+        let slots: [VcpuSlot; 4] = Default::default();
+        let vcpus = VcpuTable::new(&slots);
         let gpa = GuestPhysicalAddress::new;
         let boot = vcpus.reserve(0).unwrap();
         let boot = boot.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
@@ -116,7 +117,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
             core: CoreProtocol {
                 owner: PageOwner::new(plan, &machine),
                 states: &states,
-                vcpus: &vcpus,
+                vcpus,
                 guest_features: 1,
                 processors: apic_ids(&[0, 1]),
                 protocols: &[],

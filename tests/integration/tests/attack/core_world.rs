@@ -12,13 +12,13 @@ use paravisor::boot_block::{
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
-    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, PAYLOAD_BASE,
+    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, MADT_BYTES, PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
 use paravisor::termination::Reason;
-use paravisor::vcpu_table::{VcpuIndex, VcpuTable};
+use paravisor::vcpu_table::{VcpuIndex, VcpuSlot, VcpuTable};
 use protocol::DEFAULT_PROTOCOL_NUMBER;
 use protocol::convert::ConvertEntry;
 use protocol::memory_form::{CallBlock, outer_call};
@@ -112,8 +112,7 @@ pub fn memory_map(entries: &[(u64, u64, u16)]) -> [u8; 4096] {
 }
 
 /// The table of a VMM with processors 0 to 3: local APICs (type 0), all enabled.
-fn processors() -> ApicIds {
-    let mut table = [0_u8; 4096];
+fn processors(table: &mut [u8; MADT_BYTES]) -> ApicIds<'_> {
     let entries = (0..4_u8).flat_map(|id| [0, 8, id, id, 1, 0, 0, 0]);
     let bytes = 44 + 4 * 8;
     table[..4].copy_from_slice(b"APIC");
@@ -123,7 +122,7 @@ fn processors() -> ApicIds {
     }
     let sum = table.iter().fold(0_u8, |sum, byte| sum.wrapping_add(*byte));
     table[9] = sum.wrapping_neg();
-    ApicIds::parse(&table, 4).unwrap()
+    ApicIds::parse(table, 4).unwrap()
 }
 
 fn machine(encrypted: bool) -> HostileMachine {
@@ -174,7 +173,7 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
     let platform = Platform::new(machine);
     let map = memory_map(&[(0x100, MEMORY / PAGE_SIZE - 0x100, 0)]);
     let map = MemoryMap::parse(&map, 1 << 51).unwrap();
-    let plan = BootPlan::new(&boot_block(), &map, MIB).unwrap();
+    let plan = BootPlan::new(&boot_block(), &map, MIB, 1).unwrap();
     let tracked = TrackedRam::of(&plan).unwrap();
     let ranges = RamRanges::new(tracked.as_slice()).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
@@ -189,7 +188,9 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
         ..Configuration::with_encryption_bit(51)
     };
     let service = Service::new(&platform, configuration, pool, states).unwrap();
-    let vcpus = VcpuTable::new();
+    let mut table = [0; MADT_BYTES];
+    let slots: [VcpuSlot; 4] = Default::default();
+    let vcpus = VcpuTable::new(&slots);
     let vcpu = vcpus.reserve(0).unwrap();
     let vcpu = vcpu.fill(gpa(0x43_0000), gpa(BOOT_CALLING_AREA));
     test(&World {
@@ -198,9 +199,9 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
         core: CoreProtocol {
             owner: PageOwner::new(&plan, &platform),
             states: service.page_states(),
-            vcpus: &vcpus,
+            vcpus,
             guest_features: 1,
-            processors: processors(),
+            processors: processors(&mut table),
             protocols: &[],
         },
         plan: &plan,

@@ -15,7 +15,7 @@ use crate::core_world::{MIB, World, boot_block, memory_map};
 
 pub fn plan_of(entries: &[(u64, u64, u16)]) -> Result<BootPlan, Reason> {
     let map = MemoryMap::parse(&memory_map(entries), 1 << 51)?;
-    BootPlan::new(&boot_block(), &map, MIB)
+    BootPlan::new(&boot_block(), &map, MIB, 1)
 }
 
 pub fn memory_maps(_: &World<'_>) {
