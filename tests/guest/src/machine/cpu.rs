@@ -7,7 +7,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use test_guest::schedule::MAX_CPUS;
 
 /// What GS points to: the vCPU's number.
-static NUMBERS: [u64; MAX_CPUS] = [0, 1, 2, 3, 4, 5, 6, 7];
+static NUMBERS: [u64; MAX_CPUS] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15];
 
 /// GS.base.
 const GS_BASE: u32 = 0xc000_0101;
