@@ -295,4 +295,54 @@ mod tests {
         machine.launch(0x1ff_f000);
         assert_eq!(accept(&machine, true, true), Err(Reason::ValidateTwice));
     }
+
+    #[test]
+    fn host_pages_are_shared_in_few_exits_and_never_validated() {
+        for (processors, exits) in [(1, 0), (2, 1), (512, 3)] {
+            let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, processors).unwrap();
+            let machine = TestMachine::default();
+            let pages = PageOwner::new(&plan, &machine);
+            let acceptance = Acceptance {
+                owner: &pages,
+                memory_is_shared: false,
+            };
+            let host_pages = plan.processors.host_pages();
+            let others = u64::from(processors) - 1;
+            assert_eq!(host_pages.bytes(), others * 2 * 4096);
+            acceptance.share(host_pages).unwrap();
+            let steps = machine.steps();
+            assert_eq!(steps.len(), exits, "{processors}");
+            assert!(steps.iter().all(|step| matches!(step, Step::Psc(_))));
+            for gpa in (host_pages.start..host_pages.end).step_by(4096) {
+                machine.page(gpa, |page| assert!(!page.assigned && !page.valid));
+                let page = PhysRange::new(gpa, 4096).unwrap();
+                assert!(matches!(
+                    acceptance.keep(page),
+                    Err(Reason::ValidateForbidden)
+                ));
+            }
+            assert_eq!(machine.steps(), []);
+        }
+    }
+
+    #[test]
+    fn what_was_kept_is_split_inside_it_only() {
+        let machine = TestMachine::default();
+        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
+        let pages = PageOwner::new(&plan, &machine);
+        let acceptance = Acceptance {
+            owner: &pages,
+            memory_is_shared: true,
+        };
+        let page = |number: u64| RANGE.start + number * 4096;
+        let keep = |number| {
+            let range = PhysRange::new(page(number), 4 * 4096).unwrap();
+            acceptance.keep(range).unwrap()
+        };
+        let (first, rest) = keep(0).split(page(1)).unwrap();
+        assert_eq!(first.range(), PhysRange::new(page(0), 4096).unwrap());
+        assert_eq!(rest.range(), PhysRange::new(page(1), 3 * 4096).unwrap());
+        assert!(rest.split(page(0)).is_err(), "not in the rest any more");
+        assert!(keep(8).split(page(13)).is_err());
+    }
 }

@@ -254,9 +254,11 @@ impl HostPages for TestMachine {
             .map_or(last + 1, |count| (last + 1).min(first + count));
         self.step(Step::Psc(usize::from(stop - first)));
         for entry in &self.psc_buffer.borrow()[usize::from(first)..usize::from(stop)] {
-            assert_eq!(entry.operation(), PscOperation::Private as u8);
+            let private = entry.operation() == PscOperation::Private as u8;
+            assert!(private || entry.operation() == PscOperation::Shared as u8);
             self.each(entry.page().bits(), entry.size(), |page| {
-                page.assigned = true;
+                assert!(private || !page.valid, "shared before it was rescinded");
+                page.assigned = private;
             });
         }
         descriptor.header.cur_entry = stop;

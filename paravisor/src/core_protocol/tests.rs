@@ -51,6 +51,11 @@ fn world(test: impl FnOnce(&World<'_>)) {
 }
 
 fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
+    with_processors(machine, &PROCESSORS, test);
+}
+
+/// The same with these APIC identifiers.
+fn with_processors(machine: &TestMachine, processors: &[u32], test: impl FnOnce(&World<'_>)) {
     recorded(|plan, states| {
         for gpa in [LIST, PAGE, PAGE + 0x1000, BOOT_CALLING_AREA] {
             machine.launch(gpa);
@@ -58,7 +63,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
         for page in 0..512 {
             machine.launch(LARGE + page * 4096);
         }
-        let slots: [VcpuSlot; 4] = Default::default();
+        let slots: Vec<_> = processors.iter().map(|_| VcpuSlot::default()).collect();
         let vcpus = VcpuTable::new(&slots);
         let gpa = GuestPhysicalAddress::new;
         let vcpu = vcpus
@@ -70,7 +75,7 @@ fn with_machine(machine: &TestMachine, test: impl FnOnce(&World<'_>)) {
             states: &states,
             vcpus,
             guest_features: 1,
-            processors: apic_ids(&PROCESSORS),
+            processors: apic_ids(processors),
             protocols: &[VersionRange {
                 protocol: 0x4000_0001,
                 min: 1,

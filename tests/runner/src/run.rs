@@ -313,7 +313,9 @@ fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failur
     if let Some(decoy) = options.attacks.cpuid_decoy {
         decoy.insert(&mut plan);
     }
-    let armed = options.attacks.armed(|page| locate(options.vcpus, inputs, page));
+    let armed = options
+        .attacks
+        .armed(|page| locate(options.vcpus, inputs, page));
     launch_blob(
         &plan,
         inputs.memory,

@@ -8,7 +8,8 @@ use svsm_swiotlb::page_state::PageState;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::{
-    ADDRESS, LARGE, LIST, PAGE, PARAMETER, PROCESSORS, SUCCESS, Step, World, small, world,
+    ADDRESS, LARGE, LIST, PAGE, PARAMETER, PROCESSORS, SUCCESS, Step, TestMachine, World, small,
+    with_processors, world,
 };
 use crate::apic_ids::ProcessorId;
 use crate::core_protocol::HOST_REFUSED;
@@ -513,4 +514,52 @@ fn p3_a_vcpu_that_may_still_run_keeps_its_processor() {
             assert_eq!(again, ResultCode::INVALID_REQUEST);
         });
     }
+}
+
+#[test]
+fn five_hundred_and_twelve_processors_have_a_vcpu_each_and_all_of_them_call() {
+    // Every other identifier: half of them are longer than 8 bits.
+    let processors: Vec<u32> = (0..512).map(|number| 2 * number).collect();
+    // Odd pages, so that none is at a multiple of 2 MiB.
+    let page = |number: u32, which: u64| 0x300_1000 + (4 * u64::from(number) + which) * 0x1000;
+    with_processors(&TestMachine::default(), &processors, |world| {
+        let others = 1..512_u32;
+        for number in others.clone() {
+            let (vmsa, area) = (page(number, 0), page(number, 1));
+            world.machine.launch(vmsa);
+            world.machine.launch(area);
+            put_vmsa_at(world, vmsa, |_| ());
+            let apic_id = u64::from(2 * number);
+            let create = |apic_id| world.call(call::CREATE_VCPU, vmsa, area, apic_id);
+            assert_eq!(create(apic_id + 1), PARAMETER, "no processor's identifier");
+            assert_eq!(create(apic_id), SUCCESS);
+            let id = ProcessorId {
+                number,
+                apic_id: 2 * number,
+            };
+            assert!(world.machine.steps().contains(&Step::Start(id)));
+        }
+        assert_eq!(
+            world.call(call::CREATE_VCPU, PAGE, PAGE + 0x1000, 2 * 512),
+            PARAMETER
+        );
+        for number in others.clone() {
+            let vcpu = world.core.vcpus.place(number).unwrap();
+            let area = GuestPhysicalAddress::new(page(number, 1));
+            assert_eq!(world.core.vcpus.calling_area(vcpu), Some(area));
+            let next = page(number, 2);
+            world.machine.launch(next);
+            let rax = u64::from(call::REMAP_CA);
+            let mut registers = CallRegisters::new(rax, [next, 0, 0]);
+            world.core.call(vcpu, &mut registers).unwrap();
+            assert_eq!(ResultCode::from_rax(registers.rax), SUCCESS);
+            assert_eq!(world.state(next), Some(PageState::CallingArea));
+        }
+        for number in others {
+            let vmsa = page(number, 0);
+            assert_eq!(world.call(call::DELETE_VCPU, vmsa, 0, 0), SUCCESS);
+            assert_eq!(world.call(call::DELETE_VCPU, vmsa, 0, 0), ADDRESS);
+            assert_eq!(world.state(page(number, 2)), Some(PageState::Valid));
+        }
+    });
 }

@@ -12,7 +12,8 @@ use paravisor::boot_block::{
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
 use paravisor::layout::{
-    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, MADT_BYTES, PAYLOAD_BASE,
+    BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, MADT_BYTES,
+    PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};

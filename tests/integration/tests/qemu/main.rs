@@ -396,12 +396,4 @@ mod bad_input {
         assert_eq!(outcome.code, 2, "{}", outcome.text);
         assert!(outcome.text.contains("512"), "{}", outcome.text);
     }
-    #[test]
-    fn more_vcpus_than_the_image_serves() {
-        for outcome in Bench::new().run_on_each_rmp(&["--vcpus", "9"]) {
-            assert_eq!(outcome.code, DIED, "{}", outcome.text);
-            let line = "9 vCPUs: this image serves at most 8";
-            assert!(outcome.text.contains(line), "{}", outcome.text);
-        }
-    }
 }

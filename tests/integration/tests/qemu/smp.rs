@@ -48,6 +48,12 @@ fn two_vcpus_that_validate_their_own_memory() {
     outcomes.iter().for_each(|one| assert_good(one, 2));
 }
 
+/// Most of them have no device; each calls, to fill the pool.
+#[test]
+fn sixteen_vcpus() {
+    run("16", &[]).iter().for_each(|one| assert_good(one, 16));
+}
+
 #[test]
 fn one_vcpu_drives_all_devices_in_turn() {
     run("1", &[]).iter().for_each(|one| assert_good(one, 1));
