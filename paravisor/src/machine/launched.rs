@@ -86,11 +86,11 @@ pub fn split_storage(
 /// One item for each of `numbers`, as an array in `memory`.
 ///
 /// # Errors
-/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned.
+/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned; what `item` returns.
 pub fn array<T>(
     memory: OwnMemory,
     numbers: Range<u32>,
-    item: impl Fn(u32) -> T,
+    item: impl Fn(u32) -> Result<T, Reason>,
 ) -> Result<&'static mut [T], Reason> {
     let range = memory.range();
     let count = numbers.len();
@@ -102,9 +102,10 @@ pub fn array<T>(
         return Err(Reason::StorageInvalid);
     }
     for (index, number) in numbers.enumerate() {
+        let item = item(number)?;
         // SAFETY: The memory was validated and zeroed for us and is mapped, `memory` was the only claim to
         // it, and the item is one of the `count` that fit.
-        unsafe { first.add(index).write(item(number)) };
+        unsafe { first.add(index).write(item) };
     }
     // SAFETY: As above; all items have been written.
     Ok(unsafe { core::slice::from_raw_parts_mut(first, count) })

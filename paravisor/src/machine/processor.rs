@@ -95,21 +95,25 @@ static OTHERS: Once<&'static [Processor]> = Once::new();
 
 impl Processor {
     /// The context of a processor that has its part of `memory`.
-    fn new(memory: &ProcessorMemory, number: u32) -> Self {
+    ///
+    /// # Errors
+    /// [`Reason::StorageInvalid`] when it has none.
+    fn new(memory: &ProcessorMemory, number: u32) -> Result<Self, Reason> {
         let place = u64::from(number);
         let [stack, fault_stack] = memory.stacks(place);
-        Self {
+        let host_page = |page| HostPage::of(memory, page).ok_or(Reason::StorageInvalid);
+        Ok(Self {
             number,
             tables: DescriptorTables::new(),
-            ghcb: HostPage::of(memory, memory.ghcb(place)).unwrap_or(&BOOT_GHCB),
-            doorbell: memory
-                .doorbell(place)
-                .and_then(|page| HostPage::of(memory, page))
-                .unwrap_or(&BOOT_DOORBELL),
+            ghcb: host_page(memory.ghcb(place))?,
+            doorbell: match memory.doorbell(place) {
+                Some(page) => host_page(page)?,
+                None => &BOOT_DOORBELL,
+            },
             vmsa: memory.vmsa(place),
             stack_end: stack.end,
             fault_stack_end: fault_stack.end,
-        }
+        })
     }
 
     /// Its number, by the list of APIC identifiers.
@@ -160,6 +164,7 @@ pub fn boot_stacks() -> [PhysRange; 2] {
 }
 
 /// What boot makes of the processors' memory.
+#[derive(Debug)]
 pub struct Carved {
     /// The table of vCPUs.
     pub vcpus: VcpuTable<'static>,
@@ -179,8 +184,8 @@ pub fn carve(plan: &ProcessorMemory, memory: OwnMemory) -> Result<Carved, Reason
     let (slots, memory) = memory.split(plan.contexts().start)?;
     let (contexts, _) = memory.split(plan.contexts().end)?;
     let table_count = count(plan.tables().bytes() / PAGE_BYTES)?;
-    let tables = launched::array(tables, 0..table_count, |_| Table::EMPTY)?;
-    let slots = launched::array(slots, 0..processors, |_| VcpuSlot::default())?;
+    let tables = launched::array(tables, 0..table_count, |_| Ok(Table::EMPTY))?;
+    let slots = launched::array(slots, 0..processors, |_| Ok(VcpuSlot::default()))?;
     let context = |number| Processor::new(plan, number);
     let contexts = launched::array(contexts, 1..processors, context)?;
     OTHERS.call_once(|| contexts);

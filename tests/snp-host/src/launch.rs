@@ -15,8 +15,7 @@ use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 pub const MAGIC: [u8; 8] = *b"SNPLAUNC";
 /// Version of the format.
 pub const VERSION: u32 = 2;
-/// Most CPUs of the machine: what the host has stacks and save areas for. More than the image under test serves, so that
-/// it has something to refuse.
+/// Most CPUs of the machine: what the host has stacks and save areas for.
 pub const MAX_CPUS: u32 = 16;
 /// The same, as the length of a table.
 pub const CPU_SLOTS: usize = MAX_CPUS as usize;

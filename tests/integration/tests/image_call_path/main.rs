@@ -64,7 +64,7 @@ fn c1_no_way_leads_from_the_run_loop_of_the_image_to_a_panic() {
     assert!(way(graph.named("10exceptions7install")).is_some());
 }
 
-/// Bytes of a processor's stack (`paravisor/src/machine/processor.rs`, STACK_BYTES).
+/// Bytes of a processor's stack (`paravisor/src/processor_memory.rs`, STACK_BYTES).
 const STACK: u64 = 0x1_0000;
 /// What the call graph does not show: a line of the log, written by indirect calls into `core`, and an exception in it.
 const RESERVE: u64 = 4096;
