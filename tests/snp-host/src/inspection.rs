@@ -2,8 +2,8 @@
 //! What VMPL 0's page tables allow, and where its keys lie: this host, which emulates the processor, sees both, and records
 //! them for the runner to judge.
 //!
-//! It looks twice: at VMPL 0's first request, when the tables are those of its entry code, and before a lower VMPL first
-//! runs.
+//! It looks at VMPL 0's first request, when the tables are those of its entry code, before a lower VMPL first
+//! runs, and before one first runs on another CPU than the boot CPU, where VMPL 0 has another stack.
 
 use snp::address::{PAGE_SIZE, Vmpl};
 use snp::operands::RmpPermissions;
@@ -37,7 +37,12 @@ pub enum Moment {
     FirstRequest,
     /// Before a lower VMPL first runs.
     FirstSwitch,
+    /// Before a lower VMPL first runs on another CPU.
+    FurtherProcessor,
 }
+
+/// How many of them there are.
+pub(crate) const MOMENTS: usize = 3;
 
 /// What is mapped, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

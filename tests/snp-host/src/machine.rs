@@ -12,6 +12,7 @@ use crate::cpuid_policy::Place;
 use crate::doorbell_event::DoorbellEvents;
 use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
+use crate::inspection::MOMENTS;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
 use crate::psc_manner::PscManner;
@@ -68,7 +69,7 @@ pub struct Machine<'a, H> {
     /// What this exit has left to do about them.
     pub translations: Translations,
     /// By [`Moment`](crate::inspection::Moment): VMPL 0 was looked at.
-    pub(crate) inspected: [bool; 2],
+    pub(crate) inspected: [bool; MOMENTS],
 }
 
 impl<'a, H: Hardware> Machine<'a, H> {
@@ -115,7 +116,7 @@ impl<'a, H: Hardware> Machine<'a, H> {
             posted: PostedChanges::default(),
             kicks,
             translations: Translations::default(),
-            inspected: [false; 2],
+            inspected: [false; MOMENTS],
         })
     }
 

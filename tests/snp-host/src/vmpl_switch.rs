@@ -32,7 +32,11 @@ impl<H: Hardware> Machine<'_, H> {
         }
         self.check_runnable(cpu.at(target))?;
         if cpu.current == Vmpl::Vmpl0 {
-            self.inspect(cpu.vcpu(), Moment::FirstSwitch);
+            let moment = match cpu.apic_id {
+                0 => Moment::FirstSwitch,
+                _ => Moment::FurtherProcessor,
+            };
+            self.inspect(cpu.vcpu(), moment);
         }
         let rax = cpu.vcpu().vmcb.save.rax;
         self.suspend(cpu);

@@ -109,6 +109,25 @@ fn keys_are_looked_for_in_what_is_vmpl_0_s_alone() {
 }
 
 #[test]
+fn each_moment_is_looked_at_once() {
+    let mut bench = bench(&[WRITE, WRITE]);
+    for moment in [
+        Moment::FirstRequest,
+        Moment::FirstSwitch,
+        Moment::FurtherProcessor,
+        Moment::FurtherProcessor,
+    ] {
+        let vcpu = bench.cpu.at(Vmpl::Vmpl0);
+        bench.machine.inspect(vcpu, moment);
+    }
+    let records = bench.records();
+    for moment in 0..3 {
+        let line = std::format!("inspected moment={moment} ");
+        assert_eq!(records.matches(line.as_str()).count(), 1, "{records}");
+    }
+}
+
+#[test]
 fn nothing_is_said_before_there_are_tables() {
     let mut bench = Bench::launched(Switches::new(), &[]).unwrap();
     let vcpu = bench.cpu.at(Vmpl::Vmpl0);
