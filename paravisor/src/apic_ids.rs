@@ -21,7 +21,8 @@ const LOCAL_X2APIC: (u8, usize) = (9, 16);
 /// The processor is there. Others may be plugged in later: none of ours.
 const ENABLED: u32 = 1;
 /// Most vCPUs: as many as the parameter area has room for, however they are listed.
-pub const MAX_VCPUS: u32 = (MADT_BYTES as u32 - HEADER_BYTES as u32) / LOCAL_X2APIC.1 as u32;
+pub const MAX_VCPUS: u32 = 2045;
+const _: () = assert!(MAX_VCPUS as usize == (MADT_BYTES - HEADER_BYTES) / LOCAL_X2APIC.1);
 /// Identifiers that address all processors.
 const BROADCAST: u32 = u32::MAX;
 const BROADCAST_8_BITS: u32 = 0xff;

@@ -37,7 +37,7 @@ pub const SECRETS_PAGE: u64 = IMAGE_BASE + 0x4000;
 /// First page of the VMM's ACPI table of processors (MADT). Written by the VMM, not measured.
 pub const PARAM_MADT: u64 = IMAGE_BASE + 0x5000;
 /// Bytes of its pages.
-pub const MADT_BYTES: usize = 8 * PAGE_BYTES as usize;
+pub const MADT_BYTES: usize = 8 * size_of::<PageBytes>();
 /// One past the last of the fixed pages, which follow one another from the boot block on.
 pub const FIXED_PAGES_END: u64 = PARAM_MADT + MADT_BYTES as u64;
 /// Link address of the image's ELF file; everything between the fixed pages and here is unused.
