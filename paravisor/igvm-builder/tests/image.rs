@@ -137,12 +137,22 @@ fn required_memory_fills_the_gaps_and_nothing_else() {
             covered[index] = true;
         }
     };
+    let mut areas = BTreeMap::new();
     for directive in directives(&image) {
         match directive {
             IgvmDirectiveHeader::PageData { gpa, .. } if gpa < layout::HANDOVER_END => {
                 cover(gpa, 4096);
             }
-            IgvmDirectiveHeader::ParameterInsert(insert) => cover(insert.gpa, 4096),
+            IgvmDirectiveHeader::ParameterArea {
+                number_of_bytes,
+                parameter_area_index,
+                ..
+            } => {
+                areas.insert(parameter_area_index, number_of_bytes);
+            }
+            IgvmDirectiveHeader::ParameterInsert(insert) => {
+                cover(insert.gpa, areas[&insert.parameter_area_index]);
+            }
             IgvmDirectiveHeader::RequiredMemory {
                 gpa,
                 number_of_bytes,
