@@ -245,7 +245,7 @@ fn read_report(path: &Path) -> Value {
 }
 
 /// Bytes that repeat nowhere, so that a block in the wrong place changes the digest.
-fn disk(bytes: u64) -> Vec<u8> {
+pub fn disk(bytes: u64) -> Vec<u8> {
     let words = (0..bytes / 8).map(|n| (n + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     words.flat_map(u64::to_le_bytes).collect()
 }
