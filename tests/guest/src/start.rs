@@ -66,7 +66,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     let svsm = unsafe { Svsm::new(facts.calling_area) };
     let svsm = svsm.unwrap_or_else(|| terminate(Stop::Handover));
     let window = find_window(&svsm, protocol).unwrap_or_else(|| terminate(Stop::Attach));
-    let plan = plan_memory(&facts, window).unwrap_or_else(|| terminate(Stop::Memory));
+    let plan = plan_memory(&facts, window, mode).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
     let mut arena = Arena::new(plan.early);
     switch_page_tables(&facts, window, &mut arena).unwrap_or_else(|_| terminate(Stop::Memory));
@@ -211,8 +211,9 @@ fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
     Range::of_bytes(geometry.base.bits(), geometry.bytes)
 }
 
-/// Divides the largest free stretch that the start page tables reach.
-fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
+/// Divides the largest free stretch that the start page tables reach. Small machines have no room for the devices' buffers
+/// of every vCPU, so only the mode that uses those gets them.
+fn plan_memory(facts: &BootFacts, window: Range, mode: Mode) -> Option<Plan> {
     let top = facts
         .usable()
         .map(|range| range.end)
@@ -221,15 +222,13 @@ fn plan_memory(facts: &BootFacts, window: Range) -> Option<Plan> {
     let metadata = pool_metadata(window);
     // Two large pages for the self-test: one used, one lost to its alignment.
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
+    let more = if mode.disk { many_job::MEMORY_BYTES } else { 0 };
     let free = facts.largest_free(START_MAPPED);
     let mut arena = Arena::new(free);
     Some(Plan {
         early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         buffers: arena.take(Buffers::BYTES, LARGE_PAGE_SIZE)?,
-        more: arena.take(
-            many_job::MEMORY_BYTES.next_multiple_of(LARGE_PAGE_SIZE),
-            LARGE_PAGE_SIZE,
-        )?,
+        more: arena.take(more.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         converted: conversion::take_memory(&mut arena, free)?,
     })
 }
