@@ -91,7 +91,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   RESTRICTED_INJECTION=on|off   off for hosts that lack it
 #?   HARD_CAP=size    most that the pool can ever be granted (default: the window)
 #?   UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time
-#?   VCPUS=n          vCPUs, 1 to 16 (default: 1; of make linux: 2)
+#?   VCPUS=n          vCPUs, 1 to 16, of make qemu-snp any (default: 1; of make linux: 2)
 #?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
 #?   CPUS=1           print launch digests for 1..CPUS vCPUs
 #?   IMAGE_FLAGS=...  further options of the image: guest policy and SEV features (target/release/igvm-builder --help, docs/ATTESTATION.md)
@@ -368,7 +368,7 @@ fmt: ## Format the sources
 doc: ## Build the API documentation
 	@RUSTDOCFLAGS='-D warnings' $(CARGO) doc --workspace --no-deps --quiet
 
-qemu-snp: igvm ## Boot the same IGVM file on a real SEV-SNP host; elsewhere says what is missing
+qemu-snp: igvm ## List what this host lacks to run it on real SEV-SNP hardware (docs/HARDWARE.md), or boot the same IGVM file
 	@scripts/qemu-snp.sh $(IGVM) $(MEM) $(DISK)
 
 clean: ## Remove everything that was built
