@@ -286,6 +286,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
             vcpus,
             guest_features: features,
             processors: inputs.usable_processors(),
+            launch_area: area,
             protocols,
         },
         service,

@@ -23,8 +23,9 @@ pub struct Dispatcher<'a, M> {
 
 impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_, M> {
     /// Serves what `vcpu` has stopped for, if that is a call: the registers it goes on with. `take` reads CALL_PENDING of a
-    /// calling area and clears it. `None` when it is clear, or when the area is gone or taken by another call: then the host
-    /// perhaps returned on its own account, so the registers are left alone. A guest that did call finds the byte still set.
+    /// calling area and clears it; the launch area's comes first. `None` when it is clear, or when the area is gone or taken by
+    /// another call: then the host perhaps returned on its own account, so the registers are left alone. A guest that did call
+    /// finds the byte still set.
     ///
     /// # Errors
     /// The reason with which the VM has to end.
@@ -32,9 +33,9 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
         &self,
         vcpu: VcpuIndex,
         registers: &CallRegisters,
-        take: impl FnOnce(GuestPhysicalAddress) -> Result<bool, Fault>,
+        take: impl Fn(GuestPhysicalAddress) -> Result<bool, Fault>,
     ) -> Result<Option<CallRegisters>, Reason> {
-        if self.is_pending(vcpu, take) {
+        if self.core.claim_launch_area(vcpu, registers, &take) || self.is_pending(vcpu, take) {
             self.call(vcpu, registers).map(Some)
         } else {
             Ok(None)

@@ -14,6 +14,7 @@
 
 mod create_vcpu;
 mod delete_vcpu;
+mod launch_area;
 mod pvalidate;
 mod query_protocol;
 mod remap_ca;
@@ -71,6 +72,8 @@ pub struct CoreProtocol<'a, M> {
     pub guest_features: u64,
     /// The processors whose vCPUs the guest may use.
     pub processors: ApicIds<'a>,
+    /// Page of the calling area that the guest's secrets page names.
+    pub launch_area: GuestPhysicalAddress,
     /// The other protocols, for QUERY_PROTOCOL.
     pub protocols: &'a [VersionRange],
 }

@@ -76,6 +76,7 @@ fn with_processors(machine: &TestMachine, processors: &[u32], test: impl FnOnce(
             vcpus,
             guest_features: 1,
             processors: apic_ids(processors),
+            launch_area: gpa(BOOT_CALLING_AREA),
             protocols: &[VersionRange {
                 protocol: 0x4000_0001,
                 min: 1,

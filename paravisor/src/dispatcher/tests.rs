@@ -66,6 +66,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
                     vcpus,
                     guest_features: 1,
                     processors: apic_ids(&[4, 6]),
+                    launch_area: gpa(BOOT_CALLING_AREA),
                     protocols: &[],
                 },
                 service: &service,

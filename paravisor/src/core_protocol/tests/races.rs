@@ -120,6 +120,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
                 vcpus,
                 guest_features: 1,
                 processors: apic_ids(&[0, 1]),
+                launch_area: gpa(BOOT_CALLING_AREA),
                 protocols: &[],
             },
             boot,

@@ -203,6 +203,7 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
             vcpus,
             guest_features: 1,
             processors: processors(&mut table),
+            launch_area: gpa(BOOT_CALLING_AREA),
             protocols: &[],
         },
         plan: &plan,

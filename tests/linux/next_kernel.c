@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+/*
+ * Starts another kernel, as kexec-tools do, with what a confidential VM needs besides.
+ *
+ *   next_kernel load|crash KERNEL INITRD COMMAND_LINE   loads a kernel to be started on demand, or at a panic
+ *   next_kernel start                                   starts what `load` loaded
+ *
+ * The kernel finds the secrets page by the confidential-computing blob: under firmware by a table of EFI, and the kernel's
+ * own loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in its zero page,
+ * which neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and loads by
+ * kexec_load with a zero page that names the blob, the ACPI tables and the other set-up data of the running one.
+ * Linux boot protocol: Documentation/arch/x86/boot.rst and zero-page.rst of the kernel.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/kexec.h>
+#include <linux/reboot.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define PAGE 4096UL
+#define MIB (1UL << 20)
+
+/* Offsets in the zero page. */
+enum {
+	ACPI_RSDP = 0x070,
+	EXT_RAMDISK = 0x0c0,	/* image, size, command line: upper halves */
+	CC_BLOB = 0x13c,
+	EFI_INFO = 0x1c0,
+	E820_ENTRIES = 0x1e8,
+	SETUP_HEADER = 0x1f1,
+	TYPE_OF_LOADER = 0x210,
+	CODE32_START = 0x214,
+	RAMDISK_IMAGE = 0x218,
+	RAMDISK_SIZE = 0x21c,
+	CMD_LINE_PTR = 0x228,
+	KERNEL_ALIGNMENT = 0x230,
+	SETUP_DATA = 0x250,
+	INIT_SIZE = 0x260,
+	E820_TABLE = 0x2d0,
+	E820_MOST = 128,
+};
+
+struct e820_entry {
+	uint64_t start, bytes;
+	uint32_t type;
+} __attribute__((packed));
+#define E820_RAM 1
+#define E820_RESERVED 2
+
+static void fail(const char *step, const char *cause)
+{
+	fprintf(stderr, "%s: %s\n", step, cause);
+	exit(1);
+}
+
+static uint32_t word(const uint8_t *from)
+{
+	uint32_t value;
+
+	memcpy(&value, from, sizeof(value));
+	return value;
+}
+
+static void put_word(uint8_t *to, uint64_t value)
+{
+	uint32_t low = value;
+
+	if (low != value)
+		fail("load", "an address beyond 4 GiB");
+	memcpy(to, &low, sizeof(low));
+}
+
+static uint64_t up(uint64_t value, uint64_t unit)
+{
+	return (value + unit - 1) / unit * unit;
+}
+
+static uint8_t *whole(const char *path, size_t *bytes)
+{
+	size_t room = 64 * MIB;
+	uint8_t *buffer = malloc(room);
+	int file = open(path, O_RDONLY);
+	ssize_t got;
+
+	if (file < 0 || !buffer)
+		fail(path, strerror(errno));
+	for (*bytes = 0; (got = read(file, buffer + *bytes, room - *bytes)) > 0; *bytes += got)
+		;
+	if (got < 0 || *bytes == room)
+		fail(path, got < 0 ? strerror(errno) : "too long");
+	close(file);
+	return buffer;
+}
+
+/* The reserved memory of a crash kernel, or what is to be had in the RAM of the running one. */
+static void find_room(int crash, const uint8_t *zero_page, uint64_t bytes, uint64_t *start, uint64_t *end)
+{
+	const struct e820_entry *entry = (const void *)(zero_page + E820_TABLE);
+	unsigned long long first, last;
+	char line[256];
+	FILE *map;
+	int i;
+
+	if (crash) {
+		map = fopen("/proc/iomem", "r");
+		while (map && fgets(line, sizeof(line), map))
+			if (strstr(line, "Crash kernel") && sscanf(line, " %llx-%llx", &first, &last) == 2 &&
+			    last + 1 - first >= bytes) {
+				*start = first;
+				*end = last + 1;
+				return;
+			}
+		fail("load", "no crash kernel's memory of that size is reserved (crashkernel=)");
+	}
+	/* The upper part of the RAM below 4 GiB: the running kernel came from the lower one. */
+	*end = 0;
+	for (i = 0; i < zero_page[E820_ENTRIES] && i < E820_MOST; i++) {
+		first = up(entry[i].start, 2 * MIB);
+		last = entry[i].start + entry[i].bytes;
+		if (entry[i].type != E820_RAM || last > 1UL << 32 || last < first + bytes)
+			continue;
+		*end = last & ~(2 * MIB - 1);
+		*start = *end - up(bytes, 2 * MIB);
+	}
+	if (!*end)
+		fail("load", "no RAM below 4 GiB is long enough");
+}
+
+/* The memory map of a crash kernel: of the RAM what is reserved for it and the first MiB. */
+static void narrow(uint8_t *zero_page, uint64_t start, uint64_t end)
+{
+	struct e820_entry *table = (void *)(zero_page + E820_TABLE), old[E820_MOST];
+	int i, count = 0, entries = zero_page[E820_ENTRIES];
+
+	memcpy(old, table, sizeof(old));
+	for (i = 0; i < entries && i < E820_MOST; i++) {
+		uint64_t first = old[i].start, last = first + old[i].bytes;
+
+		if (count > E820_MOST - 3)
+			fail("load", "the memory map is too long");
+		if (old[i].type != E820_RAM || last <= MIB) {
+			table[count++] = old[i];
+			continue;
+		}
+		if (first > start || last < end) {
+			table[count++] = (struct e820_entry){ first, last - first, E820_RESERVED };
+			continue;
+		}
+		if (start > first)
+			table[count++] = (struct e820_entry){ first, start - first, E820_RESERVED };
+		table[count++] = (struct e820_entry){ start, end - start, E820_RAM };
+		if (last > end)
+			table[count++] = (struct e820_entry){ end, last - end, E820_RESERVED };
+	}
+	zero_page[E820_ENTRIES] = count;
+}
+
+static void load_with_blob(int crash, const uint8_t *running, char *const *arguments)
+{
+	size_t kernel_bytes, initrd_bytes;
+	uint8_t *kernel = whole(arguments[0], &kernel_bytes), *initrd = whole(arguments[1], &initrd_bytes);
+	uint8_t *zero_page = calloc(1, PAGE), *command_line = calloc(1, PAGE), *jump = calloc(1, PAGE);
+	unsigned int sectors = kernel[SETUP_HEADER] ?: 4;
+	size_t setup = (sectors + 1) * 512;
+	uint64_t alignment = word(kernel + KERNEL_ALIGNMENT), size = up(word(kernel + INIT_SIZE), PAGE);
+	uint64_t start, end, low, image, ramdisk, entry;
+	long error;
+	int at = 0;
+
+	if (kernel_bytes < PAGE || memcmp(kernel + 0x202, "HdrS", 4))
+		fail(arguments[0], "no kernel");
+	if (strlen(arguments[2]) >= PAGE)
+		fail("load", "the command line is too long");
+	find_room(crash, running, 2 * MIB + alignment + size + up(initrd_bytes, PAGE), &start, &end);
+	/* Zero page, command line and the first instructions; then the kernel; then the initrd. */
+	low = start + 64 * 1024;
+	image = up(start + MIB, alignment);
+	ramdisk = up(image + size, PAGE);
+	entry = image + 0x200;
+
+	memcpy(zero_page, running, PAGE);
+	memcpy(zero_page + SETUP_HEADER, kernel + SETUP_HEADER, kernel[0x201] + 0x202 - SETUP_HEADER);
+	memcpy(zero_page + SETUP_DATA, running + SETUP_DATA, 8);
+	memset(zero_page + EXT_RAMDISK, 0, 12);
+	zero_page[TYPE_OF_LOADER] = 0xff;
+	put_word(zero_page + CODE32_START, image);
+	put_word(zero_page + RAMDISK_IMAGE, ramdisk);
+	put_word(zero_page + RAMDISK_SIZE, initrd_bytes);
+	put_word(zero_page + CMD_LINE_PTR, low + PAGE);
+	strcpy((char *)command_line, arguments[2]);
+	if (crash)
+		narrow(zero_page, start, end);
+	/* mov rsi, zero page; mov rax, entry; jmp rax */
+	memcpy(jump, "\x48\xbe", 2);
+	memcpy(jump + (at = 2), &low, 8);
+	memcpy(jump + (at += 8), "\x48\xb8", 2);
+	memcpy(jump + (at += 2), &entry, 8);
+	memcpy(jump + at + 8, "\xff\xe0", 2);
+
+	struct kexec_segment segments[] = {
+		{ zero_page, PAGE, (void *)low, PAGE },
+		{ command_line, PAGE, (void *)(low + PAGE), PAGE },
+		{ jump, PAGE, (void *)(low + 2 * PAGE), PAGE },
+		{ kernel + setup, kernel_bytes - setup, (void *)image, size },
+		{ initrd, initrd_bytes, (void *)ramdisk, up(initrd_bytes, PAGE) },
+	};
+	error = syscall(SYS_kexec_load, low + 2 * PAGE, sizeof(segments) / sizeof(*segments), segments,
+			KEXEC_ARCH_X86_64 | (crash ? KEXEC_ON_CRASH : 0));
+	if (error)
+		fail("kexec_load", strerror(errno));
+}
+
+static void load_by_kernel(int crash, char *const *arguments)
+{
+	int kernel = open(arguments[0], O_RDONLY), initrd = open(arguments[1], O_RDONLY);
+
+	if (kernel < 0 || initrd < 0)
+		fail("load", strerror(errno));
+	if (syscall(SYS_kexec_file_load, kernel, initrd, strlen(arguments[2]) + 1, arguments[2],
+		    crash ? KEXEC_FILE_ON_CRASH : 0))
+		fail("kexec_file_load", strerror(errno));
+}
+
+int main(int count, char **arguments)
+{
+	size_t bytes;
+
+	if (count == 2 && !strcmp(arguments[1], "start")) {
+		sync();
+		syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2, LINUX_REBOOT_CMD_KEXEC, NULL);
+		fail("start", strerror(errno));
+	}
+	if (count == 5 && (!strcmp(arguments[1], "load") || !strcmp(arguments[1], "crash"))) {
+		int crash = arguments[1][0] == 'c';
+		uint8_t *running = whole("/sys/kernel/boot_params/data", &bytes);
+
+		if (bytes < PAGE)
+			fail("load", "the running kernel's zero page cannot be read");
+		if (word(running + EFI_INFO))
+			load_by_kernel(crash, arguments + 2);
+		else
+			load_with_blob(crash, running, arguments + 2);
+		return 0;
+	}
+	fail("next_kernel", "write load|crash KERNEL INITRD COMMAND_LINE, or start");
+}
