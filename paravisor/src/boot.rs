@@ -20,6 +20,7 @@ use paravisor::dispatcher::Dispatcher;
 use paravisor::general_parameters::GeneralParameters;
 use paravisor::guest_vmsa::{guest_features, start_vmsa};
 use paravisor::host_features;
+use paravisor::launch_area::LaunchArea;
 use paravisor::memory_map::MemoryMap;
 use paravisor::page_account::{TrackedRam, record};
 use paravisor::page_owner::PageOwner;
@@ -286,7 +287,7 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
             vcpus,
             guest_features: features,
             processors: inputs.usable_processors(),
-            launch_area: area,
+            launch_area: LaunchArea(area),
             protocols,
         },
         service,

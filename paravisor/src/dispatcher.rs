@@ -35,7 +35,13 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
         registers: &CallRegisters,
         take: impl Fn(GuestPhysicalAddress) -> Result<bool, Fault>,
     ) -> Result<Option<CallRegisters>, Reason> {
-        if self.core.claim_launch_area(vcpu, registers, &take) || self.is_pending(vcpu, take) {
+        let CoreProtocol {
+            launch_area,
+            vcpus,
+            states,
+            ..
+        } = &self.core;
+        if launch_area.claim(vcpus, states, vcpu, registers, &take) || self.is_pending(vcpu, take) {
             self.call(vcpu, registers).map(Some)
         } else {
             Ok(None)

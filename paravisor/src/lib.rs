@@ -20,6 +20,7 @@ pub mod guest_vmsa;
 pub mod handover;
 pub mod host_features;
 pub mod identity_map;
+pub mod launch_area;
 pub mod layout;
 pub mod linux;
 pub mod memory_map;

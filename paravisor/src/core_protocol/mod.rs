@@ -14,7 +14,6 @@
 
 mod create_vcpu;
 mod delete_vcpu;
-mod launch_area;
 mod pvalidate;
 mod query_protocol;
 mod remap_ca;
@@ -30,6 +29,7 @@ use svsm_swiotlb::page_state::{HeldPages, PageState, PageStates};
 use svsm_swiotlb::platform::{GuestMemory, PageInstructions};
 
 use crate::apic_ids::ApicIds;
+use crate::launch_area::LaunchArea;
 use crate::page_owner::{OwnError, PageOwner};
 use crate::termination::Reason;
 use crate::vcpu_control::VcpuControl;
@@ -72,8 +72,8 @@ pub struct CoreProtocol<'a, M> {
     pub guest_features: u64,
     /// The processors whose vCPUs the guest may use.
     pub processors: ApicIds<'a>,
-    /// Page of the calling area that the guest's secrets page names.
-    pub launch_area: GuestPhysicalAddress,
+    /// The calling area that the guest's secrets page names.
+    pub launch_area: LaunchArea,
     /// The other protocols, for QUERY_PROTOCOL.
     pub protocols: &'a [VersionRange],
 }

@@ -14,6 +14,7 @@ use zerocopy::IntoBytes;
 
 use super::{CoreProtocol, VersionRange};
 use crate::apic_ids::tests::apic_ids;
+use crate::launch_area::LaunchArea;
 use crate::layout::{BOOT_CALLING_AREA, LAUNCH_VMSA};
 use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
@@ -76,7 +77,7 @@ fn with_processors(machine: &TestMachine, processors: &[u32], test: impl FnOnce(
             vcpus,
             guest_features: 1,
             processors: apic_ids(processors),
-            launch_area: gpa(BOOT_CALLING_AREA),
+            launch_area: LaunchArea(gpa(BOOT_CALLING_AREA)),
             protocols: &[VersionRange {
                 protocol: 0x4000_0001,
                 min: 1,

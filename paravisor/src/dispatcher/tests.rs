@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The protocols on the test machine.
 
+mod later_kernel;
+
 use core::sync::atomic::AtomicU64;
 
 use protocol::Request;
@@ -17,6 +19,7 @@ use zerocopy::IntoBytes;
 use super::Dispatcher;
 use crate::apic_ids::tests::apic_ids;
 use crate::core_protocol::CoreProtocol;
+use crate::launch_area::LaunchArea;
 use crate::layout::BOOT_CALLING_AREA;
 use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
@@ -66,7 +69,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
                     vcpus,
                     guest_features: 1,
                     processors: apic_ids(&[4, 6]),
-                    launch_area: gpa(BOOT_CALLING_AREA),
+                    launch_area: LaunchArea(gpa(BOOT_CALLING_AREA)),
                     protocols: &[],
                 },
                 service: &service,

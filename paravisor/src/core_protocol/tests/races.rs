@@ -17,6 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use super::{NO_CHANGE, SUCCESS, Step, small};
 use crate::apic_ids::{ProcessorId, tests::apic_ids};
 use crate::core_protocol::CoreProtocol;
+use crate::launch_area::LaunchArea;
 use crate::layout::BOOT_CALLING_AREA;
 use crate::page_account::tests::recorded;
 use crate::page_owner::PageOwner;
@@ -120,7 +121,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
                 vcpus,
                 guest_features: 1,
                 processors: apic_ids(&[0, 1]),
-                launch_area: gpa(BOOT_CALLING_AREA),
+                launch_area: LaunchArea(gpa(BOOT_CALLING_AREA)),
                 protocols: &[],
             },
             boot,

@@ -11,6 +11,7 @@ use paravisor::boot_block::{
 };
 use paravisor::boot_plan::BootPlan;
 use paravisor::core_protocol::CoreProtocol;
+use paravisor::launch_area::LaunchArea;
 use paravisor::layout::{
     BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, MADT_BYTES,
     PAYLOAD_BASE,
@@ -203,7 +204,7 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
             vcpus,
             guest_features: 1,
             processors: processors(&mut table),
-            launch_area: gpa(BOOT_CALLING_AREA),
+            launch_area: LaunchArea(gpa(BOOT_CALLING_AREA)),
             protocols: &[],
         },
         plan: &plan,
