@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use loom::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use loom::thread;
+use paravisor::launch_area::LaunchArea;
 use paravisor::vcpu_table::{Reservation, Seat, VcpuIndex, VcpuSlot, VcpuTable};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
+use snp::svsm::CallRegisters;
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 
 /// The processor whose vCPU comes and goes, and another one.
@@ -253,5 +255,117 @@ fn a_vcpu_that_is_replaced_and_deleted_at_once_goes_once() {
         assert_eq!(machine.vcpus.find(PAGES[1]).is_some(), created);
         let runnable = machine.runnable.load(Ordering::Relaxed);
         assert_eq!(runnable, u32::from(created));
+    });
+}
+
+/// The launch area, and the areas of two vCPUs of the first kernel.
+const LAUNCH: GuestPhysicalAddress = GuestPhysicalAddress::new(0x10_0000);
+const AREAS: [GuestPhysicalAddress; 2] = [
+    GuestPhysicalAddress::new(0x10_1000),
+    GuestPhysicalAddress::new(0x10_2000),
+];
+
+/// A guest whose two vCPUs have moved their calling areas, and CALL_PENDING of the launch area.
+#[derive(Clone, Copy)]
+struct FirstKernel {
+    vcpus: VcpuTable<'static>,
+    states: &'static PageStates<'static>,
+    pending: &'static AtomicU8,
+    /// Accesses to the launch area's page.
+    contents: &'static Contents,
+}
+
+impl FirstKernel {
+    fn new() -> Self {
+        let range = RamRange {
+            base: LAUNCH,
+            bytes: 3 * PAGE_SIZE,
+        };
+        let list: &'static [RamRange] = Box::leak(Box::new([range]));
+        let of = [
+            PageState::Valid,
+            PageState::CallingArea,
+            PageState::CallingArea,
+        ];
+        let words: Vec<AtomicU8> = of.map(|state| AtomicU8::new(state.to_byte())).into();
+        let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
+        let vcpus = VcpuTable::new(Box::leak(Box::<[VcpuSlot; 3]>::default()));
+        for (number, area) in (0..).zip(AREAS) {
+            vcpus.reserve(number).unwrap().fill(PAGES[0], area);
+        }
+        Self {
+            vcpus,
+            states: Box::leak(Box::new(states)),
+            pending: Box::leak(Box::new(AtomicU8::new(0))),
+            contents: Box::leak(Box::new(Contents::new())),
+        }
+    }
+
+    fn vcpu(self, number: u32) -> VcpuIndex {
+        self.vcpus.place(number).unwrap()
+    }
+
+    /// As a processor whose vCPU has stopped with the registers of REMAP_CA.
+    fn claim(self, number: u32) -> bool {
+        let registers = CallRegisters::new(0, [0; 3]);
+        let take = |_| {
+            self.contents.touch();
+            Ok(self.pending.swap(0, Ordering::AcqRel) != 0)
+        };
+        let vcpu = self.vcpu(number);
+        LaunchArea(LAUNCH).claim(&self.vcpus, self.states, vcpu, &registers, take)
+    }
+}
+
+#[test]
+fn p_14_2_one_of_two_vcpus_takes_a_call_and_the_page_is_its_own() {
+    loom::model(|| {
+        let guest = FirstKernel::new();
+        guest.pending.store(1, Ordering::Release);
+        let other = thread::spawn(move || guest.claim(1));
+        let claims = [guest.claim(0), other.join().unwrap()];
+        // Whoever finds the word taken as often as it asks leaves the byte.
+        assert_ne!(claims, [true, true]);
+        let unserved = guest.pending.load(Ordering::Acquire) == 1;
+        assert_eq!(claims == [false, false], unserved);
+        for (number, claimed) in (0..).zip(claims) {
+            let [area, state] = match claimed {
+                true => [LAUNCH, AREAS[number as usize]],
+                false => [AREAS[number as usize]; 2],
+            };
+            assert_eq!(guest.vcpus.calling_area(guest.vcpu(number)), Some(area));
+            let expected = match claimed {
+                true => PageState::Valid,
+                false => PageState::CallingArea,
+            };
+            assert_eq!(guest.states.state(state), Some(expected));
+        }
+        let expected = match unserved {
+            true => PageState::Valid,
+            false => PageState::CallingArea,
+        };
+        assert_eq!(guest.states.state(LAUNCH), Some(expected));
+    });
+}
+
+#[test]
+fn p5_p_14_2_a_launch_area_that_is_taken_away_is_not_touched() {
+    loom::model(|| {
+        let guest = FirstKernel::new();
+        guest.pending.store(1, Ordering::Release);
+        // As PVALIDATE, which takes the page from the guest.
+        let rescinder = thread::spawn(move || {
+            let Ok(page) = guest.states.hold(LAUNCH, &[PageState::Valid]) else {
+                return false;
+            };
+            guest.contents.touch();
+            page.change_to(PageState::Invalid);
+            true
+        });
+        let claimed = guest.claim(0);
+        let rescinded = rescinder.join().unwrap();
+        assert!(!(claimed && rescinded));
+        let touches = guest.contents.touches();
+        assert_eq!(touches, u32::from(claimed) + u32::from(rescinded));
     });
 }
