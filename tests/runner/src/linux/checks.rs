@@ -18,6 +18,12 @@ use crate::run::Outcome;
 /// First words of the block that the guest writes to its second disk.
 const MARKER_WORDS: &[u8] = b"svsm-swiotlb: written by Linux ";
 
+/// Work of a kernel that starts another one, and what that one's begins with.
+const FIRST: [&str; 2] = ["kexec", "kdump"];
+const AFTER: &str = "after-";
+/// Work of a kernel that was started by a crash.
+const AFTER_CRASH: &str = "after-kdump";
+
 /// Checks a boot that came to its end.
 #[must_use]
 pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
@@ -44,6 +50,7 @@ pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     // A user space of the user's own says nothing that could be compared.
     if !outcome.own_initrd {
         list.push(cpus(facts, outcome.vcpus));
+        list.extend(later_kernel(facts));
         if let Some(window) = &outcome.window {
             if outcome.firmware {
                 list.push(no_ram(facts, window));
@@ -88,15 +95,30 @@ fn logged(facts: &Facts, name: &'static str, words: &[&str]) -> Check {
     }
 }
 
+/// A kernel that runs behind a crash has one CPU, the one that crashed.
 fn cpus(facts: &Facts, vcpus: u32) -> Check {
+    let (name, expected) = match facts.work.as_deref() {
+        Some(AFTER_CRASH) => ("the CPU that crashed is on line", 1),
+        _ => ("all vCPUs are on line", vcpus),
+    };
     Check {
-        name: "all vCPUs are on line",
-        ok: facts.cpus == Some(u64::from(vcpus)),
+        name,
+        ok: facts.cpus == Some(u64::from(expected)),
         detail: match facts.cpus {
             Some(count) => format!("{count} of {vcpus}"),
             None => "it does not say how many".into(),
         },
     }
+}
+
+/// Where one kernel was to start another.
+fn later_kernel(facts: &Facts) -> Option<Check> {
+    let work = facts.work.as_deref()?;
+    (work.starts_with(AFTER) || FIRST.contains(&work)).then(|| Check {
+        name: "a kernel that another one has started does the work",
+        ok: work.starts_with(AFTER) && facts.earlier_kernels == 1,
+        detail: format!("{work}, {} kernels before it", facts.earlier_kernels),
+    })
 }
 
 /// The window is reserved, and no page of it is in the kernel's direct map.

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! What a Linux guest said in the course of a boot.
+//! What a Linux guest said in the course of a boot. Where a kernel has started another one, what the last one said.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -79,6 +79,9 @@ pub struct Facts {
     pub first_line: Option<f64>,
     /// User space runs.
     pub user_space: Option<Moment>,
+    /// Kernels that had user space before this one.
+    #[serde(default)]
+    pub earlier_kernels: u64,
     /// All steps were tried.
     pub done: Option<Moment>,
     /// Release of the kernel.
@@ -157,7 +160,12 @@ impl Facts {
     fn take(&mut self, line: LinuxLine, machine: f64) {
         let moment = |kernel| Some(Moment { machine, kernel });
         match line {
-            LinuxLine::Start(kernel) => self.user_space = moment(kernel),
+            LinuxLine::Start(kernel) => {
+                if self.user_space.is_some() {
+                    self.next_kernel();
+                }
+                self.user_space = moment(kernel);
+            }
             LinuxLine::Done(kernel) => self.done = moment(kernel),
             LinuxLine::Release(release) => self.release = Some(release),
             LinuxLine::Devices(devices) => self.devices = devices,
@@ -195,6 +203,18 @@ impl Facts {
                 self.failed.entry(step).or_insert(cause);
             }
         }
+    }
+
+    /// Forgets what an earlier kernel said, its last message too; not which steps failed, nor what scripts and modules for tests had
+    /// to say.
+    fn next_kernel(&mut self) {
+        *self = Self {
+            first_line: self.first_line,
+            earlier_kernels: self.earlier_kernels + 1,
+            said: std::mem::take(&mut self.said),
+            failed: std::mem::take(&mut self.failed),
+            ..Self::default()
+        };
     }
 
     /// The module's statistic `name` at `moment`, if it is there and a number.
@@ -251,6 +271,25 @@ mod tests {
         assert!(complaint.starts_with("Initramfs"), "{complaint}");
         assert_eq!(facts.first_line, Some(4.0));
         assert_eq!(told(&["vmpl0: the guest starts"]).first_line, None);
+    }
+
+    #[test]
+    fn a_later_kernel_speaks_for_itself() {
+        let first = [
+            "linux: start uptime=3",
+            "linux: cpus online=2",
+            "linux: log running at VMPL2",
+            "linux: said kdump: granted 2097152",
+            "linux: failed step=net cause=first",
+            "[    9.0] Kernel panic - not syncing: sysrq triggered crash",
+        ];
+        assert!(told(&first).panic.is_some());
+        let facts = told(&[&first[..], &["linux: start uptime=5"]].concat());
+        assert_eq!((facts.earlier_kernels, facts.cpus), (1, None));
+        assert_eq!((facts.panic, facts.log.len()), (None, 0));
+        assert_eq!(facts.user_space.map(|start| start.kernel), Some(5.0));
+        assert_eq!(facts.said["kdump"], ["granted 2097152"]);
+        assert_eq!(facts.failed["net"], "first");
     }
 
     #[test]
