@@ -18,8 +18,12 @@ PEERS  ?=
 SECONDS ?= 60
 VCPUS  ?=
 DEVICES ?=
-# Series of Debian's kernel, or a kernel and an initrd of the user's own.
-LINUX  ?= 6.12
+# How hard the devices are worked: usual, stress, or fio (make linux-fio); or what else is done (tests/linux/work).
+WORK ?= usual
+# Work that is another kernel's, which the first one starts.
+LATER = $(filter kexec kdump,$(WORK))
+# Series of Debian's kernel, or a kernel and an initrd of the user's own. Earlier ones than 6.14 leave shared memory to the next.
+LINUX  ?= $(if $(LATER),7,6.12)
 KERNEL ?=
 INITRD ?=
 CMDLINE ?=
@@ -27,8 +31,6 @@ CMDLINE ?=
 DRIVER ?= pool
 # Slots of 2 KiB of the kernel's own pool: with the module it needs none, and takes at least 512. Empty: the kernel's choice.
 SWIOTLB ?= $(if $(filter pool,$(DRIVER)),512)
-# How hard the devices are worked: usual, stress, or fio (make linux-fio).
-WORK ?= usual
 # make linux-compare counts instructions, too: yes or no. Not beside hard work, of which it is independent.
 INSTRUCTIONS ?= $(if $(filter usual,$(WORK)),yes,no)
 MEASURED = $(filter yes,$(INSTRUCTIONS))
@@ -63,10 +65,14 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 # What every kernel is told: the console from its first line on, and an end at a panic.
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
-LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug,$(WORK)),1800,300))
-LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) $(CMDLINE)
+LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug kexec kdump,$(WORK)),1800,300))
+LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
+	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
+# The initrd that is packed, and the one that a further kernel gets.
+LINUX_INITRD = $(LINUX_DIR)/$(LINUX)/initrd$(if $(USES_MODULE),-pool)
+NEXT_DIR   = $(LINUX_DIR)/$(LINUX)/next
 # What every image is packed with.
 IMAGE_OPTIONS = --window $(WINDOW) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
 	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS) $(IMAGE_FLAGS)
@@ -105,6 +111,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
 #?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
+#?   WORK=kexec|kdump   a second kernel does the usual work: started in order, or by a crash (CMDLINE=svsm.crash_cpu=n; LINUX=7 by default)
 #?   WORK=hotplug     take CPUs off line and on line under load (DRIVER=pool; CMDLINE=svsm.cycles=n, default 20)
 #?
 #? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER, DEVICES, KERNEL and INITRD
@@ -159,7 +166,7 @@ linux-disk: disk
 
 linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(filter fio hotplug,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(filter fio hotplug kexec kdump,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
 
@@ -224,10 +231,19 @@ linux-initrd: linux-kernel module
 		$(if $(FIO),--folder $(LINUX_DIR)/fio) $(if $(filter-out usual stress,$(WORK)),--folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
 	@$(if $(FIO),gzip -nf $(LINUX_DIR)/$(LINUX)/initrd-pool && mv $(LINUX_DIR)/$(LINUX)/initrd-pool.gz $(LINUX_DIR)/$(LINUX)/initrd-pool)
 
-linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) ## Pack the paravisor with that kernel
+# The first kernel's initrd holds the second kernel, that one's initrd, and what loads them.
+linux-next: linux-kernel $(if $(USES_MODULE),linux-initrd)
+	@rm -rf $(NEXT_DIR) && mkdir -p $(NEXT_DIR)/next
+	@gcc -O2 -Wall -Wextra -static -s -o $(NEXT_DIR)/next/next_kernel tests/linux/next_kernel.c
+	@cp $(LINUX_DIR)/$(LINUX)/vmlinuz $(NEXT_DIR)/next/ && cp $(LINUX_INITRD) $(NEXT_DIR)/next/initrd
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+		$(if $(USES_MODULE),--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko) \
+		--folder tests/linux/work --folder $(NEXT_DIR) --output $(LINUX_INITRD)-next
+
+linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) $(if $(LATER),linux-next) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" \
-		--initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd$(if $(USES_MODULE),-pool))" --cmdline "$(strip $(LINUX_WORDS))" --output $(LINUX_IGVM) \
+		--initrd "$(or $(INITRD),$(LINUX_INITRD)$(if $(LATER),-next))" --cmdline "$(strip $(LINUX_WORDS))" --output $(LINUX_IGVM) \
 		$(IMAGE_OPTIONS)
 
 ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it

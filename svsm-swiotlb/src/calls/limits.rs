@@ -2,20 +2,22 @@
 //! SET_LIMITS.
 
 use protocol::response::LimitsSet;
+use protocol::result;
 use snp::svsm::ResultCode;
 
 use crate::Service;
 use crate::platform::{GuestMemory, HostPages};
+use crate::pool::CapRefusal;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// Sets the cap. Below what is granted it takes nothing away, it stops further growth.
+    /// Sets the cap. Below what is granted it takes nothing away, it stops further growth. An ATTACH that has answered while this
+    /// call was under way leaves it without effect.
     pub(crate) fn set_limits(&self, epoch: u32, cap: u64) -> Result<LimitsSet, ResultCode> {
-        self.session.check(epoch)?;
-        let previous_cap = self
-            .pool
-            .accounts()
-            .set_cap(cap)
-            .ok_or(ResultCode::INVALID_PARAMETER)?;
-        Ok(LimitsSet { previous_cap })
+        let epoch = self.session.check(epoch)?;
+        match self.pool.accounts().set_cap(epoch, cap) {
+            Ok(previous_cap) => Ok(LimitsSet { previous_cap }),
+            Err(CapRefusal::AboveHardCap) => Err(ResultCode::INVALID_PARAMETER),
+            Err(CapRefusal::Stale) => Err(result::STALE_EPOCH),
+        }
     }
 }

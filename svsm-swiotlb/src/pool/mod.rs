@@ -25,7 +25,7 @@ mod reserve;
 mod transit;
 mod window;
 
-pub use accounts::Accounts;
+pub use accounts::{Accounts, CapRefusal};
 pub use chunk::{ChunkRecords, ChunkState};
 pub use orphans::{Tally, TransitSet};
 pub use release::ReleaseRefusal;

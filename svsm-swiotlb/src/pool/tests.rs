@@ -109,10 +109,11 @@ fn a_run_across_the_place_where_the_search_began_is_found() {
 fn the_cap_is_never_exceeded_and_counts_what_is_on_its_way() {
     with_pool(10, |pool| {
         assert_eq!(
-            pool.accounts().set_cap(4 * CHUNK_BYTES),
-            Some(10 * CHUNK_BYTES)
+            pool.accounts().set_cap(Epoch::FIRST, 4 * CHUNK_BYTES),
+            Ok(10 * CHUNK_BYTES)
         );
-        assert_eq!(pool.accounts().set_cap(11 * CHUNK_BYTES), None);
+        let above = pool.accounts().set_cap(Epoch::FIRST, 11 * CHUNK_BYTES);
+        assert_eq!(above, Err(CapRefusal::AboveHardCap));
         let run = pool.reserve(wish(1, 3)).unwrap();
         assert_eq!(
             pool.reserve(contiguous(2, 2)).unwrap_err(),
@@ -128,7 +129,7 @@ fn the_cap_is_never_exceeded_and_counts_what_is_on_its_way() {
 fn a_cap_below_what_is_granted_only_stops_growth() {
     with_pool(4, |pool| {
         grant(pool, wish(3, 3), 1);
-        assert!(pool.accounts().set_cap(0).is_some());
+        assert!(pool.accounts().set_cap(Epoch::FIRST, 0).is_ok());
         assert_eq!(
             pool.reserve(wish(1, 1)).unwrap_err(),
             ReserveRefusal::CapReached
@@ -239,7 +240,9 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
     // Each goes on until it has had this many, so none is shut out for good.
     const GRANTS: usize = if cfg!(miri) { 10 } else { 4000 };
     with_pool(CHUNKS, |pool| {
-        pool.accounts().set_cap(24 * CHUNK_BYTES).unwrap();
+        pool.accounts()
+            .set_cap(Epoch::FIRST, 24 * CHUNK_BYTES)
+            .unwrap();
         let owners: Vec<AtomicUsize> = (0..CHUNKS).map(|_| AtomicUsize::new(0)).collect();
         std::thread::scope(|scope| {
             for worker in 1_u32..=4 {

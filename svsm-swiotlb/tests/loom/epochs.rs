@@ -115,3 +115,24 @@ fn w2_an_orphan_is_adopted_or_given_back() {
         }
     });
 }
+
+#[test]
+fn p_5_12_3_a_cap_that_was_under_way_does_not_change_the_next_kernels() {
+    loom::model(|| {
+        let (pool, session) = (pool(4, 4), session());
+        let accounts = pool.accounts();
+        let old_kernel = thread::spawn(move || {
+            // As SET_LIMITS does it.
+            let epoch = session.check(Epoch::FIRST.number());
+            epoch.is_ok_and(|epoch| accounts.set_cap(epoch, CHUNK_BYTES).is_ok())
+        });
+        // As ATTACH does it.
+        let epoch = session.begin().unwrap();
+        accounts.begin_epoch(epoch);
+        let found = accounts.cap_bytes();
+        assert_eq!(accounts.set_cap(epoch, 2 * CHUNK_BYTES), Ok(found));
+        let set = old_kernel.join().unwrap();
+        assert_eq!(found, if set { CHUNK_BYTES } else { 4 * CHUNK_BYTES });
+        assert_eq!(accounts.cap_bytes(), 2 * CHUNK_BYTES);
+    });
+}

@@ -14,6 +14,7 @@ mod hostile_replies;
 mod linux;
 mod linux_driver;
 mod linux_hotplug;
+mod linux_kexec;
 mod linux_life;
 mod ovmf;
 mod self_check;

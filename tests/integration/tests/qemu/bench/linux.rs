@@ -95,6 +95,31 @@ impl Bench {
         bench
     }
 
+    /// The same, with the module or without, and with what it takes to start another kernel: that one, its initrd, and a loader.
+    pub fn linux_that_starts_another(series: &str, pool: bool, words: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        let (module, driver) = match pool {
+            true => (vec![bench.module(series, "svsm_swiotlb")], "pool"),
+            false => (vec![], "swiotlb"),
+        };
+        bench.make_initrd_of(series, &module);
+        let next = bench.path("folder/next");
+        std::fs::create_dir_all(&next).expect("a folder");
+        let kernel = bench.built.join("linux").join(series).join("vmlinuz");
+        for (from, to) in [(kernel, "vmlinuz"), (bench.path("initrd"), "initrd")] {
+            std::fs::copy(from, next.join(to)).expect("it is copied");
+        }
+        let source = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/next_kernel.c");
+        let mut compiler = Command::new("gcc");
+        compiler.args(["-O2", "-static", "-s", source, "-o"]);
+        succeed(compiler.arg(next.join("next_kernel")));
+        bench.make_initrd_with(series, &module, &[bench.path("folder")]);
+        let small = if pool { "swiotlb=512" } else { "" };
+        let words = format!("svsm.driver={driver} {small} {words}");
+        bench.pack_kernel(series, &words, "64MiB");
+        bench
+    }
+
     /// The same with a module of this other series beside it, for the script that has the module come and go.
     pub fn linux_with_stale_module(series: &str, other: &str) -> Self {
         let bench = Self::empty(built(), built());
@@ -164,6 +189,10 @@ impl Bench {
     }
 
     fn make_initrd_of(&self, series: &str, modules: &[PathBuf]) {
+        self.make_initrd_with(series, modules, &[]);
+    }
+
+    fn make_initrd_with(&self, series: &str, modules: &[PathBuf], folders: &[PathBuf]) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
@@ -173,6 +202,9 @@ impl Bench {
         command.arg(folder.join(series).join("modules"));
         let scripts = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/work");
         command.args(["--folder", scripts]);
+        for folder in folders {
+            command.arg("--folder").arg(folder);
+        }
         for file in modules {
             command.arg("--module").arg(file);
         }

@@ -1,0 +1,75 @@
+// SPDX-License-Identifier: MIT OR Apache-2.0
+//! A stock kernel starts another one (tests/linux/work/kexec.sh): in order, and by a crash on any CPU. The second one calls through
+//! the launch calling area, finds what the first one's module held, and does the usual work.
+
+use crate::bench::{Bench, Outcome, said};
+
+/// Kernels before 6.14 leave memory shared when they start another one.
+const SERIES: &str = "7";
+const PAGE: u64 = 2 << 20;
+
+/// The second kernel did all of the work, and the first one what it was told to.
+fn assert_worked(outcome: &Outcome, work: &str, cpu: u32) {
+    assert_eq!(outcome.code, 0, "{}", outcome.text);
+    let guest = &outcome.report["guest"];
+    assert_eq!(guest["work"], format!("after-{work}"));
+    assert_eq!(guest["earlier_kernels"], 1);
+    let lines = said(outcome, work);
+    let on = format!("on CPU {cpu} of ");
+    assert!(
+        lines.iter().any(|line| line.starts_with(&on)),
+        "{}",
+        outcome.text
+    );
+    // Each kernel moves its first calling area, which for both is the launch area.
+    assert_eq!(outcome.counter("svsm.msr.core.remap-ca"), 2);
+}
+
+/// What the first kernel held came back, by the host's account, but for what the second one's module was granted.
+fn assert_given_back(outcome: &Outcome) {
+    let window = &outcome.report["account"]["window"];
+    assert_eq!(window["boot"], PAGE, "{}", outcome.text);
+    let peak = window["peak"].as_u64().expect("a number");
+    assert!(peak >= 2 * PAGE, "{peak}");
+    let releases = &outcome.report["guest"]["pool"]["after"]["calls_release_orphans"];
+    assert_eq!(releases, "1", "{}", outcome.text);
+}
+
+#[test]
+fn p_14_1_a_kernel_starts_another_one() {
+    for vcpus in ["1", "2"] {
+        let bench = Bench::linux_that_starts_another(SERIES, false, "svsm.work=kexec");
+        let outcome = bench.linux_run(&["--vcpus", vcpus, "--memory", "768MiB"]);
+        assert_worked(&outcome, "kexec", 0);
+    }
+}
+
+/// The CPU that crashes is the one that the second kernel runs on, with a VMSA that the first one made.
+#[test]
+fn p_14_1_p_14_2_a_crash_on_any_cpu_starts_another_kernel() {
+    for cpu in [0, 1] {
+        let words = format!("svsm.work=kdump crashkernel=192M svsm.crash_cpu={cpu}");
+        let bench = Bench::linux_that_starts_another(SERIES, false, &words);
+        let outcome = bench.linux_run(&["--vcpus", "2", "--memory", "768MiB"]);
+        assert_worked(&outcome, "kdump", cpu);
+    }
+}
+
+#[test]
+fn the_module_gives_back_before_another_kernel_and_the_next_one_the_rest() {
+    let bench = Bench::linux_that_starts_another(SERIES, true, "svsm.work=kexec");
+    let options = ["--driver", "pool", "--vcpus", "2", "--memory", "768MiB"];
+    let outcome = bench.linux_run(&options);
+    assert_worked(&outcome, "kexec", 0);
+    assert_given_back(&outcome);
+}
+
+#[test]
+fn the_module_of_a_crash_kernel_gives_back_what_was_held() {
+    let words = "svsm.work=kdump crashkernel=192M svsm.crash_cpu=1";
+    let bench = Bench::linux_that_starts_another(SERIES, true, words);
+    let options = ["--driver", "pool", "--vcpus", "2", "--memory", "768MiB"];
+    let outcome = bench.linux_run(&options);
+    assert_worked(&outcome, "kdump", 1);
+    assert_given_back(&outcome);
+}
