@@ -18,6 +18,8 @@ P-5.2.4 what a guest should do with its devices before it deals with orphans
 P-5.4.4 what a guest should do with its devices before it adopts
 P-5.9.12 what a guest must not rely on
 P-13.5 reserves calls
+P-14.4 what a guest keeps for the kernel after it
+P-14.5 what a kernel does with its other vCPUs before it starts another one
 LIST
 }
 

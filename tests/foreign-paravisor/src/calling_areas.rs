@@ -4,7 +4,7 @@
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use snp::address::GuestPhysicalAddress;
-use snp::svsm::calling_area;
+use snp::svsm::{CallId, CallRegisters, calling_area, core_protocol};
 use svsm_swiotlb::page_state::{PageState, PageStates};
 use svsm_swiotlb::platform::GuestMemory;
 
@@ -56,6 +56,48 @@ impl CallingAreas {
         }
         page.keep();
         pending != [0]
+    }
+    // [end]
+
+    // [launch]
+    /// Moves the calling area of a processor to `launch`, the one that the secrets page names, if a call is pending there: a
+    /// kernel that another one has started knows no other (P-14.1). Asked before [`CallingAreas::take_pending`], since where the
+    /// processor called before is somebody else's memory by now. Not while it is another processor's calling area,
+    /// nor for registers that name no core call (P-14.2): the host can come here at any VMGEXIT.
+    pub fn claim_launch_area<P: GuestMemory>(
+        &self,
+        cpu: Cpu,
+        launch: GuestPhysicalAddress,
+        call: &CallRegisters,
+        states: &PageStates<'_>,
+        platform: &P,
+    ) -> bool {
+        let id = CallId::from_rax(call.rax);
+        let core = id.protocol == core_protocol::NUMBER && id.call <= core_protocol::QUERY_PROTOCOL;
+        let Some(old) = self.of(cpu).filter(|area| core && *area != launch) else {
+            return false;
+        };
+        let Ok(page) = states.hold(launch, &[PageState::Valid]) else {
+            return false;
+        };
+        let byte = GuestPhysicalAddress::new(launch.bits() + calling_area::CALL_PENDING);
+        let mut pending = [0];
+        if platform.read(byte, &mut pending).is_err() {
+            return false;
+        }
+        if pending == [0] {
+            page.keep();
+            return false;
+        }
+        if platform.write(byte, &[0]).is_err() {
+            return false;
+        }
+        self.set(cpu, launch);
+        page.change_to(PageState::CallingArea);
+        if let Ok(old) = states.hold(old, &[PageState::CallingArea]) {
+            old.change_to(PageState::Valid);
+        }
+        true
     }
     // [end]
 }

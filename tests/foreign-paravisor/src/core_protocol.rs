@@ -49,6 +49,8 @@ pub struct CoreProtocol<'a, P> {
     pub service: &'a Service<'a, P>,
     /// The guest's calling areas.
     pub areas: &'a CallingAreas,
+    /// The one that the guest's secrets page names.
+    pub launch_area: GuestPhysicalAddress,
 }
 
 impl<'a, P: PageInstructions + GuestMemory + HostPages> CoreProtocol<'a, P> {

@@ -35,7 +35,10 @@ impl<P: PageInstructions + GuestMemory + HostPages> Dispatcher<'_, P> {
     pub fn returned(&self, cpu: Cpu, call: &CallRegisters) -> Next {
         let core = &self.core;
         let states = core.service.page_states();
-        match core.areas.take_pending(cpu, states, core.platform) {
+        let (areas, launch) = (core.areas, core.launch_area);
+        match areas.claim_launch_area(cpu, launch, call, states, core.platform)
+            || areas.take_pending(cpu, states, core.platform)
+        {
             true => self.call(cpu, call),
             false => Next::RunOn,
         }

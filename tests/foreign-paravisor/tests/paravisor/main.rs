@@ -3,6 +3,7 @@
 
 mod conversions;
 mod from_memory;
+mod later_kernel;
 mod memory;
 mod model;
 

@@ -221,6 +221,7 @@ pub fn boot(change: impl FnOnce(&mut Model)) -> Result<Paravisor, BootError> {
             platform,
             service,
             areas,
+            launch_area: at(AREA),
         },
         echo: Echo::default(),
     })
