@@ -11,6 +11,7 @@
 //! * `forbidden`: addresses that are not the guest's to name
 //! * `incomplete`: lists that are taken up again, otherwise
 //! * `epochs`: what is an older kernel's, or another's
+//! * `later_kernel`: a kernel that another one starts in the middle of a call
 //! * `threads`: several processors at once, as it comes
 //! * `registers`: any registers, any list
 
@@ -20,6 +21,7 @@ mod block;
 mod epochs;
 mod forbidden;
 mod incomplete;
+mod later_kernel;
 mod old_translations;
 mod prepared;
 mod registers;
