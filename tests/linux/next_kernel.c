@@ -5,10 +5,12 @@
  *   next_kernel load|crash KERNEL INITRD COMMAND_LINE   loads a kernel to be started on demand, or at a panic
  *   next_kernel start                                   starts what `load` loaded
  *
- * The kernel finds the secrets page by the confidential-computing blob: under firmware by a table of EFI, and the kernel's
- * own loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in its zero page,
- * which neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and loads by
- * kexec_load with a zero page that names the blob, the ACPI tables and the other set-up data of the running one.
+ * The kernel finds the secrets page by the confidential-computing blob: under firmware by a table of EFI, and for a crash
+ * kernel there the kernel's own loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in set-up
+ * data, which neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and
+ * loads by kexec_load, with a zero page that names the blob, the ACPI tables and the set-up data of the running one.
+ * The same is done under firmware where another kernel is started in order: kexec_file_load places it where the table of the
+ * running one's EFI stub was, which it reads after it has shared that page (docs/LINUX-GUEST.md). It then has no EFI.
  * Linux boot protocol: Documentation/arch/x86/boot.rst and zero-page.rst of the kernel.
  */
 #include <errno.h>
@@ -44,7 +46,15 @@ enum {
 	INIT_SIZE = 0x260,
 	E820_TABLE = 0x2d0,
 	E820_MOST = 128,
+	EFI_INFO_BYTES = 0x20,
 };
+
+/* Set-up data that names the blob. */
+struct blob_node {
+	uint64_t next;
+	uint32_t type, bytes, address;
+} __attribute__((packed));
+#define SETUP_CC_BLOB 7
 
 struct e820_entry {
 	uint64_t start, bytes;
@@ -118,15 +128,17 @@ static void find_room(int crash, const uint8_t *zero_page, uint64_t bytes, uint6
 			}
 		fail("load", "no crash kernel's memory of that size is reserved (crashkernel=)");
 	}
-	/* The upper part of the RAM below 4 GiB: the running kernel came from the lower one. */
+	/* The middle of the RAM below 4 GiB: kernels and firmware allocate at its ends. */
 	*end = 0;
 	for (i = 0; i < zero_page[E820_ENTRIES] && i < E820_MOST; i++) {
 		first = up(entry[i].start, 2 * MIB);
 		last = entry[i].start + entry[i].bytes;
 		if (entry[i].type != E820_RAM || last > 1UL << 32 || last < first + bytes)
 			continue;
-		*end = last & ~(2 * MIB - 1);
-		*start = *end - up(bytes, 2 * MIB);
+		*start = up(first + (last - first - bytes) / 2, 2 * MIB);
+		*end = *start + bytes;
+		if (*end > last)
+			*end = 0;
 	}
 	if (!*end)
 		fail("load", "no RAM below 4 GiB is long enough");
@@ -166,10 +178,11 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 	size_t kernel_bytes, initrd_bytes;
 	uint8_t *kernel = whole(arguments[0], &kernel_bytes), *initrd = whole(arguments[1], &initrd_bytes);
 	uint8_t *zero_page = calloc(1, PAGE), *command_line = calloc(1, PAGE), *jump = calloc(1, PAGE);
+	struct blob_node *node = calloc(1, PAGE);
 	unsigned int sectors = kernel[SETUP_HEADER] ?: 4;
 	size_t setup = (sectors + 1) * 512;
 	uint64_t alignment = word(kernel + KERNEL_ALIGNMENT), size = up(word(kernel + INIT_SIZE), PAGE);
-	uint64_t start, end, low, image, ramdisk, entry;
+	uint64_t start, end, low, image, ramdisk, entry, blob;
 	long error;
 	int at = 0;
 
@@ -186,7 +199,16 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 
 	memcpy(zero_page, running, PAGE);
 	memcpy(zero_page + SETUP_HEADER, kernel + SETUP_HEADER, kernel[0x201] + 0x202 - SETUP_HEADER);
-	memcpy(zero_page + SETUP_DATA, running + SETUP_DATA, 8);
+	*node = (struct blob_node){ .type = SETUP_CC_BLOB, .bytes = 4, .address = word(running + CC_BLOB) };
+	if (!node->address)
+		fail("load", "the running kernel has no confidential-computing blob");
+	blob = low + 3 * PAGE;
+	memcpy(zero_page + SETUP_DATA, &blob, 8);
+	/* EFI's map and what else is in its set-up data lie in memory that is the kernel's by now. */
+	if (word(running + EFI_INFO))
+		memset(zero_page + EFI_INFO, 0, EFI_INFO_BYTES);
+	else
+		memcpy(&node->next, running + SETUP_DATA, 8);
 	memset(zero_page + EXT_RAMDISK, 0, 12);
 	zero_page[TYPE_OF_LOADER] = 0xff;
 	put_word(zero_page + CODE32_START, image);
@@ -207,6 +229,7 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 		{ zero_page, PAGE, (void *)low, PAGE },
 		{ command_line, PAGE, (void *)(low + PAGE), PAGE },
 		{ jump, PAGE, (void *)(low + 2 * PAGE), PAGE },
+		{ node, PAGE, (void *)blob, PAGE },
 		{ kernel + setup, kernel_bytes - setup, (void *)image, size },
 		{ initrd, initrd_bytes, (void *)ramdisk, up(initrd_bytes, PAGE) },
 	};
@@ -242,7 +265,7 @@ int main(int count, char **arguments)
 
 		if (bytes < PAGE)
 			fail("load", "the running kernel's zero page cannot be read");
-		if (word(running + EFI_INFO))
+		if (crash && word(running + EFI_INFO))
 			load_by_kernel(crash, arguments + 2);
 		else
 			load_with_blob(crash, running, arguments + 2);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest|watch|restart|limits|attacked|attacked-work|host-replies` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch|restart|overtaken|limits|attacked|attacked-work|host-replies` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -18,6 +18,8 @@ pub struct Mode {
     pub watch: bool,
     /// Crash twice at peak load, and account for every chunk.
     pub restart: bool,
+    /// Start anew while the other vCPUs are inside calls, and account for every chunk.
+    pub overtaken: bool,
     /// Have the whole window granted at attach and give it back: the longest calls there are.
     pub limits: bool,
     /// Make calls whose pages the host attacks.
@@ -42,6 +44,7 @@ impl Mode {
         disk: true,
         watch: false,
         restart: false,
+        overtaken: false,
         limits: false,
         attacked: None,
         host_replies: false,
@@ -77,6 +80,10 @@ impl Mode {
                 },
                 b"restart" => Self {
                     restart: true,
+                    ..Self::NOTHING
+                },
+                b"overtaken" => Self {
+                    overtaken: true,
                     ..Self::NOTHING
                 },
                 b"limits" => Self {
@@ -188,6 +195,8 @@ mod tests {
         assert!(watch.watch && !watch.disk && !watch.self_test);
         let restart = Mode::parse(b"mode=restart").expect("known mode");
         assert!(restart.restart && !restart.disk && !restart.self_test && !disk.restart);
+        let overtaken = Mode::parse(b"mode=overtaken").expect("known mode");
+        assert!(overtaken.overtaken && !overtaken.restart && !overtaken.disk);
         let limits = Mode::parse(b"mode=limits").expect("known mode");
         assert!(limits.limits && !limits.restart && !limits.disk && !restart.limits);
         for (line, attacked) in [

@@ -12,6 +12,7 @@ use protocol::response::{Usage, decode_answer};
 use protocol::{Request, result};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::ResultCode;
+use test_guest::arena::Range;
 use test_guest::record::{Phase, Record};
 use test_guest::request_plan::{MAX_DEPTH, MAX_REQUEST_BYTES, Request as DiskRequest};
 use test_guest::stop::Stop;
@@ -25,6 +26,7 @@ use crate::machine::calling::{GuestPool, Kernel, Svsm};
 use crate::machine::ending::fail;
 use crate::machine::ghcb::RegisteredGhcb;
 use crate::machine::memory::{Buffers, ExchangePage, PAGE_BYTES, exchange_page};
+use crate::machine::overtaken;
 use crate::machine::pass_watch::emit;
 
 /// The epoch of the kernel that adopts; later ones release.
@@ -104,6 +106,50 @@ pub fn settle(pool: &mut Pool<'static, Kernel>, ghcb: RegisteredGhcb, svsm: &Svs
             ),
         );
     }
+}
+
+/// Deals with what an earlier kernel left behind whose other vCPUs are in the middle of calls: waits until they have found out, then
+/// gives everything back. False when an account is wrong.
+pub fn settle_overtaken(
+    pool: &mut Pool<'static, Kernel>,
+    svsm: &Svsm,
+    protocol: u32,
+    memory: Range,
+) -> bool {
+    let mut all_ok = true;
+    let mut test = |name, got: ResultCode, expected: ResultCode, ok| {
+        all_ok &= ok;
+        emit(Record::SelfTest {
+            name,
+            expected: expected.0,
+            got: got.0,
+            ok,
+        });
+    };
+    let mut vcpus = 0;
+    for account in overtaken::end(memory) {
+        vcpus += 1;
+        let got = match account.unexpected {
+            0 if account.stopped == 1 => result::STALE_EPOCH,
+            0 => ResultCode::BUSY,
+            code => ResultCode(u32::try_from(code).unwrap_or(u32::MAX)),
+        };
+        let worked = account.grown > 0 && account.released > 0 && account.converted > 0;
+        let ok = worked && got == result::STALE_EPOCH;
+        test("overtaken-vcpu", got, result::STALE_EPOCH, ok);
+    }
+    let listed = orphans_listed(svsm, protocol, pool.attachment().epoch);
+    let released = pool.release_orphans(&Page(exchange_page()));
+    let released = released.map_or(0, |given| given.released_bytes);
+    let (service, held) = (granted(svsm, protocol), pool.statistics().granted_bytes);
+    let ok = vcpus > 0 && listed > 0 && listed == released && service == held;
+    test(
+        "overtaken-orphans",
+        ResultCode::SUCCESS,
+        ResultCode::SUCCESS,
+        ok,
+    );
+    all_ok
 }
 
 /// Fills the pool, starts as many requests as there is room for, and says what is granted at that moment. The caller

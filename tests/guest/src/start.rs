@@ -10,6 +10,7 @@ use protocol::response::{Geometry, decode_answer};
 use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
 use snp::cpuid::CpuidPage;
 use snp::secrets::SecretsPage;
+use snp::svsm::{CallId, CallRegisters, core_protocol};
 use test_guest::acceptance::accept;
 use test_guest::arena::{Arena, Range};
 use test_guest::boot_facts::BootFacts;
@@ -31,7 +32,7 @@ use crate::machine::ghcb::{RegisteredGhcb, console_line};
 use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
 use crate::machine::restart::restart;
-use crate::machine::{attacked, host_replies, processor, team, watch};
+use crate::machine::{attacked, host_replies, overtaken, processor, team, watch};
 use crate::{disk_job, many_job, probe, restart_job, service_report};
 
 /// The start page tables map this much.
@@ -49,6 +50,8 @@ struct Plan {
     more: Range,
     /// Converted there and back.
     converted: Range,
+    /// What the vCPUs of an earlier kernel use that go on with their calls.
+    left_alone: Range,
 }
 
 /// Entered once, by the first instructions.
@@ -65,6 +68,9 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     // SAFETY: The calling area lies in the hand-over area, which is private and nobody's object.
     let svsm = unsafe { Svsm::new(facts.calling_area) };
     let svsm = svsm.unwrap_or_else(|| terminate(Stop::Handover));
+    if mode.overtaken && !finds_core(&svsm) {
+        terminate(Stop::Attach);
+    }
     let window = find_window(&svsm, protocol).unwrap_or_else(|| terminate(Stop::Attach));
     let plan = plan_memory(&facts, window, mode).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
@@ -76,7 +82,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     let early = mode
         .self_test
         .then(|| probe::before_attach(&svsm, &test, private));
-    let ghcb = attach(svsm, protocol, window, mode, &mut arena);
+    let ghcb = attach(svsm, protocol, window, mode, &mut arena, plan.left_alone);
     let attachment = greet(boot_tsc, &facts);
     (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
     test.granted_bytes = granted_bytes();
@@ -144,6 +150,15 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         }
         restart_job::finish(ghcb, buffers, &svsm, protocol);
     }
+    if mode.overtaken && attachment.epoch == 1 {
+        overtaken::begin(svsm, plan.left_alone, start_tables);
+        if !moves_area(&svsm, &mut arena) {
+            fail(Stop::Restart, format_args!("REMAP_CA is refused"));
+        }
+        // SAFETY: The other vCPUs use nothing of .data and .bss, nor memory that this kernel has anything in. No further device
+        // was opened.
+        unsafe { restart(handover, start_tables) }
+    }
     if mode.attacked.is_some() || mode.host_replies {
         if let Err(stop) = accept_ram(&svsm, &facts, plan.buffers) {
             fail(
@@ -199,6 +214,31 @@ fn boot_facts(address: u64) -> Option<(BootFacts, CommandLine)> {
     Some((facts, CommandLine::parse(handover.command_line())?))
 }
 
+/// The first call of a kernel that another one has started is one of the core protocol (P-14.2).
+fn finds_core(svsm: &Svsm) -> bool {
+    let version = u64::from(core_protocol::VERSION);
+    svsm.call(core_call(core_protocol::QUERY_PROTOCOL, version))
+        .is_some_and(|answer| answer.rax == 0 && answer.rcx != 0)
+}
+
+/// Moves this vCPU's calling area into memory of this kernel, and leaves there what a kernel after it may find: anything.
+fn moves_area(svsm: &Svsm, arena: &mut Arena) -> bool {
+    let Some(page) = arena.take(PAGE_SIZE, PAGE_SIZE) else {
+        return false;
+    };
+    let remap = core_call(core_protocol::REMAP_CA, page.start);
+    let moved = svsm.call(remap).is_some_and(|answer| answer.rax == 0);
+    // SAFETY: The page comes from the arena and is used for nothing else; no call is made through it.
+    let area = unsafe { ExchangePage::new(page.start) };
+    area.write(&[0xff; 64]);
+    moved
+}
+
+fn core_call(call: u32, rcx: u64) -> CallRegisters {
+    let protocol = core_protocol::NUMBER;
+    CallRegisters::new(CallId { protocol, call }.to_rax(), [rcx, 0, 0])
+}
+
 /// Asks the service where the window is. The shim checks the service's identity when it attaches;
 /// the page tables have to be there before.
 fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
@@ -224,12 +264,15 @@ fn plan_memory(facts: &BootFacts, window: Range, mode: Mode) -> Option<Plan> {
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
     let more = if mode.disk { many_job::MEMORY_BYTES } else { 0 };
     let free = facts.largest_free(START_MAPPED);
+    let left_alone = overtaken::take_memory(free)?;
+    let free = Range::new(free.start, left_alone.start);
     let mut arena = Arena::new(free);
     Some(Plan {
         early: arena.take(early.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         buffers: arena.take(Buffers::BYTES, LARGE_PAGE_SIZE)?,
         more: arena.take(more.next_multiple_of(LARGE_PAGE_SIZE), LARGE_PAGE_SIZE)?,
         converted: conversion::take_memory(&mut arena, free)?,
+        left_alone,
     })
 }
 
@@ -317,6 +360,7 @@ fn attach(
     window: Range,
     mode: Mode,
     arena: &mut Arena,
+    left_alone: Range,
 ) -> RegisteredGhcb {
     // SAFETY: Accepted RAM that our page tables map private for ever.
     let metadata = unsafe { memory::leak_bytes(arena, pool_metadata(window)) };
@@ -349,6 +393,15 @@ fn attach(
     let ghcb = RegisteredGhcb::register(&page).unwrap_or_else(|| terminate(Stop::Ghcb));
     if mode.restart {
         restart_job::settle(&mut pool, ghcb, &svsm, protocol);
+    }
+    if mode.overtaken
+        && pool.attachment().epoch != 1
+        && !restart_job::settle_overtaken(&mut pool, &svsm, protocol, left_alone)
+    {
+        fail(
+            Stop::Restart,
+            format_args!("the kernel before left a wrong account"),
+        );
     }
     POOL.call_once(|| pool);
     ghcb

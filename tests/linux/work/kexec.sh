@@ -18,9 +18,6 @@ kexec_work() { # kexec|kdump
     done
     # As the kernel's own documentation has it; interrupts that were in flight have no handler.
     [ "$1" = kexec ] || words="$words maxcpus=1 irqpoll reset_devices" how=crash
-    # The second kernel looks for an initrd where the table of the first one's EFI stub was (LINUX_EFI_INITRD_MEDIA_GUID, efi.c), in
-    # memory that is free since. Had it been placed there, the page would perhaps be shared by now, and the look its end.
-    [ ! -d /sys/firmware/efi ] || words="$words nokaslr"
     /next/next_kernel $how /next/vmlinuz /next/initrd "${words# }" 2>/tmp/error || {
         failed kexec "$(head -n 1 /tmp/error)"
         return

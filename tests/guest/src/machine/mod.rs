@@ -9,6 +9,7 @@
 //! * [`conversion`]: the costs of converting pages; [`watch`]: a page that is read while it is converted
 //! * [`attacked`], [`host_replies`]: calls whose pages the host attacks, or whose requests it answers falsely; [`caller`]: what
 //!   they share
+//! * [`restart`], [`overtaken`]: a kernel that starts anew, and one whose other vCPUs go on with their calls
 //! * [`block`]: virtio-blk as a [`test_guest::transfer::Disk`]; [`pass_watch`]: hash and samples of a
 //!   pass; [`heap`]: the driver's descriptor lists; [`ending`]: termination and panics
 
@@ -28,6 +29,7 @@ pub mod host_replies;
 pub mod memory;
 pub mod net;
 pub mod nvme_memory;
+pub mod overtaken;
 pub mod pass_watch;
 pub mod processor;
 pub mod restart;

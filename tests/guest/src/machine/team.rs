@@ -68,7 +68,7 @@ pub fn start(svsm: Svsm, arena: &mut Arena) -> usize {
 }
 
 /// SEV_FEATURES of this vCPU, which those of a further one have to equal.
-fn features() -> u64 {
+pub fn features() -> u64 {
     // SAFETY: CPL 0 in an SNP guest.
     unsafe { read_sev_status() >> 2 }
 }
@@ -105,7 +105,7 @@ fn prepare(svsm: Svsm, number: usize, arena: &mut Arena) -> Option<(u64, u64)> {
 }
 
 /// Makes the page a VMSA. False when the machine has no such vCPU.
-fn create(svsm: Svsm, number: usize, vmsa: u64, area: u64) -> bool {
+pub fn create(svsm: Svsm, number: usize, vmsa: u64, area: u64) -> bool {
     let id = CallId {
         protocol: core_protocol::NUMBER,
         call: core_protocol::CREATE_VCPU,
@@ -132,6 +132,18 @@ fn create(svsm: Svsm, number: usize, vmsa: u64, area: u64) -> bool {
 
 /// Has the host run it, and waits until it does.
 fn run(number: usize, vmsa: u64) {
+    launch(number, vmsa);
+    let from = time_stamp();
+    while ONLINE.of(number) == 0 {
+        if time_stamp().wrapping_sub(from) > PATIENCE {
+            fail(Stop::Vcpu, format_args!("vCPU {number} does not come up"));
+        }
+        spin_loop();
+    }
+}
+
+/// Has the host run it.
+pub fn launch(number: usize, vmsa: u64) {
     let Some(ghcb) = RegisteredGhcb::get() else {
         fail(Stop::Ghcb, format_args!("no GHCB"));
     };
@@ -151,13 +163,6 @@ fn run(number: usize, vmsa: u64) {
             Stop::Vcpu,
             format_args!("vCPU {number}: the host refused to start it: {error:?}"),
         );
-    }
-    let from = time_stamp();
-    while ONLINE.of(number) == 0 {
-        if time_stamp().wrapping_sub(from) > PATIENCE {
-            fail(Stop::Vcpu, format_args!("vCPU {number} does not come up"));
-        }
-        spin_loop();
     }
 }
 

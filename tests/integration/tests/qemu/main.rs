@@ -16,6 +16,7 @@ mod linux_driver;
 mod linux_hotplug;
 mod linux_kexec;
 mod linux_life;
+mod overtaken;
 mod ovmf;
 mod self_check;
 mod smp;
