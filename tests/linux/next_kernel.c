@@ -5,12 +5,10 @@
  *   next_kernel load|crash KERNEL INITRD COMMAND_LINE   loads a kernel to be started on demand, or at a panic
  *   next_kernel start                                   starts what `load` loaded
  *
- * The kernel finds the secrets page by the confidential-computing blob: under firmware by a table of EFI, and for a crash
- * kernel there the kernel's own loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in set-up
- * data, which neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and
- * loads by kexec_load, with a zero page that names the blob, the ACPI tables and the set-up data of the running one.
- * The same is done under firmware where another kernel is started in order: kexec_file_load places it where the table of the
- * running one's EFI stub was, which it reads after it has shared that page (docs/LINUX-GUEST.md). It then has no EFI.
+ * The kernel finds the secrets page by the confidential-computing blob: under firmware by a table of EFI, and the kernel's own
+ * loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in set-up data, which
+ * neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and loads by
+ * kexec_load, with a zero page that names the blob and the ACPI tables of the running one; its other set-up data stay behind.
  * Linux boot protocol: Documentation/arch/x86/boot.rst and zero-page.rst of the kernel.
  */
 #include <errno.h>
@@ -46,7 +44,6 @@ enum {
 	INIT_SIZE = 0x260,
 	E820_TABLE = 0x2d0,
 	E820_MOST = 128,
-	EFI_INFO_BYTES = 0x20,
 };
 
 /* Set-up data that names the blob. */
@@ -204,11 +201,6 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 		fail("load", "the running kernel has no confidential-computing blob");
 	blob = low + 3 * PAGE;
 	memcpy(zero_page + SETUP_DATA, &blob, 8);
-	/* EFI's map and what else is in its set-up data lie in memory that is the kernel's by now. */
-	if (word(running + EFI_INFO))
-		memset(zero_page + EFI_INFO, 0, EFI_INFO_BYTES);
-	else
-		memcpy(&node->next, running + SETUP_DATA, 8);
 	memset(zero_page + EXT_RAMDISK, 0, 12);
 	zero_page[TYPE_OF_LOADER] = 0xff;
 	put_word(zero_page + CODE32_START, image);
@@ -265,7 +257,7 @@ int main(int count, char **arguments)
 
 		if (bytes < PAGE)
 			fail("load", "the running kernel's zero page cannot be read");
-		if (crash && word(running + EFI_INFO))
+		if (word(running + EFI_INFO))
 			load_by_kernel(crash, arguments + 2);
 		else
 			load_with_blob(crash, running, arguments + 2);

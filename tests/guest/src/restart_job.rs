@@ -111,7 +111,7 @@ pub fn settle(pool: &mut Pool<'static, Kernel>, ghcb: RegisteredGhcb, svsm: &Svs
 /// Deals with what an earlier kernel left behind whose other vCPUs are in the middle of calls: waits until they have found out, then
 /// gives everything back. False when an account is wrong.
 pub fn settle_overtaken(
-    pool: &mut Pool<'static, Kernel>,
+    pool: &Pool<'static, Kernel>,
     svsm: &Svsm,
     protocol: u32,
     memory: Range,

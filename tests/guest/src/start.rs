@@ -264,7 +264,10 @@ fn plan_memory(facts: &BootFacts, window: Range, mode: Mode) -> Option<Plan> {
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
     let more = if mode.disk { many_job::MEMORY_BYTES } else { 0 };
     let free = facts.largest_free(START_MAPPED);
-    let left_alone = overtaken::take_memory(free)?;
+    let left_alone = match mode.overtaken {
+        true => overtaken::take_memory(free)?,
+        false => Range::new(free.end, free.end),
+    };
     let free = Range::new(free.start, left_alone.start);
     let mut arena = Arena::new(free);
     Some(Plan {
@@ -396,7 +399,7 @@ fn attach(
     }
     if mode.overtaken
         && pool.attachment().epoch != 1
-        && !restart_job::settle_overtaken(&mut pool, &svsm, protocol, left_alone)
+        && !restart_job::settle_overtaken(&pool, &svsm, protocol, left_alone)
     {
         fail(
             Stop::Restart,
