@@ -174,10 +174,7 @@ const fn reason(error: OwnError) -> Reason {
 #[cfg(test)]
 mod tests {
     use super::{Acceptance, PageOwner, PageSize, PhysRange, Reason};
-    use crate::boot_plan::{
-        BootPlan,
-        tests::{boot_block, map},
-    };
+    use crate::boot_plan::tests::plan as usual_plan;
     use crate::test_machine::{Step, TestMachine};
     use svsm_swiotlb::host_reply::MAX_FRUITLESS_EXITS;
 
@@ -187,7 +184,7 @@ mod tests {
     };
 
     fn accept(machine: &TestMachine, shared: bool, guest: bool) -> Result<(), Reason> {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
+        let plan = usual_plan(1);
         let pages = PageOwner::new(&plan, machine);
         let acceptance = Acceptance {
             owner: &pages,
@@ -299,7 +296,7 @@ mod tests {
     #[test]
     fn host_pages_are_shared_in_few_exits_and_never_validated() {
         for (processors, exits) in [(1, 0), (2, 1), (512, 3)] {
-            let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, processors).unwrap();
+            let plan = usual_plan(processors);
             let machine = TestMachine::default();
             let pages = PageOwner::new(&plan, &machine);
             let acceptance = Acceptance {
@@ -328,7 +325,7 @@ mod tests {
     #[test]
     fn what_was_kept_is_split_inside_it_only() {
         let machine = TestMachine::default();
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
+        let plan = usual_plan(1);
         let pages = PageOwner::new(&plan, &machine);
         let acceptance = Acceptance {
             owner: &pages,

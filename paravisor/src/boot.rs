@@ -22,10 +22,11 @@ use paravisor::guest_vmsa::{guest_features, start_vmsa};
 use paravisor::host_features;
 use paravisor::launch_area::LaunchArea;
 use paravisor::memory_map::MemoryMap;
-use paravisor::page_account::{TrackedRam, record};
+use paravisor::page_account::{record, tracked_ram};
 use paravisor::page_owner::PageOwner;
 use paravisor::range_list::PhysRange;
 use paravisor::start_pages::StartPages;
+use paravisor::storage_needs::StorageNeeds;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::VcpuTable;
 use protocol::identity::PROTOCOL_VERSION;
@@ -36,7 +37,6 @@ use snp::msr::SevFeatures;
 use spin::Once;
 use svsm_swiotlb::page_state::{PageStates, RamRanges};
 use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
-use svsm_swiotlb::storage::storage_bytes;
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::FromBytes;
 
@@ -56,9 +56,7 @@ static DISPATCHER: Once<Dispatcher<'static, Machine>> = Once::new();
 /// The inputs, checked one by one.
 struct Inputs {
     block: BootBlock,
-    map: MemoryMap,
-    plan: BootPlan,
-    tracked: TrackedRam,
+    plan: BootPlan<'static>,
     general: GeneralParameters,
     apic_ids: ApicIds<'static>,
     c_bit: u64,
@@ -73,7 +71,7 @@ pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
         env!("CARGO_PKG_VERSION"),
         inputs.plan.placement.window.start,
         inputs.plan.placement.window.end,
-        inputs.tracked.bytes() >> 20,
+        tracked_bytes(&inputs.plan) >> 20,
     );
     run(inputs, ghcb)
 }
@@ -117,16 +115,11 @@ impl Inputs {
         let general = GeneralParameters::parse(launched::general_parameters())?;
         let apic_ids = ApicIds::parse(launched::processors(), general.vcpu_count)?;
         let map = MemoryMap::parse(launched::memory_map(), c_bit)?;
-        let ram: u64 = map.ram().iter().map(|range| range.bytes()).sum();
-        let tracked = ram.saturating_add(block.firmware().bytes());
-        let service_bytes = storage_bytes(tracked, block.window_bytes);
-        let plan = BootPlan::new(&block, &map, service_bytes, general.vcpu_count)?;
-        let tracked = TrackedRam::of(&plan)?;
+        let needs = StorageNeeds::of(&block, map.ram(), general.vcpu_count);
+        let plan = BootPlan::new(&block, map, needs)?;
         Ok(Self {
             block,
-            map,
             plan,
-            tracked,
             general,
             apic_ids,
             c_bit,
@@ -192,6 +185,11 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     Ok(ghcb)
 }
 
+/// Bytes of RAM that are tracked.
+fn tracked_bytes(plan: &BootPlan<'_>) -> u64 {
+    plan.tracked().map(|range| range.bytes()).sum()
+}
+
 /// Where pages are.
 fn ranges(pages: [&HostPage; 2]) -> [PhysRange; 2] {
     pages.map(HostPage::range)
@@ -211,11 +209,10 @@ fn talk_to_host(inputs: &Inputs, processor: &'static Processor) -> Result<Ghcb<'
 /// Takes memory into use, prepares the guest and runs it.
 fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reason> {
     let plan = &inputs.plan;
-    plan.check_payload(&inputs.block, &inputs.map)
-        .inspect_err(|reason| {
-            let needs = inputs.block.payload_needs();
-            log::error!("{}: {:#x}..{:#x}", reason.text(), needs.start, needs.end);
-        })?;
+    plan.check_payload(&inputs.block).inspect_err(|reason| {
+        let needs = inputs.block.payload_needs();
+        log::error!("{}: {:#x}..{:#x}", reason.text(), needs.start, needs.end);
+    })?;
     let owner = PageOwner::new(plan, &Machine);
     let acceptance = Acceptance {
         owner: &owner,
@@ -224,7 +221,8 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     let storage = acceptance.keep(plan.private_storage())?;
     let (storage, memory) = storage.split(plan.processors.tables().start)?;
     let vcpus = processors(inputs, &acceptance, memory)?;
-    let service = service(inputs, storage)?;
+    let (storage, ram_list) = storage.split(plan.ram_list.start)?;
+    let service = service(inputs, storage, ram_list)?;
     let accepted = inputs.block.ram_mode == RAM_ACCEPTED;
     record(&inputs.block, plan, service.page_states())?;
 
@@ -235,8 +233,8 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
         acceptance.grant(*range)?;
     }
     if accepted {
-        for range in plan.guest_ram.as_slice() {
-            acceptance.give(*range)?;
+        for range in plan.guest_ram() {
+            acceptance.give(range)?;
         }
     }
     log::info!(
@@ -250,7 +248,6 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     StartPages {
         boot_block: &inputs.block,
         plan,
-        map: &inputs.map,
         secrets: launched::secrets(),
         cpuid: launched::cpuid(),
         c_bit: inputs.c_bit,
@@ -313,12 +310,10 @@ fn processors(
     let plan = &inputs.plan;
     acceptance.share(plan.processors.host_pages())?;
     let carved = processor::carve(&plan.processors, memory)?;
-    if plan.processors.others() != 0 {
-        let boot = processor::current();
-        let pages = ranges([boot.ghcb, boot.doorbell]);
-        let pages = inputs.host_pages(&pages);
-        page_tables::load_guarded(carved.tables, plan, pages, inputs.c_bit)?;
-    }
+    let boot = processor::current();
+    let pages = ranges([boot.ghcb, boot.doorbell]);
+    let pages = inputs.host_pages(&pages);
+    page_tables::load_all(carved.tables, plan, pages, inputs.c_bit)?;
     let needs = plan.processors.needs();
     log::info!(
         "{} vCPUs: {} KiB for all but the first, {} bytes each and page tables",
@@ -335,12 +330,14 @@ fn processors(
 fn service(
     inputs: &'static Inputs,
     storage: OwnMemory,
+    ram_list: OwnMemory,
 ) -> Result<&'static Service<'static, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
     let base = GuestPhysicalAddress::new(placement.window.start);
     let window = Window::new(base, placement.window.bytes()).map_err(|_| invalid)?;
-    let ram = RamRanges::new(inputs.tracked.as_slice()).map_err(|_| invalid)?;
+    let ram = launched::array(ram_list, tracked_ram(&inputs.plan).map(Ok))?;
+    let ram = RamRanges::new(ram).map_err(|_| invalid)?;
     let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
     let (records, states) = launched::split_storage(storage, window.chunks(), pages)?;
     let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.hard_cap)

@@ -8,13 +8,14 @@
 use zerocopy::{FromBytes, FromZeros, Immutable, IntoBytes, KnownLayout};
 
 use crate::boot_block::CMDLINE_BYTES;
+use crate::layout::HANDOVER_MAP_BYTES;
 
 /// First bytes of the page.
 pub const MAGIC: [u8; 8] = *b"SVSMHAND";
 /// Layout version of the structure.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Most entries of the memory map.
-pub const MAX_MAP_ENTRIES: usize = 32;
+pub const MAX_MAP_ENTRIES: usize = HANDOVER_MAP_BYTES as usize / size_of::<MapEntry>();
 
 /// [`Handover::flags`]: usable RAM is validated, zeroed and granted already.
 pub const FLAG_RAM_ACCEPTED: u32 = 1 << 0;
@@ -62,17 +63,15 @@ pub struct Handover {
     pub payload_start: u64,
     /// One past the last byte of the payload.
     pub payload_end: u64,
-    /// Number of entries of `map` in use.
-    pub map_count: u32,
-    /// 0.
-    pub reserved: u32,
-    /// The memory map, sorted by address, not overlapping.
-    pub map: [MapEntry; MAX_MAP_ENTRIES],
+    /// GPA of the memory map: [`MapEntry`] in a row, sorted by address, not overlapping.
+    pub map_gpa: u64,
+    /// Number of its entries.
+    pub map_count: u64,
     /// The guest's command line, padded with zeros.
     pub cmdline: [u8; CMDLINE_BYTES],
 }
 
-const _: () = assert!(size_of::<Handover>() == 64 + 24 * MAX_MAP_ENTRIES + CMDLINE_BYTES);
+const _: () = assert!(size_of::<Handover>() == 72 + CMDLINE_BYTES);
 const _: () = assert!(size_of::<Handover>() <= 4096);
 
 impl Handover {
@@ -84,15 +83,6 @@ impl Handover {
             version: VERSION,
             ..Self::new_zeroed()
         }
-    }
-
-    /// The memory map in use; empty if the count does not fit.
-    #[must_use]
-    pub fn entries(&self) -> &[MapEntry] {
-        usize::try_from(self.map_count)
-            .ok()
-            .and_then(|count| self.map.get(..count))
-            .unwrap_or(&[])
     }
 
     /// The command line up to its first zero byte.

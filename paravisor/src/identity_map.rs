@@ -12,6 +12,8 @@ use crate::range_list::PhysRange;
 
 /// Bytes of a page that is mapped by an entry of the page directory pointer table.
 const HUGE_PAGE_BYTES: u64 = 1 << 30;
+/// Bytes that one entry of the root maps.
+const TOP_BYTES: u64 = 1 << 39;
 /// Page sizes by level of the table that holds the leaf: 0 is the page table.
 const LEAF_BYTES: [u64; 3] = [PAGE_BYTES, LARGE_PAGE_BYTES, HUGE_PAGE_BYTES];
 /// Level of the root, the PML4.
@@ -27,6 +29,42 @@ const PAGE_SIZE: u64 = 1 << 7;
 const NO_EXECUTE: u64 = 1 << 63;
 /// Bits of an entry that hold an address (or the C-bit).
 const ADDRESS: u64 = 0x000f_ffff_ffff_f000;
+
+/// Tables that ranges of memory, sorted and apart, need besides the root: one for each 512 GiB, 1 GiB and 2 MiB that
+/// something begins or ends in, and for the first kind also what lies between. Each cut that is made later, inside of a range,
+/// adds two of the smaller kinds at the most.
+#[must_use]
+pub fn scattered_tables(ranges: impl Iterator<Item = PhysRange>) -> u64 {
+    let mut count = 0_u64;
+    // First number that has no table yet, by the size that a table is for.
+    let mut from = [0; 3];
+    for range in ranges.filter(|range| !range.is_empty()) {
+        for (bytes, from) in [LARGE_PAGE_BYTES, HUGE_PAGE_BYTES, TOP_BYTES]
+            .into_iter()
+            .zip(&mut from)
+        {
+            let (first, last) = (range.start / bytes, (range.end - 1) / bytes);
+            let mut add = |first: u64, last: u64| {
+                let first = first.max(*from);
+                if first <= last {
+                    count = count.saturating_add(last - first + 1);
+                    *from = last + 1;
+                }
+            };
+            if bytes == TOP_BYTES {
+                add(first, last);
+                continue;
+            }
+            if !range.start.is_multiple_of(bytes) {
+                add(first, first);
+            }
+            if !range.end.is_multiple_of(bytes) {
+                add(last, last);
+            }
+        }
+    }
+    count
+}
 
 /// One page of tables.
 #[derive(Debug, Clone, Copy)]

@@ -28,14 +28,16 @@ pub const BOOT_BLOCK: u64 = IMAGE_BASE;
 /// IGVM parameters: number of vCPUs (u32 at [`VP_COUNT_OFFSET`]) and environment (u32 at
 /// [`ENVIRONMENT_OFFSET`]). Written by the VMM, not measured.
 pub const PARAM_GENERAL: u64 = IMAGE_BASE + 0x1000;
-/// IGVM memory map. Written by the VMM, not measured.
+/// First page of the IGVM memory map. Written by the VMM, not measured.
 pub const PARAM_MEMORY_MAP: u64 = IMAGE_BASE + 0x2000;
+/// Bytes of its pages.
+pub const MEMORY_MAP_BYTES: usize = 4 * size_of::<PageBytes>();
 /// The CPUID page; the secure processor has checked its values.
-pub const CPUID_PAGE: u64 = IMAGE_BASE + 0x3000;
+pub const CPUID_PAGE: u64 = PARAM_MEMORY_MAP + MEMORY_MAP_BYTES as u64;
 /// The secrets page, filled by the secure processor.
-pub const SECRETS_PAGE: u64 = IMAGE_BASE + 0x4000;
+pub const SECRETS_PAGE: u64 = CPUID_PAGE + 0x1000;
 /// First page of the VMM's ACPI table of processors (MADT). Written by the VMM, not measured.
-pub const PARAM_MADT: u64 = IMAGE_BASE + 0x5000;
+pub const PARAM_MADT: u64 = SECRETS_PAGE + 0x1000;
 /// Bytes of its pages.
 pub const MADT_BYTES: usize = 8 * size_of::<PageBytes>();
 /// One past the last of the fixed pages, which follow one another from the boot block on.
@@ -69,6 +71,10 @@ pub const BOOT_CALLING_AREA: u64 = HANDOVER_BASE + 0x3000;
 pub const START_PAGE_TABLES: u64 = HANDOVER_BASE + 0x4000;
 /// Number of start page table pages.
 pub const START_TABLE_PAGES: u64 = 6;
+/// First page of the guest's memory map: [`crate::handover::MapEntry`] in a row.
+pub const HANDOVER_MAP: u64 = START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES;
+/// Bytes of its pages.
+pub const HANDOVER_MAP_BYTES: u64 = 8 * PAGE_BYTES;
 
 /// First of the measured pages that accompany a Linux kernel: the zero page (`struct boot_params`).
 pub const LINUX_PAGES: u64 = 0x0090_0000;
@@ -76,8 +82,8 @@ pub const LINUX_PAGES: u64 = 0x0090_0000;
 pub const ZERO_PAGE: u64 = LINUX_PAGES;
 /// The kernel's command line, one page, ended by a zero byte.
 pub const COMMAND_LINE: u64 = LINUX_PAGES + 0x1000;
-/// The page with descriptor table and `setup_data` node, the last one that is RAM to the kernel: it maps
-/// the node again later, which in reserved memory would be a shared mapping.
+/// The page with descriptor table and `setup_data` node, which is RAM to the kernel: it maps the node
+/// again later, which in reserved memory would be a shared mapping.
 pub const LINUX_START_DATA: u64 = LINUX_PAGES + 0x2000;
 /// The descriptor table the kernel starts with: `__BOOT_CS` (0x10) and `__BOOT_DS` (0x18).
 pub const START_GDT: u64 = LINUX_START_DATA;
@@ -85,10 +91,15 @@ pub const START_GDT: u64 = LINUX_START_DATA;
 pub const START_GDT_BYTES: u64 = 0x20;
 /// The `setup_data` node that points to the confidential-computing blob.
 pub const SETUP_DATA: u64 = LINUX_START_DATA + 0x100;
+/// First of the pages with the entries of the kernel's memory map that the zero page has no room for: a `setup_data` node,
+/// RAM to the kernel like the page before.
+pub const E820_EXTENSION: u64 = LINUX_START_DATA + 0x1000;
+/// Bytes of its pages.
+pub const E820_EXTENSION_BYTES: usize = 4 * size_of::<PageBytes>();
 /// The confidential-computing blob (`struct cc_blob_sev_info`), a page that stays reserved.
-pub const CC_BLOB: u64 = LINUX_PAGES + 0x3000;
+pub const CC_BLOB: u64 = E820_EXTENSION + E820_EXTENSION_BYTES as u64;
 /// First of the pages with ACPI tables; the root pointer (RSDP) is at its start.
-pub const ACPI_TABLES: u64 = LINUX_PAGES + 0x4000;
+pub const ACPI_TABLES: u64 = CC_BLOB + 0x1000;
 /// The MADT, [`MADT_BYTES`] in pages of its own behind the other tables: the paravisor writes it at boot.
 pub const ACPI_MADT: u64 = ACPI_TABLES + 0x2000;
 /// One past the last page of this kind.
@@ -112,6 +123,6 @@ pub const GUEST_VMPL: u8 = 2;
 
 const _: () = assert!(IMAGE_LOAD >= FIXED_PAGES_END);
 const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
-const _: () = assert!(START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES <= HANDOVER_END);
+const _: () = assert!(HANDOVER_MAP + HANDOVER_MAP_BYTES <= HANDOVER_END);
 const _: () = assert!(LINUX_PAGES >= HANDOVER_END || LINUX_PAGES_END <= IMAGE_BASE);
 const _: () = assert!(LINUX_PAGES_END <= PAYLOAD_BASE);

@@ -32,6 +32,7 @@ pub mod processor_memory;
 pub mod range_list;
 pub mod start_pages;
 pub mod start_tables;
+pub mod storage_needs;
 pub mod termination;
 pub mod vcpu_control;
 pub mod vcpu_table;

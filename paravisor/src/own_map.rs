@@ -23,13 +23,13 @@ pub struct ImageParts<'a> {
     pub host_pages: &'a [PhysRange],
 }
 
-/// How the stacks of the other processors are mapped.
+/// How much the tables map of RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum OtherStacks {
-    /// With the pages between them: to zero them, before anybody has one.
-    Whole,
-    /// Without the guard pages.
-    Guarded,
+pub enum Stage {
+    /// The storage, to take it into use: a few tables are enough, whatever the memory map is like.
+    Storage,
+    /// All RAM, but for the guard pages of the other processors' stacks.
+    All,
 }
 
 /// Builds the tables in `tables`, which lie at `base`, and gives the value for CR3.
@@ -40,13 +40,13 @@ pub enum OtherStacks {
 pub fn build(
     tables: &mut [Table],
     base: u64,
-    plan: &BootPlan,
+    plan: &BootPlan<'_>,
     image: &ImageParts<'_>,
-    others: OtherStacks,
+    stage: Stage,
     c_bit: u64,
 ) -> Result<u64, Reason> {
     let mut map = IdentityMap::new(tables, base, c_bit).map_err(|_| Reason::MapTooLong)?;
-    fill(&mut map, plan, image, others).map_err(|_| Reason::MapTooLong)?;
+    fill(&mut map, plan, image, stage).map_err(|_| Reason::MapTooLong)?;
     if map.maps_any(plan.placement.window) {
         return Err(Reason::WindowMapped);
     }
@@ -55,9 +55,9 @@ pub fn build(
 
 fn fill(
     map: &mut IdentityMap<'_>,
-    plan: &BootPlan,
+    plan: &BootPlan<'_>,
     image: &ImageParts<'_>,
-    others: OtherStacks,
+    stage: Stage,
 ) -> Result<(), MapError> {
     let range = |start, end| PhysRange { start, end };
     map.map(range(BOOT_BLOCK, FIXED_PAGES_END), Access::Read)?;
@@ -84,32 +84,30 @@ fn fill(
     let memory = &plan.processors;
     let shared = memory.host_pages();
     map.map(shared, Access::SharedWrite)?;
-    let mut apart = range(shared.start, shared.start);
-    if others == OtherStacks::Guarded {
-        apart = memory.all_stacks();
-        for stack in (1..=memory.others()).flat_map(|number| memory.stacks(number)) {
-            map.map(stack, Access::Write)?;
+    let stacks = memory.all_stacks();
+    let holes = [range(IMAGE_BASE, IMAGE_END), shared, stacks];
+    let mut private = |ram: PhysRange, holes: &[PhysRange]| {
+        ram.without(holes)
+            .try_for_each(|piece| map.map(piece, Access::Write))
+    };
+    match stage {
+        Stage::Storage => private(plan.placement.storage, &[shared]),
+        Stage::All => {
+            (1..=memory.others())
+                .flat_map(|number| memory.stacks(number))
+                .try_for_each(|stack| private(stack, &[]))?;
+            plan.tracked().try_for_each(|ram| private(ram, &holes))
         }
     }
-    let mut rest = plan.tracked;
-    for hole in [range(IMAGE_BASE, IMAGE_END), shared, apart] {
-        rest = rest.without(&hole).map_err(|_| MapError::NoTable)?;
-    }
-    rest.as_slice()
-        .iter()
-        .try_for_each(|ram| map.map(*ram, Access::Write))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{IdentityMap, ImageParts, OtherStacks, PhysRange, Reason, Table, build, fill};
-    use crate::boot_plan::{
-        BootPlan,
-        tests::{boot_block, map},
-    };
+    use super::{IdentityMap, ImageParts, PhysRange, Reason, Stage, Table, build, fill};
+    use crate::boot_plan::tests::{boot_block, plan as plan_of, plan_for};
     use crate::layout::{BOOT_BLOCK, FIXED_PAGES_END, IMAGE_LOAD};
+    use crate::memory_map::tests::map_of;
     use crate::processor_memory::PLAIN_TABLES;
-    use crate::range_list::RangeList;
 
     const C_BIT: u64 = 1 << 51;
     const BASE: u64 = 0x42_0000;
@@ -151,14 +149,14 @@ mod tests {
 
     #[test]
     fn each_part_has_its_rights_and_the_rest_is_unmapped() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
+        let plan = plan_of(1);
         let mut tables = [Table::EMPTY; 16];
         let mut map = IdentityMap::new(&mut tables, BASE, C_BIT).unwrap();
-        fill(&mut map, &plan, &parts(), OtherStacks::Guarded).unwrap();
+        fill(&mut map, &plan, &parts(), Stage::All).unwrap();
         let data = Some((true, false, true));
         let fixed = (BOOT_BLOCK..FIXED_PAGES_END).step_by(4096);
         let fixed: Vec<_> = fixed.map(|page| rights(&map, page)).collect();
-        assert_eq!(fixed, [Some((false, false, true)); 13]);
+        assert_eq!(fixed, [Some((false, false, true)); 16]);
         for (address, want) in [
             (IMAGE_LOAD + 0x1fff, Some((false, true, true))),
             (IMAGE_LOAD + 0x2000, Some((false, false, true))),
@@ -182,41 +180,64 @@ mod tests {
 
     #[test]
     fn w1_no_page_of_the_window_is_mapped() {
-        let mut plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
+        let mut plan = plan_of(1);
         let mut tables = [Table::EMPTY; 16];
-        let root = build(
-            &mut tables,
-            BASE,
-            &plan,
-            &parts(),
-            OtherStacks::Whole,
-            C_BIT,
-        );
+        let root = build(&mut tables, BASE, &plan, &parts(), Stage::Storage, C_BIT);
         assert_eq!(root, Ok(BASE | C_BIT));
-        // A plan that tracks a single page of the window is noticed.
+        // A plan whose storage reaches into the window is noticed, and so is an image that lies there.
         let window = plan.placement.window;
-        plan.tracked = RangeList::new();
-        plan.tracked
-            .push(PhysRange {
-                start: window.start + 0x1000,
-                end: window.start + 0x2000,
-            })
-            .unwrap();
-        let mapped = build(
-            &mut tables,
-            BASE,
-            &plan,
-            &parts(),
-            OtherStacks::Whole,
-            C_BIT,
-        );
-        assert_eq!(mapped, Err(Reason::WindowMapped));
+        plan.placement.storage.end = window.start + 0x1000;
+        let mapped = |tables: &mut [Table], image: &ImageParts<'_>, stage| {
+            build(tables, BASE, &plan, image, stage, C_BIT)
+        };
+        let wrong = Err(Reason::WindowMapped);
+        assert_eq!(mapped(&mut tables, &parts(), Stage::Storage), wrong);
+        let text = PhysRange::new(window.start, 0x1000).unwrap();
+        let image = ImageParts { text, ..parts() };
+        assert_eq!(mapped(&mut tables, &image, Stage::All), wrong);
+    }
+
+    #[test]
+    fn memory_in_as_many_pieces_as_a_map_can_name_is_mapped() {
+        let odd = |index: u64, step: u64| (0x10_0000 + index * step + 1, step - 3, 0);
+        for (step, count) in [
+            (4, 670),
+            (0x1ff, 670),
+            (0x203, 670),
+            (0x4_0000, 670),
+            (0x4_0203, 512),
+            (0x800_0200, 200),
+        ] {
+            let pieces = (0..count).map(|index| odd(index, step));
+            let low = [(0, 0xa0, 0), (0x100, 0x1_ff00, 0)];
+            let top = (0x7_0000_0000, 0x100_0000, 0);
+            let list: Vec<_> = low.into_iter().chain(pieces).chain([top]).collect();
+            for processors in [1, 512] {
+                let plan = plan_for(&boot_block(), map_of(&list), processors).unwrap();
+                let memory = plan.processors;
+                let count = usize::try_from(memory.tables().bytes() / 4096).unwrap();
+                let mut few = vec![Table::EMPTY; PLAIN_TABLES];
+                let root = build(&mut few, BASE, &plan, &parts(), Stage::Storage, C_BIT);
+                assert_eq!(root, Ok(BASE | C_BIT), "{step:#x}");
+                let mut tables = vec![Table::EMPTY; count];
+                let base = memory.tables().start;
+                let root = build(&mut tables, base, &plan, &parts(), Stage::All, C_BIT);
+                assert_eq!(root, Ok(base | C_BIT), "{step:#x}");
+                let map = IdentityMap::built(&mut tables, base, C_BIT);
+                for &(first, pages, _) in &list {
+                    let (first, end) = (first << 12, (first + pages) << 12);
+                    assert!(map.lookup(end).is_none(), "behind {end:#x}");
+                    let ours = (0x40_0000..0x80_0000).contains(&first);
+                    assert!(ours || map.lookup(first).is_some(), "{first:#x}");
+                }
+            }
+        }
     }
 
     #[test]
     fn each_processor_has_its_stacks_between_guard_pages_and_host_pages_are_shared() {
         for processors in [2, 16, 512, 2045] {
-            let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, processors).unwrap();
+            let plan = plan_of(processors);
             let memory = plan.processors;
             let count = memory.tables().bytes() / 4096;
             let mut tables = vec![Table::EMPTY; usize::try_from(count).unwrap()];
@@ -225,7 +246,7 @@ mod tests {
                 memory.tables().start,
                 &plan,
                 &parts(),
-                OtherStacks::Guarded,
+                Stage::All,
                 C_BIT,
             );
             assert_eq!(root, Ok(memory.tables().start | C_BIT), "{processors}");
@@ -259,10 +280,10 @@ mod tests {
 
     #[test]
     fn few_tables_map_the_memory_of_many_processors_in_one_piece() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 2045).unwrap();
+        let plan = plan_of(2045);
         let mut tables = vec![Table::EMPTY; PLAIN_TABLES];
         let image = parts();
-        build(&mut tables, BASE, &plan, &image, OtherStacks::Whole, C_BIT).unwrap();
+        build(&mut tables, BASE, &plan, &image, Stage::Storage, C_BIT).unwrap();
         let map = IdentityMap::built(&mut tables, BASE, C_BIT);
         let memory = plan.processors;
         let stacks = memory.all_stacks();

@@ -2,7 +2,7 @@
 //! The page-state map as boot leaves it.
 
 use snp::address::GuestPhysicalAddress;
-use svsm_swiotlb::page_state::{MAX_RANGES, PageState, PageStates, RamRange};
+use svsm_swiotlb::page_state::{PageState, PageStates, RamRange};
 
 use crate::boot_block::{BootBlock, RAM_ACCEPTED};
 use crate::boot_plan::{BootPlan, HANDOVER_AREA};
@@ -11,52 +11,22 @@ use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
 /// The tracked RAM as the service wants it.
-#[derive(Debug, Clone, Copy)]
-pub struct TrackedRam {
-    ranges: [RamRange; MAX_RANGES],
-    count: usize,
-}
-
-impl TrackedRam {
-    /// The list of `plan`.
-    ///
-    /// # Errors
-    /// [`Reason::MapTooLong`] when there are more ranges than the service takes.
-    pub fn of(plan: &BootPlan) -> Result<Self, Reason> {
-        let mut ranges = [RamRange::default(); MAX_RANGES];
-        let tracked = plan.tracked.as_slice();
-        let slots = ranges.get_mut(..tracked.len()).ok_or(Reason::MapTooLong)?;
-        for (slot, range) in slots.iter_mut().zip(tracked) {
-            let base = GuestPhysicalAddress::new(range.start);
-            *slot = RamRange {
-                base,
-                bytes: range.bytes(),
-            };
-        }
-        Ok(Self {
-            ranges,
-            count: tracked.len(),
-        })
-    }
-
-    /// The ranges.
-    #[must_use]
-    pub fn as_slice(&self) -> &[RamRange] {
-        self.ranges.get(..self.count).unwrap_or(&[])
-    }
-
-    /// Bytes of all ranges together.
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.as_slice().iter().map(|range| range.bytes).sum()
-    }
+pub fn tracked_ram(plan: &BootPlan<'_>) -> impl Iterator<Item = RamRange> + Clone {
+    plan.tracked().map(|range| RamRange {
+        base: GuestPhysicalAddress::new(range.start),
+        bytes: range.bytes(),
+    })
 }
 
 /// Writes the state of every page into fresh storage, in which all pages are Invalid.
 ///
 /// # Errors
 /// [`Reason::StorageInvalid`] when the plan names a page that is not tracked.
-pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Result<(), Reason> {
+pub fn record(
+    block: &BootBlock,
+    plan: &BootPlan<'_>,
+    states: &PageStates<'_>,
+) -> Result<(), Reason> {
     let set = |range: &PhysRange, state| {
         states
             .set_at_boot(GuestPhysicalAddress::new(range.start), range.bytes(), state)
@@ -72,7 +42,7 @@ pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Re
     set(&plan.placement.storage, PageState::Paravisor)?;
     // Wherever they are: they are valid, so no word may call them anything that a guest could have validated (W1, P1).
     for range in plan.own_launch.as_slice() {
-        if plan.tracked.contains(range) {
+        if plan.is_tracked(range) {
             set(range, PageState::Paravisor)?;
         }
     }
@@ -83,8 +53,8 @@ pub fn record(block: &BootBlock, plan: &BootPlan, states: &PageStates<'_>) -> Re
         set(range, PageState::Valid)?;
     }
     if block.ram_mode == RAM_ACCEPTED {
-        for range in plan.guest_ram.as_slice() {
-            set(range, PageState::Valid)?;
+        for range in plan.guest_ram() {
+            set(&range, PageState::Valid)?;
         }
     }
     let area = PhysRange {
@@ -102,13 +72,13 @@ pub(crate) mod tests {
 
     use super::*;
     use crate::boot_block::RAM_FIRMWARE;
-    use crate::boot_plan::tests::{boot_block, map};
+    use crate::boot_plan::tests::{boot_block, plan as usual_plan};
 
     /// The plan of a machine for tests, and the states of its pages as the boot records them.
-    pub fn recorded(test: impl for<'a> FnOnce(&'a BootPlan, PageStates<'a>)) {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 1).unwrap();
-        let tracked = TrackedRam::of(&plan).unwrap();
-        let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+    pub fn recorded(test: impl for<'a> FnOnce(&'a BootPlan<'a>, PageStates<'a>)) {
+        let plan = usual_plan(1);
+        let tracked: Vec<_> = tracked_ram(&plan).collect();
+        let ranges = RamRanges::new(&tracked).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
         let states = PageStates::new(ranges, &words).unwrap();
         record(&boot_block(), &plan, &states).unwrap();
@@ -117,9 +87,9 @@ pub(crate) mod tests {
 
     #[test]
     fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {
-        let plan = BootPlan::new(&boot_block(), &map(), 1 << 20, 512).unwrap();
-        let tracked = TrackedRam::of(&plan).unwrap();
-        let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+        let plan = usual_plan(512);
+        let tracked: Vec<_> = tracked_ram(&plan).collect();
+        let ranges = RamRanges::new(&tracked).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
         let states = PageStates::new(ranges, &words).unwrap();
         for ram_mode in [RAM_ACCEPTED, RAM_FIRMWARE] {

@@ -18,13 +18,13 @@ use crate::range_list::PhysRange;
 /// Page ownership on a machine.
 #[derive(Debug)]
 pub struct PageOwner<'a, M> {
-    plan: &'a BootPlan,
+    plan: &'a BootPlan<'a>,
     machine: &'a M,
 }
 
 impl<'a, M: PageInstructions> PageOwner<'a, M> {
     /// Ownership by `plan`.
-    pub const fn new(plan: &'a BootPlan, machine: &'a M) -> Self {
+    pub const fn new(plan: &'a BootPlan<'a>, machine: &'a M) -> Self {
         Self { plan, machine }
     }
 

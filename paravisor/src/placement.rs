@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the pool window and the service's storage go, and the boot-time half of invariant W1.
 //!
-//! The window is the top of the highest RAM entry that is large enough; the storage lies right below
+//! The window is the top of the highest range of RAM that is large enough; the storage lies right below
 //! it. A violation never moves the window elsewhere: it ends the boot with its reason, because a VMM
 //! that hands over such a map is broken or hostile.
 
@@ -43,15 +43,19 @@ pub struct Placement {
 }
 
 impl Placement {
-    /// Whether `needs`, the memory that a payload needs to start, lies in one RAM entry and is not
+    /// Whether `needs`, the memory that a payload needs to start, lies in one range of RAM and is not
     /// ours. Builder, runner and image decide by this one function.
     ///
     /// # Errors
     /// [`Reason::PayloadNoRoom`].
-    pub fn check_payload(&self, ram: &[PhysRange], needs: &PhysRange) -> Result<(), Reason> {
+    pub fn check_payload(
+        &self,
+        mut ram: impl Iterator<Item = PhysRange>,
+        needs: &PhysRange,
+    ) -> Result<(), Reason> {
         let ours = [self.window, self.storage, OWN_REGION];
         let free = needs.is_empty()
-            || ram.iter().any(|entry| entry.contains(needs))
+            || ram.any(|entry| entry.contains(needs))
                 && !ours
                     .iter()
                     .chain(&DEVICE_RANGES)
@@ -66,29 +70,26 @@ impl Placement {
 
 /// Chooses window and storage.
 ///
-/// `ram` are the RAM entries of the checked memory map, `launch` the launch ranges, sorted.
+/// `ram` is the RAM of the checked memory map, `launch` the launch ranges, sorted.
 ///
 /// # Errors
 /// A reason per rule of invariant W1 that the memory map breaks.
 pub fn place(
-    ram: &[PhysRange],
+    ram: impl Iterator<Item = PhysRange> + Clone,
     launch: &[PhysRange],
     window_bytes: u64,
     storage_bytes: u64,
 ) -> Result<Placement, Reason> {
-    if !ram.iter().any(|entry| entry.contains(&OWN_REGION)) {
+    let is_ram = |range: &PhysRange| ram.clone().any(|entry| entry.contains(range));
+    if !is_ram(&OWN_REGION) {
         return Err(Reason::ImageOutsideRam);
     }
-    if !launch
-        .iter()
-        .all(|range| ram.iter().any(|entry| entry.contains(range)))
-    {
+    if !launch.iter().all(is_ram) {
         return Err(Reason::LaunchOutsideRam);
     }
     let (entry, window) = ram
-        .iter()
-        .rev()
-        .find_map(|entry| top_of(entry, window_bytes).map(|window| (entry, window)))
+        .filter_map(|entry| top_of(&entry, window_bytes).map(|window| (entry, window)))
+        .last()
         .ok_or(Reason::WindowNoRoom)?;
     check_window(&window, launch)?;
 
@@ -158,9 +159,9 @@ mod tests {
     const PAYLOAD: PhysRange = mib(16, 18);
 
     #[test]
-    fn window_is_the_top_of_the_highest_entry_that_holds_it() {
+    fn window_is_the_top_of_the_highest_range_that_holds_it() {
         let ram = [LOW, mib(4096, 4097 + 256), mib(8192, 8200)];
-        let placed = place(&ram, &[PAYLOAD], 128 * MIB, 5000).unwrap();
+        let placed = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, 5000).unwrap();
         let want = Placement {
             window: mib(4224, 4352),
             storage: mib(4222, 4224),
@@ -171,7 +172,7 @@ mod tests {
     #[test]
     fn a_broken_map_names_the_rule() {
         let reason = |ram: &[PhysRange], launch: &[PhysRange], window, storage| {
-            place(ram, launch, window, storage).unwrap_err()
+            place(ram.iter().copied(), launch, window, storage).unwrap_err()
         };
         assert_eq!(
             reason(&[mib(5, 512)], &[], 2 * MIB, 1),
@@ -215,15 +216,15 @@ mod tests {
     #[test]
     fn a_payload_needs_ram_that_is_not_ours() {
         let ram = [LOW, mib(4096, 4352)];
-        let high = place(&ram, &[PAYLOAD], 128 * MIB, 1).unwrap();
-        let check = |needs| high.check_payload(&ram, &needs).is_ok();
+        let high = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| high.check_payload(ram.into_iter(), &needs).is_ok();
         assert!(check(mib(16, 512)));
         assert!(check(mib(16, 16)), "nothing");
         assert!(!check(mib(16, 513)), "beyond RAM");
         assert!(!check(mib(8, 32)), "the hand-over area");
         assert!(!check(mib(4096, 4223)), "storage");
-        let low = place(&[LOW], &[PAYLOAD], 128 * MIB, 1).unwrap();
-        let check = |needs| low.check_payload(&[LOW], &needs).is_ok();
+        let low = place([LOW].into_iter(), &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let check = |needs| low.check_payload([LOW].into_iter(), &needs).is_ok();
         assert!(check(mib(16, 382)));
         assert!(!check(mib(16, 383)), "storage");
         assert!(!check(mib(400, 401)), "window");
@@ -231,7 +232,13 @@ mod tests {
 
     #[test]
     fn storage_never_shares_a_large_page() {
-        let placed = place(&[mib(4, 512)], &[OWN_REGION], 2 * MIB, 2 * MIB + 1).unwrap();
+        let placed = place(
+            [mib(4, 512)].into_iter(),
+            &[OWN_REGION],
+            2 * MIB,
+            2 * MIB + 1,
+        )
+        .unwrap();
         assert_eq!(placed.storage, mib(506, 510));
     }
 }

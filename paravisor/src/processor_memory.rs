@@ -25,8 +25,8 @@ pub const FAULT_STACK_BYTES: u64 = PAGE_BYTES;
 pub const STACKS_BYTES: u64 = 2 * PAGE_BYTES + STACK_BYTES + FAULT_STACK_BYTES;
 /// Bytes of what a processor knows about itself.
 pub const CONTEXT_BYTES: u64 = 512;
-/// Tables that map all that is mapped in large pages: root, one for 512 GiB, and for each end of a range that
-/// is not a multiple of 1 GiB or 2 MiB at most one of each smaller kind.
+/// Tables that map image and storage, and what their edges add to the tables of the memory around them: root, one
+/// for 512 GiB, and for each end of a range that is not a multiple of 1 GiB or 2 MiB at most one of each smaller kind.
 pub const PLAIN_TABLES: usize = 48;
 
 /// Bytes of the two pages of which one becomes a VMSA, since a VMSA must not be 2 MiB aligned.
@@ -40,22 +40,20 @@ pub struct ProcessorNeeds {
     others: u64,
     /// Pages of each that are shared with the host.
     host_pages: u64,
+    /// Page tables that the memory needs because it is in pieces.
+    scattered_tables: u64,
 }
 
 impl ProcessorNeeds {
-    /// For so many processors, each with a GHCB and, under restricted injection, a doorbell.
+    /// For so many processors, each with a GHCB and, under restricted injection, a doorbell, and memory that needs
+    /// `scattered_tables` because it is in pieces.
     #[must_use]
-    pub const fn new(processors: u32, restricted_injection: bool) -> Self {
+    pub const fn new(processors: u32, restricted_injection: bool, scattered_tables: u64) -> Self {
         Self {
             others: (processors as u64).saturating_sub(1),
             host_pages: if restricted_injection { 2 } else { 1 },
+            scattered_tables,
         }
-    }
-
-    /// Bytes of the storage that holds `service_bytes` for the service and then this.
-    #[must_use]
-    pub fn storage_bytes(&self, service_bytes: u64) -> u64 {
-        service_bytes.next_multiple_of(PAGE_BYTES) + self.bytes()
     }
 
     /// Bytes of all of it.
@@ -73,12 +71,16 @@ impl ProcessorNeeds {
 
     /// Bytes before a part.
     fn offset(&self, part: Part) -> u64 {
-        let Self { others, host_pages } = *self;
+        let Self {
+            others,
+            host_pages,
+            scattered_tables,
+        } = *self;
         let small = others * (STACKS_BYTES + host_pages * PAGE_BYTES);
         // A table for each 2 MiB that is mapped in small pages, and those for its ragged ends.
-        let tables = PLAIN_TABLES as u64 + small / LARGE_PAGE_BYTES + 3;
+        let tables = PLAIN_TABLES as u64 + scattered_tables + small / LARGE_PAGE_BYTES + 3;
         let sizes = [
-            if others == 0 { 0 } else { tables * PAGE_BYTES },
+            tables * PAGE_BYTES,
             (others + 1) * SLOT_BYTES,
             others * CONTEXT_BYTES,
             others * VMSA_BYTES,
@@ -138,7 +140,7 @@ impl ProcessorMemory {
         }
     }
 
-    /// Page tables that map all of this, with its guard pages; none without other processors.
+    /// Page tables that map all memory, and this with its guard pages.
     #[must_use]
     pub fn tables(&self) -> PhysRange {
         self.part(Part::Tables, Part::Slots)
@@ -214,8 +216,8 @@ pub const fn stacks_at(start: u64) -> [PhysRange; 2] {
 #[cfg(test)]
 mod tests {
     use super::{
-        CONTEXT_BYTES, LARGE_PAGE_BYTES, PAGE_BYTES, PhysRange, ProcessorMemory, ProcessorNeeds,
-        SLOT_BYTES,
+        CONTEXT_BYTES, LARGE_PAGE_BYTES, PAGE_BYTES, PLAIN_TABLES, PhysRange, ProcessorMemory,
+        ProcessorNeeds, SLOT_BYTES,
     };
 
     const STORAGE: PhysRange = PhysRange {
@@ -234,7 +236,7 @@ mod tests {
     fn no_two_processors_share_a_page_that_one_of_them_writes() {
         for restricted in [false, true] {
             for processors in [2_u32, 16, 512, 2045] {
-                let needs = ProcessorNeeds::new(processors, restricted);
+                let needs = ProcessorNeeds::new(processors, restricted, 0);
                 let memory = ProcessorMemory::new(needs, STORAGE);
                 let others = u64::from(processors) - 1;
                 assert!(memory.slots().bytes() >= (others + 1) * SLOT_BYTES);
@@ -271,11 +273,13 @@ mod tests {
 
     #[test]
     fn one_processor_needs_its_slot_and_each_further_one_the_same() {
-        let bytes = |processors| ProcessorNeeds::new(processors, true).bytes();
-        assert_eq!(bytes(1), PAGE_BYTES);
-        let memory = ProcessorMemory::new(ProcessorNeeds::new(1, true), STORAGE);
-        assert!(memory.tables().is_empty() && memory.host_pages().is_empty());
-        let each = ProcessorNeeds::new(2, true).bytes_each();
+        let bytes = |processors| ProcessorNeeds::new(processors, true, 0).bytes();
+        let tables = PLAIN_TABLES as u64 + 3;
+        assert_eq!(bytes(1), (tables + 1) * PAGE_BYTES);
+        let memory = ProcessorMemory::new(ProcessorNeeds::new(1, true, 7), STORAGE);
+        assert_eq!(memory.tables().bytes(), (tables + 7) * PAGE_BYTES);
+        assert!(memory.host_pages().is_empty());
+        let each = ProcessorNeeds::new(2, true, 0).bytes_each();
         assert_eq!(each, 92 * 1024 + 544);
         let more = bytes(2045) - bytes(1022) - 1023 * each;
         assert!(more < 1023 * PAGE_BYTES / 8, "{more}: page tables");

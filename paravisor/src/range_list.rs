@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Sorted lists of physical address ranges in a fixed array.
 
+use crate::boot_block::MAX_LAUNCH_RANGES;
 use crate::layout::{LARGE_PAGE_BYTES, PAGE_BYTES};
 
-/// Most ranges of one list: a memory map, cut by the launch ranges and what boot carves out.
-pub const MAX_RANGES: usize = 96;
+/// Most ranges of one list: the launch ranges.
+pub const MAX_RANGES: usize = MAX_LAUNCH_RANGES;
 
 /// A range of physical addresses; `start <= end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -49,6 +50,28 @@ impl PhysRange {
         self.start <= other.start && other.end <= self.end
     }
 
+    /// What is left of it beside `holes`, by address. The holes may overlap and come in any order.
+    pub fn without(self, holes: &[Self]) -> impl Iterator<Item = Self> + Clone + use<'_> {
+        let Self { mut start, end } = self;
+        core::iter::from_fn(move || {
+            // A hole that is passed is not met again.
+            while let Some(hole) =
+                (holes.iter()).find(|hole| (hole.start..hole.end).contains(&start))
+            {
+                start = hole.end;
+            }
+            let next = (holes.iter())
+                .filter(|hole| !hole.is_empty() && hole.start > start)
+                .map(|hole| hole.start)
+                .fold(end, u64::min);
+            (start < end).then(|| {
+                let piece = Self { start, end: next };
+                start = next;
+                piece
+            })
+        })
+    }
+
     /// Its parts in order: 4 KiB pages at the ragged ends, 2 MiB pages between them.
     /// `start` and `end` are page aligned.
     pub fn pages(self) -> impl Iterator<Item = (u64, bool)> {
@@ -63,6 +86,21 @@ impl PhysRange {
             })
         })
     }
+}
+
+/// Ranges in the order of their addresses, those that touch each other joined; empty ones are dropped.
+pub fn joined<I>(ranges: I) -> impl Iterator<Item = PhysRange> + Clone + use<I>
+where
+    I: Iterator<Item = PhysRange> + Clone,
+{
+    let mut ranges = ranges.filter(|range| !range.is_empty()).peekable();
+    core::iter::from_fn(move || {
+        let mut range = ranges.next()?;
+        while let Some(next) = ranges.next_if(|next| next.start == range.end) {
+            range.end = next.end;
+        }
+        Some(range)
+    })
 }
 
 /// The list has no room for another range.
@@ -117,33 +155,6 @@ impl RangeList {
         Ok(())
     }
 
-    /// The list without the bytes of `hole`.
-    ///
-    /// # Errors
-    /// [`ListFull`] when cutting a range in two makes one too many.
-    pub fn without(&self, hole: &PhysRange) -> Result<Self, ListFull> {
-        let mut rest = Self::new();
-        for range in self.as_slice() {
-            if !range.overlaps(hole) {
-                rest.push(*range)?;
-                continue;
-            }
-            if range.start < hole.start {
-                rest.push(PhysRange {
-                    start: range.start,
-                    end: hole.start,
-                })?;
-            }
-            if hole.end < range.end {
-                rest.push(PhysRange {
-                    start: hole.end,
-                    end: range.end,
-                })?;
-            }
-        }
-        Ok(rest)
-    }
-
     /// Whether every byte of `range` is in one range of the list.
     #[must_use]
     pub fn contains(&self, range: &PhysRange) -> bool {
@@ -165,45 +176,48 @@ impl Default for RangeList {
 
 #[cfg(test)]
 mod tests {
-    use super::{PhysRange, RangeList};
+    use super::{ListFull, MAX_RANGES, PhysRange, RangeList, joined};
 
-    fn list(ranges: &[(u64, u64)]) -> RangeList {
-        let mut list = RangeList::new();
-        for (start, end) in ranges {
-            list.push(PhysRange {
-                start: *start,
-                end: *end,
-            })
-            .unwrap();
-        }
-        list
+    const fn range(start: u64, end: u64) -> PhysRange {
+        PhysRange { start, end }
     }
 
     #[test]
-    fn cutting_keeps_what_is_outside_the_hole() {
-        let ram = list(&[(0, 0xa_0000), (0x10_0000, 0x80_0000)]);
-        let rest = ram
-            .without(&PhysRange {
-                start: 0x9_0000,
-                end: 0x20_0000,
-            })
-            .unwrap();
-        assert_eq!(
-            rest.as_slice(),
-            list(&[(0, 0x9_0000), (0x20_0000, 0x80_0000)]).as_slice()
-        );
-        let rest = rest
-            .without(&PhysRange {
-                start: 0x40_0000,
-                end: 0x50_0000,
-            })
-            .unwrap();
-        let want = list(&[
-            (0, 0x9_0000),
-            (0x20_0000, 0x40_0000),
-            (0x50_0000, 0x80_0000),
-        ]);
-        assert_eq!(rest.as_slice(), want.as_slice());
+    fn cutting_keeps_what_is_outside_the_holes() {
+        let left = |holes: &[PhysRange]| range(10, 90).without(holes).collect::<Vec<_>>();
+        assert_eq!(left(&[]), [range(10, 90)]);
+        assert_eq!(left(&[range(0, 10), range(90, 95)]), [range(10, 90)]);
+        assert_eq!(left(&[range(5, 20)]), [range(20, 90)]);
+        assert_eq!(left(&[range(50, 95)]), [range(10, 50)]);
+        assert_eq!(left(&[range(0, 100)]), []);
+        let any_order = [range(60, 70), range(20, 40), range(30, 50), range(55, 55)];
+        let want = [range(10, 20), range(50, 60), range(70, 90)];
+        assert_eq!(left(&any_order), want);
+        assert_eq!(range(5, 5).without(&any_order).count(), 0);
+    }
+
+    #[test]
+    fn what_touches_is_joined() {
+        let list = [
+            range(0, 1),
+            range(1, 3),
+            range(3, 3),
+            range(4, 5),
+            range(5, 6),
+        ];
+        let whole: Vec<_> = joined(list.into_iter()).collect();
+        assert_eq!(whole, [range(0, 3), range(4, 6)]);
+    }
+
+    #[test]
+    fn a_list_joins_what_touches_and_is_finite() {
+        let mut list = RangeList::new();
+        for start in 0..MAX_RANGES as u64 {
+            list.push(range(start * 2, start * 2 + 1)).unwrap();
+        }
+        assert_eq!(list.push(range(1000, 1001)), Err(ListFull));
+        list.push(range(63, 64)).unwrap();
+        assert!(list.contains(&range(62, 64)) && !list.overlaps(&range(61, 62)));
     }
 
     #[test]

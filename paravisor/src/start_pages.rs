@@ -11,10 +11,11 @@ use crate::apic_ids::ApicIds;
 use crate::boot_block::{BootBlock, RAM_ACCEPTED};
 use crate::boot_plan::BootPlan;
 use crate::guest_pages::{prepare_cpuid, prepare_secrets};
-use crate::handover::{FLAG_RAM_ACCEPTED, Handover};
-use crate::layout::{HANDOVER_PAGE, PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES};
+use crate::handover::{FLAG_RAM_ACCEPTED, Handover, MAX_MAP_ENTRIES, MapEntry};
+use crate::layout::{
+    HANDOVER_MAP, HANDOVER_PAGE, PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES,
+};
 use crate::linux;
-use crate::memory_map::MemoryMap;
 use crate::start_tables::start_table;
 use crate::termination::Reason;
 
@@ -24,9 +25,7 @@ pub struct StartPages<'a> {
     /// Boot block.
     pub boot_block: &'a BootBlock,
     /// Plan.
-    pub plan: &'a BootPlan,
-    /// Memory map.
-    pub map: &'a MemoryMap,
+    pub plan: &'a BootPlan<'a>,
     /// Our secrets page.
     pub secrets: &'a PageBytes,
     /// Our CPUID page.
@@ -43,10 +42,20 @@ impl StartPages<'_> {
     /// # Errors
     /// The reason with which the boot has to end.
     pub fn write<M: GuestMemory>(&self, memory: &M) -> Result<(), Reason> {
-        let put = |gpa: u64, bytes: &[u8]| {
+        let write = |gpa: u64, bytes: &[u8]| {
             memory
                 .write(GuestPhysicalAddress::new(gpa), bytes)
                 .map_err(|_| Reason::NotValidated)
+        };
+        // Entries of a memory map may lie over the end of a page.
+        let put = |gpa: u64, bytes: &[u8]| {
+            let room = usize::try_from(PAGE_BYTES - gpa % PAGE_BYTES).unwrap_or(0);
+            let (first, second) = bytes.split_at(room.min(bytes.len()));
+            write(gpa, first)?;
+            if second.is_empty() {
+                return Ok(());
+            }
+            write(gpa.next_multiple_of(PAGE_BYTES), second)
         };
         let mut secrets =
             SecretsPage::read_from_bytes(self.secrets).map_err(|_| Reason::SecretsPage)?;
@@ -64,9 +73,10 @@ impl StartPages<'_> {
             return Ok(());
         }
         if self.boot_block.is_linux() {
-            linux::write(self.plan, self.map, self.processors, put)?;
+            linux::write(self.plan, self.processors, put)?;
         } else {
-            put(HANDOVER_PAGE, self.handover()?.as_bytes())?;
+            let page = self.handover(put)?;
+            put(HANDOVER_PAGE, page.as_bytes())?;
         }
         for number in 0..START_TABLE_PAGES {
             let table = start_table(number, self.c_bit);
@@ -75,8 +85,8 @@ impl StartPages<'_> {
         Ok(())
     }
 
-    /// The hand-over page itself.
-    fn handover(&self) -> Result<Handover, Reason> {
+    /// The hand-over page itself. The memory map is in place.
+    fn handover(&self, put: impl Fn(u64, &[u8]) -> Result<(), Reason>) -> Result<Handover, Reason> {
         let mut page = Handover::new();
         if self.boot_block.ram_mode == RAM_ACCEPTED {
             page.flags = FLAG_RAM_ACCEPTED;
@@ -85,7 +95,17 @@ impl StartPages<'_> {
         page.cpuid_gpa = self.boot_block.cpuid_page;
         page.calling_area_gpa = self.boot_block.calling_area;
         page.cmdline = self.boot_block.cmdline;
-        self.plan.describe(self.map.ram(), &mut page)?;
+        page.map_gpa = HANDOVER_MAP;
+        page.map_count = self.plan.describe(|number, entry| {
+            if number >= MAX_MAP_ENTRIES as u64 {
+                return Err(Reason::HandoverMap);
+            }
+            let offset = number * size_of::<MapEntry>() as u64;
+            put(HANDOVER_MAP + offset, entry.as_bytes())
+        })?;
+        let payload = self.plan.payload.as_slice();
+        page.payload_start = payload.first().map_or(0, |range| range.start);
+        page.payload_end = payload.last().map_or(0, |range| range.end);
         Ok(page)
     }
 }
@@ -93,22 +113,25 @@ impl StartPages<'_> {
 #[cfg(test)]
 mod tests {
     use super::{
-        BootPlan, CpuidPage, FLAG_RAM_ACCEPTED, FromBytes, HANDOVER_PAGE, Handover, IntoBytes,
-        PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES, SecretsPage, StartPages,
+        CpuidPage, FLAG_RAM_ACCEPTED, FromBytes, HANDOVER_MAP, HANDOVER_PAGE, Handover, IntoBytes,
+        MapEntry, PAGE_BYTES, PageBytes, START_PAGE_TABLES, START_TABLE_PAGES, SecretsPage,
+        StartPages,
     };
     use crate::apic_ids::tests::apic_ids;
     use crate::boot_block::{BootBlock, RAM_FIRMWARE};
-    use crate::boot_plan::tests::{boot_block, map};
+    use crate::boot_plan::tests::{boot_block, plan as usual_plan};
+    use crate::handover::KIND_RESERVED;
     use crate::layout::{BOOT_CALLING_AREA, CPUID_COPY, HANDOVER_BASE, SECRETS_COPY};
+    use crate::placement::OWN_REGION;
     use crate::test_machine::TestMachine;
     use snp::cpuid::{CpuidEntry, LEAF_ENCRYPTION};
     use zerocopy::FromZeros;
 
     #[test]
     fn the_guest_finds_its_pages() {
-        let (mut block, map, machine) = (boot_block(), map(), TestMachine::default());
+        let (mut block, machine) = (boot_block(), TestMachine::default());
         block.cmdline[..4].copy_from_slice(b"mode");
-        let plan = BootPlan::new(&block, &map, 1 << 20, 1).unwrap();
+        let plan = usual_plan(1);
         let mut secrets = SecretsPage::new_zeroed();
         secrets.version = 3;
         let secrets: PageBytes = secrets.as_bytes().try_into().unwrap();
@@ -119,15 +142,14 @@ mod tests {
             ..CpuidEntry::default()
         };
         let cpuid: PageBytes = cpuid.as_bytes().try_into().unwrap();
-        for page in 0..16 {
+        for page in 0..32 {
             machine.launch(HANDOVER_BASE + page * PAGE_BYTES);
         }
         let write = |block| {
-            let (plan, map, c_bit, processors) = (&plan, &map, 1 << 51, apic_ids(&[0]));
+            let (plan, c_bit, processors) = (&plan, 1 << 51, apic_ids(&[0]));
             StartPages {
                 boot_block: block,
                 plan,
-                map,
                 secrets: &secrets,
                 cpuid: &cpuid,
                 c_bit,
@@ -147,7 +169,12 @@ mod tests {
         assert_eq!(page.calling_area_gpa, BOOT_CALLING_AREA);
         assert_eq!(page.command_line(), b"mode");
         assert_eq!(page.flags, FLAG_RAM_ACCEPTED);
-        assert_eq!(page.entries().len(), 7);
+        assert_eq!((page.map_gpa, page.map_count), (HANDOVER_MAP, 7));
+        machine.page(HANDOVER_MAP, |page| {
+            let third = MapEntry::read_from_prefix(&page.bytes[2 * 24..]).unwrap().0;
+            let want = (OWN_REGION.start, OWN_REGION.bytes(), KIND_RESERVED);
+            assert_eq!((third.base, third.bytes, third.kind), want);
+        });
         machine.page(SECRETS_COPY, |page| {
             assert_eq!(page.bytes[0x15c], 2, "guest VMPL");
         });

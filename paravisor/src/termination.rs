@@ -75,12 +75,12 @@ reasons! {
 
     // The memory map and the window (invariant W1).
     0x40 MapEmpty "the memory map has no RAM",
-    0x41 MapUnterminated "the memory map does not end with a zero entry",
+    0x41 MapUnterminated "the memory map has more than 681 entries, or no zero entry at its end",
     0x42 MapUnsorted "the memory map is not sorted by address",
     0x43 MapOverlap "two entries of the memory map overlap",
     0x44 MapWrap "an entry of the memory map ends beyond the address space",
     0x45 MapType "an entry of the memory map has an unknown type or flag",
-    0x46 MapTooLong "the memory map has more RAM entries than supported, or too scattered ones",
+    0x46 MapTooLong "memory is in more pieces than page tables were carved for",
     0x47 LaunchOutsideRam "a launch page is not in RAM by the memory map",
     0x48 ImageOutsideRam "the paravisor's region or the hand-over area is not in RAM",
     0x49 WindowSize "the window is empty, no multiple of 2 MiB, or smaller than its cap",
@@ -104,7 +104,7 @@ reasons! {
     // Running the guest.
     0x60 VmsaCreate "the host refused to create the guest's vCPU",
     0x61 RunVmpl "the host answered RUN_VMPL with an error",
-    0x62 HandoverMap "the guest's memory map has more entries than the hand-over page holds",
+    0x62 HandoverMap "the guest's memory map has more entries than its pages hold",
 
     // Faults.
     0x70 NotValidated "a page of ours is no longer validated (#VC 0x404)",

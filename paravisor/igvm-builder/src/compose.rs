@@ -134,7 +134,7 @@ fn directives(
 
     let mut list = vec![
         area(GENERAL_AREA, layout::PAGE_BYTES),
-        area(MEMORY_MAP_AREA, layout::PAGE_BYTES),
+        area(MEMORY_MAP_AREA, layout::MEMORY_MAP_BYTES as u64),
         area(MADT_AREA, layout::MADT_BYTES as u64),
     ];
     list.push(IgvmDirectiveHeader::VpCount(IGVM_VHS_PARAMETER {
@@ -211,7 +211,7 @@ fn unlaunched(pages: &BTreeMap<u64, Box<[u8; 4096]>>) -> Vec<Range<u64>> {
 }
 
 /// A parameter area. Each of its pages is measured, as a VMM launches them; igvmmeasure counts one page of
-/// any, so of the table of processors too.
+/// any, so of the memory map and the table of processors too.
 fn area(index: u32, number_of_bytes: u64) -> IgvmDirectiveHeader {
     IgvmDirectiveHeader::ParameterArea {
         number_of_bytes,

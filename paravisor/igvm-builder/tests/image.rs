@@ -188,7 +188,7 @@ fn the_boot_block_describes_the_image() {
         .map(|range| (range.gpa, range.bytes, range.kind))
         .collect();
     let want = [
-        (0x40_0000, 0xd000, KIND_PARAVISOR),
+        (0x40_0000, 0x1_0000, KIND_PARAVISOR),
         (0x41_0000, 0x1000, KIND_PARAVISOR),
         (0x41_2000, 0x4000, KIND_PARAVISOR),
         (0x100_0000, 0x1000, KIND_GUEST_PAYLOAD),

@@ -178,8 +178,8 @@ fn whoever_knows_the_memory_map_can_say_that_it_is_too_little() {
     let block = boot_block(&pages);
     let check = |mib: u64| {
         let ram = [PhysRange::new(0, mib * MIB).expect("no wrap")];
-        let placement = place(&ram, &[], block.window_bytes, 1).expect("room");
-        placement.check_payload(&ram, &block.payload_needs())
+        let placement = place(ram.into_iter(), &[], block.window_bytes, 1).expect("room");
+        placement.check_payload(ram.into_iter(), &block.payload_needs())
     };
     // 64 MiB for the kernel, 2 MiB storage, 64 MiB window.
     assert_eq!(check(130), Ok(()));

@@ -33,6 +33,8 @@ pub const E820_TABLE: usize = 0x2d0;
 /// Entries of the memory map.
 pub const E820_MAX_ENTRIES: usize = 128;
 
+/// `setup_data` type of more entries of the memory map.
+pub const SETUP_E820_EXT: u32 = 1;
 /// `setup_data` type of a pointer to the confidential-computing blob.
 pub const SETUP_CC_BLOB: u32 = 7;
 /// [`CcBlob::magic`].
@@ -57,6 +59,18 @@ pub struct E820Entry {
     pub bytes: u64,
     /// [`E820_RAM`], [`E820_RESERVED`] or [`E820_ACPI`].
     pub kind: u32,
+}
+
+/// `struct setup_data` without its payload: a list node.
+#[derive(Debug, Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
+#[repr(C, packed)]
+pub struct SetupData {
+    /// Next node; 0 ends the list.
+    pub next: u64,
+    /// [`SETUP_E820_EXT`] or another.
+    pub kind: u32,
+    /// Bytes behind this header.
+    pub bytes: u32,
 }
 
 /// `struct cc_setup_data`: a list node whose payload is the blob's address.
@@ -98,6 +112,7 @@ pub struct CcBlob {
 }
 
 const _: () = assert!(size_of::<E820Entry>() == 20);
+const _: () = assert!(size_of::<SetupData>() == 16);
 const _: () = assert!(size_of::<CcSetupData>() == 20);
 const _: () = assert!(size_of::<CcBlob>() == 40);
 const _: () = assert!(E820_TABLE + E820_MAX_ENTRIES * size_of::<E820Entry>() <= 4096);

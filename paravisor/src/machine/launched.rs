@@ -2,13 +2,12 @@
 //! Memory that boot reads or hands out as plain Rust memory: the fixed launch pages and the service's
 //! storage.
 
-use core::ops::Range;
 use core::sync::atomic::{AtomicU8, AtomicU64};
 
 use paravisor::acceptance::OwnMemory;
 use paravisor::layout::{
-    BOOT_BLOCK, CPUID_PAGE, MADT_BYTES, PARAM_GENERAL, PARAM_MADT, PARAM_MEMORY_MAP, PageBytes,
-    SECRETS_PAGE,
+    BOOT_BLOCK, CPUID_PAGE, MADT_BYTES, MEMORY_MAP_BYTES, PARAM_GENERAL, PARAM_MADT,
+    PARAM_MEMORY_MAP, PageBytes, SECRETS_PAGE,
 };
 use paravisor::termination::Reason;
 
@@ -33,8 +32,9 @@ pub fn general_parameters() -> &'static PageBytes {
 }
 
 /// The IGVM memory map.
-pub fn memory_map() -> &'static PageBytes {
-    page(PARAM_MEMORY_MAP)
+pub fn memory_map() -> &'static [u8; MEMORY_MAP_BYTES] {
+    // SAFETY: As in `page`, for pages that follow one another.
+    unsafe { &*pointer::<[u8; MEMORY_MAP_BYTES]>(PARAM_MEMORY_MAP) }
 }
 
 /// The VMM's ACPI table of processors.
@@ -83,30 +83,30 @@ pub fn split_storage(
     }
 }
 
-/// One item for each of `numbers`, as an array in `memory`.
+/// The `items` as an array in `memory`.
 ///
 /// # Errors
-/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned; what `item` returns.
+/// [`Reason::StorageInvalid`] when `memory` is too small or misaligned; what an item is instead.
 pub fn array<T>(
     memory: OwnMemory,
-    numbers: Range<u32>,
-    item: impl Fn(u32) -> Result<T, Reason>,
+    items: impl Iterator<Item = Result<T, Reason>>,
 ) -> Result<&'static mut [T], Reason> {
     let range = memory.range();
-    let count = numbers.len();
-    let fits = count
-        .checked_mul(size_of::<T>())
-        .is_some_and(|bytes| bytes as u64 <= range.bytes());
     let first = pointer::<T>(range.start);
-    if !fits || !first.is_aligned() {
+    let most = usize::try_from(range.bytes()).map_or(0, |bytes| bytes / size_of::<T>());
+    if !first.is_aligned() {
         return Err(Reason::StorageInvalid);
     }
-    for (index, number) in numbers.enumerate() {
-        let item = item(number)?;
+    let mut count = 0;
+    for item in items {
+        if count == most {
+            return Err(Reason::StorageInvalid);
+        }
         // SAFETY: The memory was validated and zeroed for us and is mapped, `memory` was the only claim to
-        // it, and the item is one of the `count` that fit.
-        unsafe { first.add(index).write(item) };
+        // it, and the item is one of the `most` that fit.
+        unsafe { first.add(count).write(item?) };
+        count += 1;
     }
-    // SAFETY: As above; all items have been written.
+    // SAFETY: As above; so many items have been written.
     Ok(unsafe { core::slice::from_raw_parts_mut(first, count) })
 }

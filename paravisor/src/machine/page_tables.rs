@@ -1,14 +1,15 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The image's own page tables, and the switches to them.
 //!
-//! The first ones are in the image; with them boot takes memory into use. Where there are other processors,
-//! the last ones are in their memory, because there is a guard page between each two stacks.
+//! The first ones are in the image and map, besides it, the storage; with them boot takes that into use. The last ones are in
+//! the storage, because RAM in many pieces, and a guard page between each two stacks, take more of them than an image has
+//! room for.
 
 use core::cell::UnsafeCell;
 
 use paravisor::boot_plan::BootPlan;
 use paravisor::identity_map::Table;
-use paravisor::own_map::{ImageParts, OtherStacks, build};
+use paravisor::own_map::{ImageParts, Stage, build};
 use paravisor::processor_memory::PLAIN_TABLES;
 use paravisor::range_list::PhysRange;
 use paravisor::termination::Reason;
@@ -31,32 +32,32 @@ static STORAGE: Tables = Tables(UnsafeCell::new([Table::EMPTY; PLAIN_TABLES]));
 ///
 /// # Errors
 /// See [`build`].
-pub fn load(plan: &BootPlan, host_pages: &[PhysRange], c_bit: u64) -> Result<(), Reason> {
+pub fn load(plan: &BootPlan<'_>, host_pages: &[PhysRange], c_bit: u64) -> Result<(), Reason> {
     // SAFETY: `load` is called once, at boot, so this is the only reference; the tables in use are
     // still those of the entry code.
     let tables = unsafe { &mut *STORAGE.0.get() };
-    change(tables, plan, host_pages, OtherStacks::Whole, c_bit)
+    change(tables, plan, host_pages, Stage::Storage, c_bit)
 }
 
-/// Builds the last tables in `tables`, with a guard page below each stack, and loads them. The other
-/// processors start with them.
+/// Builds the last tables in `tables`, which map all RAM, with a guard page below each stack, and loads them. The
+/// other processors start with them.
 ///
 /// # Errors
 /// See [`build`].
-pub fn load_guarded(
+pub fn load_all(
     tables: &'static mut [Table],
-    plan: &BootPlan,
+    plan: &BootPlan<'_>,
     host_pages: &[PhysRange],
     c_bit: u64,
 ) -> Result<(), Reason> {
-    change(tables, plan, host_pages, OtherStacks::Guarded, c_bit)
+    change(tables, plan, host_pages, Stage::All, c_bit)
 }
 
 fn change(
     tables: &'static mut [Table],
-    plan: &BootPlan,
+    plan: &BootPlan<'_>,
     host_pages: &[PhysRange],
-    others: OtherStacks,
+    stage: Stage,
     c_bit: u64,
 ) -> Result<(), Reason> {
     let image = ImageParts {
@@ -67,7 +68,7 @@ fn change(
         host_pages,
     };
     let base = tables.as_ptr().expose_provenance() as u64;
-    let root = build(tables, base, plan, &image, others, c_bit)?;
+    let root = build(tables, base, plan, &image, stage, c_bit)?;
     let root = PhysFrame::containing_address(PhysAddr::new_truncate(root));
     // SAFETY: The tables map code, constants, data and stack of the image where they are, and are
     // themselves there for ever.

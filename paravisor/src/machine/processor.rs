@@ -168,7 +168,7 @@ pub fn boot_stacks() -> [PhysRange; 2] {
 pub struct Carved {
     /// The table of vCPUs.
     pub vcpus: VcpuTable<'static>,
-    /// Page tables; none without other processors.
+    /// Page tables.
     pub tables: &'static mut [Table],
 }
 
@@ -184,10 +184,10 @@ pub fn carve(plan: &ProcessorMemory, memory: OwnMemory) -> Result<Carved, Reason
     let (slots, memory) = memory.split(plan.contexts().start)?;
     let (contexts, _) = memory.split(plan.contexts().end)?;
     let table_count = count(plan.tables().bytes() / PAGE_BYTES)?;
-    let tables = launched::array(tables, 0..table_count, |_| Ok(Table::EMPTY))?;
-    let slots = launched::array(slots, 0..processors, |_| Ok(VcpuSlot::default()))?;
+    let tables = launched::array(tables, (0..table_count).map(|_| Ok(Table::EMPTY)))?;
+    let slots = launched::array(slots, (0..processors).map(|_| Ok(VcpuSlot::default())))?;
     let context = |number| Processor::new(plan, number);
-    let contexts = launched::array(contexts, 1..processors, context)?;
+    let contexts = launched::array(contexts, (1..processors).map(context))?;
     OTHERS.call_once(|| contexts);
     Ok(Carved {
         vcpus: VcpuTable::new(slots),

@@ -8,7 +8,7 @@ use core::ops::Range;
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 
 /// Ranges a list may have: bounds the search.
-pub const MAX_RANGES: usize = 64;
+pub const MAX_RANGES: usize = 1024;
 
 /// A range of guest RAM; base and size are multiples of 4 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -37,7 +37,7 @@ pub enum BootError {
 
 /// The checked facts.
 #[derive(Debug, Clone)]
-pub struct BootFacts {
+pub struct BootFacts<'a> {
     /// The C-bit in a page-table entry.
     pub c_bit_mask: u64,
     /// RAM is validated already.
@@ -49,17 +49,17 @@ pub struct BootFacts {
     /// The guest's own image.
     pub payload: Range,
     /// The memory map.
-    map: [MapEntry; paravisor::handover::MAX_MAP_ENTRIES],
-    entries: usize,
+    map: &'a [MapEntry],
 }
 
-impl BootFacts {
-    /// Checks the three pages; `linked` is the range the guest's image occupies.
+impl<'a> BootFacts<'a> {
+    /// Checks the three pages and the memory map; `linked` is the range the guest's image occupies.
     ///
     /// # Errors
     /// The first thing that does not fit.
     pub fn check(
         handover: &Handover,
+        map: &'a [MapEntry],
         secrets: &SecretsPage,
         cpuid: &CpuidPage,
         linked: Range,
@@ -70,7 +70,7 @@ impl BootFacts {
         {
             return Err(BootError::HandoverFormat);
         }
-        check_map(handover)?;
+        check_map(map)?;
         let payload = Range::new(handover.payload_start, handover.payload_end);
         if payload.start > linked.start || payload.end < linked.end {
             return Err(BootError::Payload);
@@ -83,8 +83,7 @@ impl BootFacts {
             paravisor: Range::of_bytes(secrets.svsm_base, secrets.svsm_size)
                 .ok_or(BootError::Secrets)?,
             payload,
-            map: handover.map,
-            entries: handover.entries().len(),
+            map,
         })
     }
 
@@ -92,7 +91,6 @@ impl BootFacts {
     pub fn usable(&self) -> impl Iterator<Item = Range> + '_ {
         self.map
             .iter()
-            .take(self.entries)
             .filter(|entry| entry.kind == KIND_USABLE)
             .filter_map(|entry| Range::of_bytes(entry.base, entry.bytes))
     }
@@ -117,12 +115,12 @@ impl BootFacts {
 }
 
 /// Sorted, apart, whole pages, known kinds.
-fn check_map(handover: &Handover) -> Result<(), BootError> {
-    if handover.entries().is_empty() {
+fn check_map(map: &[MapEntry]) -> Result<(), BootError> {
+    if map.is_empty() {
         return Err(BootError::MemoryMap);
     }
     let mut free_from = 0;
-    for entry in handover.entries() {
+    for entry in map {
         let range = Range::of_bytes(entry.base, entry.bytes).ok_or(BootError::MemoryMap)?;
         if range.start < free_from
             || range.bytes() == 0
@@ -172,11 +170,13 @@ mod tests {
 
     const LINKED: Range = Range::new(0x0100_0000, 0x0110_0000);
 
-    fn pages() -> (Handover, SecretsPage, CpuidPage) {
+    type Map = [MapEntry; 3];
+
+    fn pages() -> (Handover, Map, SecretsPage, CpuidPage) {
         let mut handover = Handover::new();
         handover.calling_area_gpa = 0x0080_3000;
         (handover.payload_start, handover.payload_end) = (LINKED.start, LINKED.end);
-        handover.map_count = 3;
+        let mut map = Map::default();
         let kinds = [KIND_USABLE, KIND_RESERVED, KIND_USABLE];
         for (index, kind) in kinds.into_iter().enumerate() {
             let (base, bytes) = [
@@ -184,7 +184,7 @@ mod tests {
                 (0x40_0000, 0x50_0000),
                 (0x90_0000, 0x200_0000),
             ][index];
-            handover.map[index] = MapEntry {
+            map[index] = MapEntry {
                 base,
                 bytes,
                 kind,
@@ -205,21 +205,28 @@ mod tests {
             ebx: 51,
             ..CpuidEntry::default()
         };
-        (handover, secrets, cpuid)
+        (handover, map, secrets, cpuid)
     }
 
     fn check(
         change: impl Fn(&mut Handover, &mut SecretsPage, &mut CpuidPage),
     ) -> Option<BootError> {
-        let (mut handover, mut secrets, mut cpuid) = pages();
+        let (mut handover, map, mut secrets, mut cpuid) = pages();
         change(&mut handover, &mut secrets, &mut cpuid);
-        BootFacts::check(&handover, &secrets, &cpuid, LINKED).err()
+        BootFacts::check(&handover, &map, &secrets, &cpuid, LINKED).err()
+    }
+
+    fn check_map(change: impl Fn(&mut Map)) -> Option<BootError> {
+        let (handover, mut map, secrets, cpuid) = pages();
+        change(&mut map);
+        BootFacts::check(&handover, &map, &secrets, &cpuid, LINKED).err()
     }
 
     #[test]
     fn good_pages_give_the_facts() {
-        let (handover, secrets, cpuid) = pages();
-        let facts = BootFacts::check(&handover, &secrets, &cpuid, LINKED).expect("good pages");
+        let (handover, map, secrets, cpuid) = pages();
+        let facts = BootFacts::check(&handover, &map, &secrets, &cpuid, LINKED);
+        let facts = facts.expect("good pages");
         assert_eq!(facts.c_bit_mask, 1 << 51);
         assert!(!facts.ram_accepted);
         assert_eq!(facts.usable().count(), 2);
@@ -245,22 +252,14 @@ mod tests {
             check(|h, _, _| h.flags = 2),
             Some(BootError::HandoverFormat)
         );
-        assert_eq!(
-            check(|h, _, _| h.map_count = 33),
-            Some(BootError::MemoryMap)
-        );
-        assert_eq!(
-            check(|h, _, _| h.map[1].base = 0x1000),
-            Some(BootError::MemoryMap)
-        );
-        assert_eq!(
-            check(|h, _, _| h.map[2].kind = 3),
-            Some(BootError::MemoryMap)
-        );
-        assert_eq!(
-            check(|h, _, _| h.map[2].bytes = u64::MAX - 0xfff),
-            Some(BootError::MemoryMap)
-        );
+        let wrong_map = Some(BootError::MemoryMap);
+        assert_eq!(check_map(|map| map[1].base = 0x1000), wrong_map);
+        assert_eq!(check_map(|map| map[1].bytes = 0), wrong_map);
+        assert_eq!(check_map(|map| map[2].kind = 3), wrong_map);
+        assert_eq!(check_map(|map| map[2].bytes = u64::MAX - 0xfff), wrong_map);
+        let (handover, _, secrets, cpuid) = pages();
+        let none = BootFacts::check(&handover, &[], &secrets, &cpuid, LINKED);
+        assert_eq!(none.err(), wrong_map);
         assert_eq!(
             check(|h, _, _| h.payload_end -= 1),
             Some(BootError::Payload)

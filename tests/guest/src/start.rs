@@ -2,8 +2,8 @@
 //! From the first instruction to a running pool, then the guest's work, then the end.
 
 use guest_shim::{Config, Pool, metadata_bytes};
-use paravisor::handover::Handover;
-use paravisor::layout::{HANDOVER_BASE, HANDOVER_END};
+use paravisor::handover::{Handover, MAX_MAP_ENTRIES, MapEntry};
+use paravisor::layout::{HANDOVER_BASE, HANDOVER_END, HANDOVER_MAP};
 use protocol::Request;
 use protocol::request::DescribeItem;
 use protocol::response::{Geometry, decode_answer};
@@ -37,8 +37,10 @@ use crate::{disk_job, many_job, probe, restart_job, service_report};
 
 /// The start page tables map this much.
 const START_MAPPED: u64 = 4 << 30;
-/// Page tables beyond one page directory for each GiB: upper levels and the edges of ranges.
+/// Page tables beyond one page directory for each GiB: upper levels and the edges of what is not usable RAM.
 const SPARE_TABLES: u64 = 64;
+/// Page tables for the edges of a range of usable RAM.
+const EDGE_TABLES: u64 = 2;
 
 /// Memory of the guest, before the window's size is known and after.
 struct Plan {
@@ -196,7 +198,7 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
 }
 
 /// Reads and checks what the paravisor handed over.
-fn boot_facts(address: u64) -> Option<(BootFacts, CommandLine)> {
+fn boot_facts(address: u64) -> Option<(BootFacts<'static>, CommandLine)> {
     let page = |address: u64| {
         let inside = (HANDOVER_BASE..HANDOVER_END).contains(&address);
         (inside && address.is_multiple_of(PAGE_SIZE)).then_some(address)
@@ -209,7 +211,13 @@ fn boot_facts(address: u64) -> Option<(BootFacts, CommandLine)> {
         let cpuid: CpuidPage = memory::copy_from(page(handover.cpuid_gpa)?);
         (handover, secrets, cpuid)
     };
-    let facts = BootFacts::check(&handover, &secrets, &cpuid, memory::image().0).ok()?;
+    let count = usize::try_from(handover.map_count).ok()?;
+    if handover.map_gpa != HANDOVER_MAP || count > MAX_MAP_ENTRIES {
+        return None;
+    }
+    // SAFETY: The pages of the map belong to it alone, and nobody writes to them once the guest runs.
+    let map: &'static [MapEntry] = unsafe { memory::array(HANDOVER_MAP, count) };
+    let facts = BootFacts::check(&handover, map, &secrets, &cpuid, memory::image().0).ok()?;
     page(facts.calling_area)?;
     Some((facts, CommandLine::parse(handover.command_line())?))
 }
@@ -253,12 +261,13 @@ fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
 
 /// Divides the largest free stretch that the start page tables reach. Small machines have no room for the devices' buffers
 /// of every vCPU, so only the mode that uses those gets them.
-fn plan_memory(facts: &BootFacts, window: Range, mode: Mode) -> Option<Plan> {
+fn plan_memory(facts: &BootFacts<'_>, window: Range, mode: Mode) -> Option<Plan> {
     let top = facts
         .usable()
         .map(|range| range.end)
         .fold(window.end, u64::max);
-    let tables = (top.div_ceil(1 << 30) + SPARE_TABLES) * PAGE_SIZE;
+    let edges = facts.usable().count() as u64 * EDGE_TABLES;
+    let tables = (top.div_ceil(1 << 30) + SPARE_TABLES + edges) * PAGE_SIZE;
     let metadata = pool_metadata(window);
     // Two large pages for the self-test: one used, one lost to its alignment.
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
@@ -280,7 +289,7 @@ fn plan_memory(facts: &BootFacts, window: Range, mode: Mode) -> Option<Plan> {
 }
 
 /// Makes a range of RAM usable, unless the paravisor did.
-fn accept_ram(svsm: &Svsm, facts: &BootFacts, range: Range) -> Result<(), Stop> {
+fn accept_ram(svsm: &Svsm, facts: &BootFacts<'_>, range: Range) -> Result<(), Stop> {
     if facts.ram_accepted {
         return Ok(());
     }
@@ -292,7 +301,11 @@ fn accept_ram(svsm: &Svsm, facts: &BootFacts, range: Range) -> Result<(), Stop> 
 }
 
 /// Builds the guest's address space and switches to it.
-fn switch_page_tables(facts: &BootFacts, window: Range, arena: &mut Arena) -> Result<(), MapError> {
+fn switch_page_tables(
+    facts: &BootFacts<'_>,
+    window: Range,
+    arena: &mut Arena,
+) -> Result<(), MapError> {
     // SAFETY: The arena's range is accepted RAM below 4 GiB, which the start page tables map.
     let memory = unsafe { memory::Tables::new(arena) };
     let mut tables = PageTables::new(memory, facts.c_bit_mask)?;
@@ -321,7 +334,7 @@ fn switch_page_tables(facts: &BootFacts, window: Range, arena: &mut Arena) -> Re
 
 /// Addresses for the self-test, and the private page that has to stay intact.
 fn self_test_facts(
-    facts: &BootFacts,
+    facts: &BootFacts<'_>,
     protocol: u32,
     window: Range,
     arena: &mut Arena,
@@ -411,7 +424,7 @@ fn attach(
 }
 
 /// The first lines on the console.
-fn greet(boot_tsc: u64, facts: &BootFacts) -> guest_shim::Attachment {
+fn greet(boot_tsc: u64, facts: &BootFacts<'_>) -> guest_shim::Attachment {
     let Some(pool) = POOL.get() else {
         terminate(Stop::Attach)
     };

@@ -5,12 +5,13 @@ use std::ops::Range;
 
 use igvm_builder::format_size;
 use paravisor::boot_block::BootBlock;
-use paravisor::layout::{IMAGE_BASE, LARGE_PAGE_BYTES};
+use paravisor::layout::{
+    IMAGE_BASE, LARGE_PAGE_BYTES, LINUX_PAGES, LINUX_PAGES_END, PAGE_BYTES, PAYLOAD_BASE,
+};
 use paravisor::placement::place;
-use paravisor::processor_memory::ProcessorNeeds;
 use paravisor::range_list::PhysRange;
+use paravisor::storage_needs::StorageNeeds;
 use snp_host::memory_plan::{GuestMemory, MemoryPlan};
-use svsm_swiotlb::storage::storage_bytes;
 
 use crate::Failure;
 
@@ -77,19 +78,22 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
 pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failure> {
-    let range = |start, end| PhysRange { start, end };
-    let ram: Vec<_> = ram.iter().map(|one| range(one.start, one.end)).collect();
+    let ram = ranges(ram);
     let launch: Vec<_> = block
         .ranges_in_ram()
         .iter()
-        .map(|one| range(one.gpa, one.gpa + one.bytes))
+        .map(|one| PhysRange {
+            start: one.gpa,
+            end: one.gpa + one.bytes,
+        })
         .collect();
-    let memory: u64 = ram.iter().map(|one| one.end - one.start).sum();
+    let memory: u64 = ram.clone().map(|one| one.bytes()).sum();
     let needs = block.payload_needs();
-    let placed = place(&ram, &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placement| {
-        placement.check_payload(&ram, &needs)?;
-        Ok(placement.window.start..placement.window.end)
-    });
+    let placed =
+        place(ram.clone(), &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placement| {
+            placement.check_payload(ram, &needs)?;
+            Ok(placement.window.start..placement.window.end)
+        });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
             "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
@@ -102,11 +106,50 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
 
 /// Bytes of the storage of service and `vcpus`, which ends where the window begins.
 #[must_use]
-pub fn storage(plan: &MemoryPlan, block: &BootBlock, vcpus: u32) -> u64 {
-    let tracked = plan.layout().ranges().iter().map(|range| range.bytes).sum();
-    ProcessorNeeds::new(vcpus, block.restricted_injection())
-        .storage_bytes(storage_bytes(tracked, block.window_bytes))
-        .next_multiple_of(LARGE_PAGE_BYTES)
+pub fn storage(ram: &[Range<u64>], block: &BootBlock, vcpus: u32) -> u64 {
+    let needs = StorageNeeds::of(block, ranges(ram), vcpus);
+    needs.bytes().next_multiple_of(LARGE_PAGE_BYTES)
+}
+
+fn ranges(ram: &[Range<u64>]) -> impl Iterator<Item = PhysRange> + Clone {
+    ram.iter().map(|one| PhysRange {
+        start: one.start,
+        end: one.end,
+    })
+}
+
+/// `ram` in `entries` pieces: between the pages of a kernel and the payload only every second page is RAM.
+///
+/// # Errors
+/// Bad input when there is no room for so many, or for so few.
+pub fn in_pieces(ram: &[Range<u64>], entries: usize) -> Result<Vec<Range<u64>>, Failure> {
+    let more = entries.checked_sub(ram.len());
+    let end = |pieces: usize| LINUX_PAGES_END + 2 * PAGE_BYTES * pieces as u64;
+    let pieces = more.filter(|pieces| end(*pieces) <= PAYLOAD_BASE);
+    let around = ram
+        .iter()
+        .find(|one| one.start <= LINUX_PAGES && one.end > PAYLOAD_BASE);
+    let (Some(pieces), Some(around)) = (pieces, around) else {
+        let most = ram.len() as u64 + (PAYLOAD_BASE - LINUX_PAGES_END) / (2 * PAGE_BYTES);
+        return Err(Failure::bad_input(format!(
+            "guest memory cannot be given in {entries} entries; pass --map-entries from {} to {most}, with more than 16MiB of memory",
+            ram.len()
+        )));
+    };
+    let mut list = Vec::with_capacity(entries);
+    for one in ram {
+        if one != around {
+            list.push(one.clone());
+            continue;
+        }
+        list.push(one.start..end(0));
+        list.extend((1..=pieces).map(|piece| end(piece) - PAGE_BYTES..end(piece)));
+        // The last piece is the first page of the rest.
+        if let Some(last) = list.last_mut() {
+            last.end = one.end;
+        }
+    }
+    Ok(list)
 }
 
 /// What Linux says programs can still use, in bytes.
@@ -124,7 +167,7 @@ mod tests {
     use paravisor::boot_block::{BootBlock, LaunchRange, PAYLOAD_FIRMWARE};
     use zerocopy::FromZeros;
 
-    use super::{GuestMemory, IMAGE_BASE, memory, plan, ram, window};
+    use super::{GuestMemory, IMAGE_BASE, Range, in_pieces, memory, plan, ram, window};
 
     const MIB: u64 = 1 << 20;
 
@@ -163,6 +206,27 @@ mod tests {
         let large = plan(GuestMemory::new(2048 * MIB)).expect("a usual size");
         let high = 4096 * MIB..(4096 + 128) * MIB;
         assert_eq!(ram(&large), [0..1920 * MIB, high]);
+    }
+
+    #[test]
+    fn memory_in_pieces_has_so_many_entries_and_no_other_ram() {
+        let whole = [0..1920 * MIB, 4096 * MIB..4224 * MIB];
+        for entries in [2, 3, 512, 681] {
+            let pieces = in_pieces(&whole, entries).expect("room");
+            assert_eq!(pieces.len(), entries);
+            assert_eq!((pieces[0].start, pieces[entries - 1].end), (0, 4224 * MIB));
+            assert!(pieces.windows(2).all(|pair| pair[0].end < pair[1].start));
+            let inside = |one: &Range<u64>| {
+                whole
+                    .iter()
+                    .any(|ram| ram.start <= one.start && one.end <= ram.end)
+            };
+            assert!(pieces.iter().all(inside));
+        }
+        for (ram, entries) in [(&whole[..], 1), (&whole, 2000), (&whole[1..], 3)] {
+            let message = in_pieces(ram, entries).unwrap_err().to_string();
+            assert!(message.contains("pass --map-entries from"), "{message}");
+        }
     }
 
     #[test]

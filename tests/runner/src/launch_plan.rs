@@ -250,6 +250,13 @@ fn fill_map(
     let area = areas.get(&at.parameter_area_index).map_or(0, Vec::len);
     let room = area.saturating_sub(at.byte_offset as usize);
     let terminator = size_of::<IGVM_VHS_MEMORY_MAP_ENTRY>();
-    value.resize((value.len() + terminator).min(room.max(value.len())), 0);
+    if value.len() > room {
+        return Err(Failure::bad_input(format!(
+            "the memory map has {} entries, and this image takes {}; pass a map with fewer (--map-entries, --memory-map)",
+            map.len(),
+            room / terminator
+        )));
+    }
+    value.resize((value.len() + terminator).min(room), 0);
     fill(areas, at, &value)
 }

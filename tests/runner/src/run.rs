@@ -111,6 +111,8 @@ struct Inputs {
     image: IgvmInput,
     memory: GuestMemory,
     plan: MemoryPlan,
+    /// RAM as the guest is told.
+    ram: Vec<Range<u64>>,
     window: Option<Range<u64>>,
     disk: Option<Disk>,
     expectation: Expectation,
@@ -238,8 +240,12 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
     let image = IgvmInput::read(&options.igvm)?;
     let memory = guest_memory::memory(options.memory, image.boot_block.as_deref());
     let plan = guest_memory::plan(memory)?;
+    let mut ram = guest_memory::ram(&plan);
+    if let Some(entries) = options.map_entries {
+        ram = guest_memory::in_pieces(&ram, entries)?;
+    }
     let window = match &image.boot_block {
-        Some(block) => Some(guest_memory::window(block, &guest_memory::ram(&plan))?),
+        Some(block) => Some(guest_memory::window(block, &ram)?),
         None => None,
     };
     let has_disks = options.device_set().contains(&Device::Blk);
@@ -262,6 +268,7 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         image,
         memory,
         plan,
+        ram,
         window,
         disk,
     })
@@ -299,9 +306,8 @@ fn check_host(path: &Path) -> Result<(), Failure> {
 }
 
 fn launch_image(options: &RunOptions, inputs: &Inputs) -> Result<Vec<u8>, Failure> {
-    let ram = guest_memory::ram(&inputs.plan);
     let memory_map = match options.attacks.memory_map.as_slice() {
-        [] => ram.iter().map(MapEntry::ram).collect(),
+        [] => inputs.ram.iter().map(MapEntry::ram).collect(),
         false_map => false_map.to_vec(),
     };
     let parameters = Parameters {
@@ -333,7 +339,7 @@ fn locate(vcpus: u32, inputs: &Inputs, page: AttackedPage) -> u64 {
     match page {
         AttackedPage::CallingArea => block.calling_area,
         AttackedPage::Storage => match &inputs.window {
-            Some(window) => window.start - guest_memory::storage(&inputs.plan, block, vcpus),
+            Some(window) => window.start - guest_memory::storage(&inputs.ram, block, vcpus),
             None => 0,
         },
         _ => SECRETS_PAGE,

@@ -162,6 +162,9 @@ pub struct RunOptions {
     /// Guest memory, the window included
     #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = parse_size)]
     pub memory: u64,
+    /// Entries of the memory map, most of them a page with a hole behind it [default: as few as there are ranges of RAM]
+    #[arg(long, value_name = "COUNT", conflicts_with = "memory_map")]
+    pub map_entries: Option<usize>,
     /// vCPUs of the guest
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(MAX_CPUS)))]
     pub vcpus: u32,

@@ -73,6 +73,8 @@ pub fn linux_payload(
     pages.add(layout::COMMAND_LINE, &command_line_page(cmdline));
     let [start_data, blob] = start_data_pages();
     pages.add(layout::LINUX_START_DATA, &start_data);
+    // Filled by the image where the zero page has no room for the memory map.
+    pages.add(layout::E820_EXTENSION, &[0; layout::E820_EXTENSION_BYTES]);
     pages.add(layout::CC_BLOB, &blob);
     pages.add(layout::ACPI_TABLES, &acpi_tables());
     pages.add(layout::ACPI_MADT, &[0; layout::MADT_BYTES]);

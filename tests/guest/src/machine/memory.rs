@@ -20,6 +20,15 @@ pub unsafe fn copy_from<T: FromBytes>(address: u64) -> T {
     unsafe { (address as *const T).read_unaligned() }
 }
 
+/// `count` structures in a row at `address`.
+///
+/// # Safety
+/// They begin with a page, are mapped, and nobody ever writes to them.
+pub unsafe fn array<T: FromBytes>(address: u64, count: usize) -> &'static [T] {
+    // SAFETY: The caller vouches for the memory; any bytes are a `T`. A page is aligned for all of them.
+    unsafe { core::slice::from_raw_parts(address as *const T, count) }
+}
+
 /// The guest's image by its linker script: the whole, and its parts by access.
 pub fn image() -> (Range, [(Range, Access); 3]) {
     unsafe extern "C" {

@@ -14,11 +14,12 @@ use paravisor::core_protocol::CoreProtocol;
 use paravisor::launch_area::LaunchArea;
 use paravisor::layout::{
     BOOT_BLOCK, BOOT_CALLING_AREA, FIXED_PAGES_END, HANDOVER_BASE, IMAGE_LOAD, MADT_BYTES,
-    PAYLOAD_BASE,
+    MEMORY_MAP_BYTES, PAYLOAD_BASE,
 };
 use paravisor::memory_map::MemoryMap;
-use paravisor::page_account::{TrackedRam, record};
+use paravisor::page_account::{record, tracked_ram};
 use paravisor::page_owner::PageOwner;
+use paravisor::storage_needs::StorageNeeds;
 use paravisor::termination::Reason;
 use paravisor::vcpu_table::{VcpuIndex, VcpuSlot, VcpuTable};
 use protocol::DEFAULT_PROTOCOL_NUMBER;
@@ -73,7 +74,7 @@ pub struct World<'a> {
     pub platform: &'a Platform,
     pub service: &'a Service<'a, Platform>,
     pub core: CoreProtocol<'a, Platform>,
-    pub plan: &'a BootPlan,
+    pub plan: &'a BootPlan<'a>,
     pub vcpu: VcpuIndex,
     /// Pages that were quarantined at one time.
     lost: Mutex<BTreeSet<u64>>,
@@ -103,8 +104,8 @@ pub fn boot_block() -> BootBlock {
 }
 
 /// A memory map parameter with (first page, pages, type) entries.
-pub fn memory_map(entries: &[(u64, u64, u16)]) -> [u8; 4096] {
-    let mut bytes = [0; 4096];
+pub fn memory_map(entries: &[(u64, u64, u16)]) -> [u8; MEMORY_MAP_BYTES] {
+    let mut bytes = [0; MEMORY_MAP_BYTES];
     for (slot, (first, count, kind)) in bytes.chunks_exact_mut(24).zip(entries) {
         slot[..8].copy_from_slice(&first.to_le_bytes());
         slot[8..16].copy_from_slice(&count.to_le_bytes());
@@ -175,9 +176,10 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
     let platform = Platform::new(machine);
     let map = memory_map(&[(0x100, MEMORY / PAGE_SIZE - 0x100, 0)]);
     let map = MemoryMap::parse(&map, 1 << 51).unwrap();
-    let plan = BootPlan::new(&boot_block(), &map, MIB, 1).unwrap();
-    let tracked = TrackedRam::of(&plan).unwrap();
-    let ranges = RamRanges::new(tracked.as_slice()).unwrap();
+    let needs = StorageNeeds::of(&boot_block(), map.ram(), 1);
+    let plan = BootPlan::new(&boot_block(), map, needs).unwrap();
+    let tracked: Vec<_> = tracked_ram(&plan).collect();
+    let ranges = RamRanges::new(&tracked).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
     record(&boot_block(), &plan, &states).unwrap();

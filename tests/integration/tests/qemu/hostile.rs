@@ -128,7 +128,12 @@ mod maps {
 
     #[test]
     fn a_map_without_an_end() {
-        refused(&many(170, 1), Reason::MapUnterminated);
+        refused(&many(682, 1), Reason::MapUnterminated);
+    }
+
+    #[test]
+    fn an_entry_of_no_pages_between_others() {
+        refused("0+0x4000,0x5000+0,0x5001+1", Reason::ParameterTail);
     }
 
     #[test]
@@ -162,8 +167,8 @@ mod maps {
     }
 
     #[test]
-    fn a_map_that_is_too_long() {
-        refused(&many(33, 0), Reason::MapTooLong);
+    fn many_tiny_entries_without_the_image_are_just_no_place_for_it() {
+        refused(&many(681, 0), Reason::ImageOutsideRam);
     }
 
     #[test]
@@ -178,7 +183,7 @@ mod maps {
 
     #[test]
     fn no_room_for_the_window() {
-        refused("0x300+0xd00,0x1000+0x800", Reason::WindowNoRoom);
+        refused("0x300+0xc00,0x1000+0x800", Reason::WindowNoRoom);
     }
 
     #[test]

@@ -50,6 +50,13 @@ fn assert_ends(outcome: &Outcome, code: i32, cause: &str) {
 mod machines {
     use super::*;
 
+    /// More than the zero page has room for.
+    #[test]
+    fn a_memory_map_of_512_entries() {
+        let outcome = Bench::linux(USUAL, "").linux_run(&["--map-entries", "512"]);
+        assert_success(&outcome, 1);
+    }
+
     #[test]
     fn one_vcpu() {
         let [large, small] = Bench::linux(USUAL, "").linux_on_each_rmp(&[]);

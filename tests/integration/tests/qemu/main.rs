@@ -53,6 +53,15 @@ fn assert_success(outcome: &Outcome) {
 mod machines {
     use super::*;
 
+    /// As many as real hosts have, and as many as the parameter area has room for.
+    #[test]
+    fn memory_maps_of_many_entries() {
+        let bench = Bench::new();
+        for entries in ["512", "681"] {
+            assert_success(&bench.run(&["--map-entries", entries]));
+        }
+    }
+
     #[test]
     fn an_honest_host() {
         let [large, small] = Bench::new().run_on_each_rmp(&[]);
