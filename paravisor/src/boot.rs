@@ -45,7 +45,9 @@ use crate::machine::ghcb::{ApOperation, Ghcb};
 use crate::machine::host_page::HostPage;
 use crate::machine::processor::Processor;
 use crate::machine::vmsa_page::VmsaPage;
-use crate::machine::{Machine, console, launched, msr_exit, page_tables, processor, tlb};
+use crate::machine::{
+    Machine, coherency, console, launched, msr_exit, page_tables, processor, tlb,
+};
 use crate::serve::Server;
 
 static INPUTS: Once<Inputs> = Once::new();
@@ -181,6 +183,7 @@ fn bring_up(inputs: &Inputs) -> Result<Ghcb<'static>, Reason> {
     let ghcb = talk_to_host(inputs, boot)?;
     if let Ok(cpuid) = CpuidPage::ref_from_bytes(launched::cpuid()) {
         tlb::detect(cpuid);
+        coherency::detect(cpuid);
     }
     Ok(ghcb)
 }

@@ -2,7 +2,7 @@
 //! Which faults of the image are survived.
 //!
 //! A guest or host can take the validation of any page away. Touching such a page raises #VC with
-//! error code 0x404. In the few routines that touch pages on a guest's behalf (copying, zeroing,
+//! error code 0x404. In the few routines that touch pages on a guest's behalf (copying, zeroing, evicting,
 //! PVALIDATE, RMPADJUST) that is an answer; anywhere else it is the loss of our own memory and ends
 //! the VM. The routines list their instructions in the section `.fixup_table`.
 //!

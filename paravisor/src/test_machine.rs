@@ -41,6 +41,8 @@ pub struct Page {
     pub permissions: [u8; 4],
     /// It is a VMSA.
     pub vmsa: bool,
+    /// Caches may hold lines of it from before it was validated.
+    stale_lines: bool,
     /// Contents.
     pub bytes: Vec<u8>,
 }
@@ -74,6 +76,8 @@ pub struct TestMachine {
     pub start_error: Cell<Option<StartError>>,
 }
 
+const STALE_LINES: &str = "used before caches forgot it";
+
 impl TestMachine {
     /// Looks at or changes a page.
     pub fn page<R>(&self, gpa: u64, look: impl FnOnce(&mut Page) -> R) -> R {
@@ -86,6 +90,7 @@ impl TestMachine {
                     valid: false,
                     permissions: [0; 4],
                     vmsa: false,
+                    stale_lines: false,
                     bytes: vec![0xaa; 4096],
                 }),
         )
@@ -135,6 +140,7 @@ impl PageInstructions for TestMachine {
         self.each(page.bits(), size, |page| {
             assert!(page.assigned, "the host was not asked");
             unchanged &= page.valid == validate;
+            page.stale_lines = validate && !page.valid;
             page.valid = validate;
         });
         Ok(PvalidateResult {
@@ -162,6 +168,7 @@ impl PageInstructions for TestMachine {
         let mut fault = false;
         self.each(page.bits(), size, |page| {
             fault |= !page.valid;
+            assert!(!page.stale_lines, "{STALE_LINES}");
             page.permissions[usize::from(target.vmpl())] = target.permissions();
             if target.vmsa() {
                 // EFER.SVME, VINTR_CTRL, TLB_ID to EVENTINJ: the host may run it from now on.
@@ -180,6 +187,14 @@ impl PageInstructions for TestMachine {
         }
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.each(page.bits(), size, |page| {
+            assert!(page.valid, "evicted before it was validated");
+            page.stale_lines = false;
+        });
+        Ok(())
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         self.step(Step::Zero(page.bits(), size));
         if self.faulting_write.get() == Some(page.bits()) {
@@ -190,6 +205,7 @@ impl PageInstructions for TestMachine {
                 page.permissions[2], 0,
                 "the guest saw it before it was zeroed"
             );
+            assert!(!page.stale_lines, "{STALE_LINES}");
             page.bytes.fill(0);
         });
         self.small_rmp

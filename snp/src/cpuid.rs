@@ -9,6 +9,8 @@ pub const MAX_ENTRIES: usize = 64;
 pub const LEAF_ENCRYPTION: u32 = 0x8000_001F;
 /// EAX of [`LEAF_ENCRYPTION`]: an SVSM is present; set by software only.
 pub const SVSM_PRESENT: u32 = 1 << 28;
+/// EBX of [`LEAF_ENCRYPTION`]: caches need no help of software when a page is validated (COHERENCY_SFW_NO).
+pub const COHERENCY_SFW_NO: u32 = 1 << 31;
 /// Leaves whose sub-leaf matters when they are looked up.
 const INDEXED_LEAVES: [u32; 5] = [0x4, 0x7, 0xB, 0x8000_001D, 0x8000_0026];
 
@@ -74,6 +76,12 @@ impl CpuidPage {
             .position(|entry| (entry.eax_in, entry.ecx_in, entry.xcr0_in, entry.xss_in) == key)
     }
 
+    /// Whether caches have to be helped when a page is validated: unless the processor says that they need not.
+    pub fn needs_eviction(&self) -> bool {
+        self.find(LEAF_ENCRYPTION, 0)
+            .is_none_or(|entry| entry.ebx & COHERENCY_SFW_NO == 0)
+    }
+
     /// Position of the C-bit in a page-table entry.
     pub fn c_bit_position(&self) -> Option<u32> {
         self.find(LEAF_ENCRYPTION, 0).map(|entry| entry.ebx & 0x3F)
@@ -130,6 +138,16 @@ mod tests {
         assert_eq!(page.find(7, 0), None);
         assert_eq!(page.find(1, 9).map(|entry| entry.eax), Some(11));
         assert_eq!(page.c_bit_position(), Some(51));
+    }
+
+    #[test]
+    fn caches_need_help_unless_the_processor_says_that_they_do_not() {
+        let mut page = page();
+        assert!(page.needs_eviction());
+        page.entries[2].ebx |= COHERENCY_SFW_NO;
+        assert!(!page.needs_eviction());
+        page.count = 2;
+        assert!(page.needs_eviction(), "nothing is said");
     }
 
     #[test]

@@ -53,7 +53,8 @@ pub fn small_pages(
     })
 }
 
-/// Validates a page that is not valid by the page-state map. Its contents are undefined after.
+/// Validates a page that is not valid by the page-state map, and has caches forget it before anybody uses it. Its contents
+/// are undefined after.
 ///
 /// # Errors
 /// [`OwnError`].
@@ -65,7 +66,7 @@ pub fn validate<M: PageInstructions>(
     let result = machine.pvalidate(page, size, true)?;
     match result.code {
         InstructionCode::SUCCESS if result.unchanged => Err(OwnError::Tampered),
-        InstructionCode::SUCCESS => Ok(()),
+        InstructionCode::SUCCESS => Ok(machine.evict(page, size)?),
         code => Err(OwnError::Unchanged(code)),
     }
 }

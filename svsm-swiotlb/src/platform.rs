@@ -90,6 +90,16 @@ pub trait PageInstructions {
         target: RmpAdjustTarget,
     ) -> Result<InstructionCode, Fault>;
 
+    /// Reads the first and the last cache line of each 4 KiB page of a page that has just been validated, through a private
+    /// mapping, unless the processor says that this is not needed (CPUID Fn8000_001F EBX bit 31, COHERENCY_SFW_NO).
+    ///
+    /// Elsewhere, caches may still hold lines of the page from before it was the guest's (CVE-2025-38560); these two reads
+    /// with the guest's key evict all of them.
+    ///
+    /// # Errors
+    /// [`Fault`] when the page cannot be read.
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault>;
+
     /// Overwrites a page with zeros through a private mapping.
     ///
     /// # Errors

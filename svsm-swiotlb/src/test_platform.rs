@@ -167,6 +167,10 @@ impl PageInstructions for TestPlatform {
         panic!("RMPADJUST of {page}")
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        panic!("{page} is evicted")
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
         panic!("{page} is zeroed")
     }

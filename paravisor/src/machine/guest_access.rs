@@ -14,7 +14,7 @@ use snp::operands::{InstructionCode, PvalidateResult, RmpAdjustTarget};
 use snp::svsm::calling_area;
 use svsm_swiotlb::platform::{Fault, GuestMemory, PageInstructions};
 
-use super::{Machine, tlb};
+use super::{Machine, coherency, tlb};
 
 /// Copies `count` bytes.
 ///
@@ -95,6 +95,10 @@ impl PageInstructions for Machine {
     ) -> Result<InstructionCode, Fault> {
         // SAFETY: As above; VMSA pages are accessed by volatile accesses only.
         unsafe { rmpadjust(page.bits(), size, target) }.map_err(|_| Fault)
+    }
+
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        coherency::evict(page, size)
     }
 
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {

@@ -9,6 +9,7 @@
 //! * `processor`, `processor_start`: what belongs to one processor, and starting further ones
 //! * `launched`: the pages that were there from the start, and the service's storage
 
+pub mod coherency;
 pub mod console;
 pub mod doorbell;
 mod entry;

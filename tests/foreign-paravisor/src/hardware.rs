@@ -41,6 +41,10 @@ pub trait Hardware {
         target: RmpAdjustTarget,
     ) -> Option<InstructionCode>;
 
+    /// Reads the first and the last line of each 4 KiB page of a page that has just been validated, unless CPUID Fn8000_001F EBX
+    /// bit 31 is set; `false` when it faults.
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> bool;
+
     /// Zeroes a page; `false` when it faults.
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> bool;
 

@@ -23,7 +23,7 @@ impl From<Fault> for Unchanged {
 }
 
 // [give-and-take]
-/// Validates a page, zeroes it, and only then lets the guest at it (P2).
+/// Validates a page, has caches forget it, zeroes it, and only then lets the guest at it (P2).
 ///
 /// # Errors
 /// [`Unchanged`].
@@ -38,6 +38,7 @@ pub fn give<P: PageInstructions>(
         InstructionCode::SUCCESS => {}
         code => return Err(Unchanged::Refused(code)),
     }
+    platform.evict(page, size)?;
     platform.zero(page, size)?;
     match grant(platform, page, size)? {
         InstructionCode::SUCCESS => Ok(()),

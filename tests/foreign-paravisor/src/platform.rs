@@ -76,6 +76,10 @@ impl<H: Hardware> PageInstructions for Platform<H> {
         self.hardware.rmpadjust(page, size, target).ok_or(Fault)
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        fault_unless(self.hardware.evict(page, size))
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         fault_unless(self.hardware.zero(page, size))
     }

@@ -70,6 +70,10 @@ impl PageInstructions for Host {
         unreachable!("RMPADJUST")
     }
 
+    fn evict(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        unreachable!("an eviction")
+    }
+
     fn zero(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
         unreachable!("zeroing")
     }

@@ -120,6 +120,10 @@ impl PageInstructions for Still {
         Ok(InstructionCode::SUCCESS)
     }
 
+    fn evict(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        Ok(())
+    }
+
     fn zero(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
         Ok(())
     }

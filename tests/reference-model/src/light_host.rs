@@ -242,6 +242,12 @@ impl PageInstructions for LightHost {
         }
     }
 
+    fn evict(&self, _: GuestPhysicalAddress, _: PageSize) -> Result<(), Fault> {
+        // Caches have no entries whose size could be wrong.
+        let surprise = self.state().executes(PageSize::Size4K);
+        surprise.map_or(Ok(()), |_| Err(Fault))
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         let mut state = self.state();
         // Memory has no entries whose size could be wrong.

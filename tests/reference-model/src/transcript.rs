@@ -64,6 +64,15 @@ pub enum Executed {
         /// What it reported.
         result: Option<InstructionCode>,
     },
+    /// Reads that have caches forget a page.
+    Evict {
+        /// Where.
+        page: u64,
+        /// Of the page.
+        size: PageSize,
+        /// Without a fault.
+        done: bool,
+    },
     /// Zeroing.
     Zero {
         /// Where.
@@ -294,6 +303,17 @@ impl<P: PageInstructions> PageInstructions for Recorder<P> {
             size,
             target,
             result: result.ok(),
+        }));
+        result
+    }
+
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.note(Event::Instruction("eviction", page.bits()));
+        let result = self.unless_failing(|inner| inner.evict(page, size));
+        self.note(Event::Executed(Executed::Evict {
+            page: page.bits(),
+            size,
+            done: result.is_ok(),
         }));
         result
     }

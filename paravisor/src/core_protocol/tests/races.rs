@@ -70,6 +70,10 @@ impl PageInstructions for Shared {
         })
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.with(|machine| machine.evict(page, size))
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         self.with(|machine| machine.zero(page, size))
     }

@@ -162,6 +162,11 @@ impl Hardware for Model {
         self.machine.rmpadjust(page, size, target).ok()
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> bool {
+        self.note_stack();
+        PageInstructions::evict(&self.machine, page, size).is_ok()
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> bool {
         self.note_stack();
         PageInstructions::zero(&self.machine, page, size).is_ok()

@@ -349,6 +349,16 @@ impl PageInstructions for HostileMachine {
         Ok(code)
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.touches(page, size);
+        if self.enter("evict").is_some() {
+            return self.ended(page, Err(Fault));
+        }
+        self.ended(page, self.machine.evict(page, size))?;
+        self.plot().order.evicted(page, size);
+        Ok(())
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         self.touches(page, size);
         if self.enter("zero").is_some() {

@@ -16,6 +16,8 @@ const DIRTY: u8 = 4;
 /// Permissions of VMPL1, VMPL2 and VMPL3.
 const REACHED: [u8; 3] = [8, 16, 32];
 const ANY: u8 = 8 | 16 | 32;
+/// Validated, and caches may hold lines of it from before.
+const STALE_LINES: u8 = 128;
 /// In quarantine: not to be touched again.
 const LOST: u8 = 64;
 
@@ -92,7 +94,7 @@ impl Order {
         if grants {
             self.each(page, size, "D: granted before it was zeroed", |flags| {
                 *flags |= level;
-                *flags & DIRTY == 0
+                *flags & (DIRTY | STALE_LINES) == 0
             });
         } else {
             self.each(page, size, "", |flags| {
@@ -126,19 +128,27 @@ impl Order {
     /// PVALIDATE changed something.
     pub fn validated(&mut self, page: GuestPhysicalAddress, size: PageSize, validate: bool) {
         self.each(page, size, "", |flags| {
-            *flags &= !(VALID | DIRTY);
+            *flags &= !(VALID | DIRTY | STALE_LINES);
             if validate {
-                *flags |= VALID | DIRTY;
+                *flags |= VALID | DIRTY | STALE_LINES;
             }
             true
         });
     }
 
+    /// Caches have forgotten a page.
+    pub fn evicted(&mut self, page: GuestPhysicalAddress, size: PageSize) {
+        self.each(page, size, "P2: evicted before it was validated", |flags| {
+            *flags &= !STALE_LINES;
+            *flags & VALID != 0
+        });
+    }
+
     /// A page is zero.
     pub fn zeroed(&mut self, page: GuestPhysicalAddress, size: PageSize) {
-        self.each(page, size, "", |flags| {
+        self.each(page, size, "P2: zeroed before caches forgot it", |flags| {
             *flags &= !DIRTY;
-            true
+            *flags & STALE_LINES == 0
         });
     }
 

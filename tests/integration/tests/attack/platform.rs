@@ -75,6 +75,10 @@ impl PageInstructions for Platform {
         self.recorder.rmpadjust(page, size, target)
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.recorder.evict(page, size)
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         self.recorder.zero(page, size)
     }

@@ -68,7 +68,7 @@ pub(super) fn rescind(page: Page, events: &mut &[Event]) -> Result<Step, Violati
     })
 }
 
-/// P-5.9.6: validated, zeroed, granted, in this order.
+/// P-5.9.6: validated, evicted, zeroed, granted, in this order.
 pub(super) fn give(page: Page, events: &mut &[Event]) -> Result<Step, Violation> {
     match pvalidate(page, true, events)? {
         Some(PvalidateResult {
@@ -84,6 +84,18 @@ pub(super) fn give(page: Page, events: &mut &[Event]) -> Result<Step, Violation>
             ..
         }) => return Ok(Step::Smaller),
         _ => return Ok(Step::Lost),
+    }
+    match next(events)? {
+        Executed::Evict {
+            page: at,
+            size,
+            done,
+        } if (at, size) == page => {
+            if !done {
+                return Ok(Step::Lost);
+            }
+        }
+        other => return Err(format!("P-5.9.6: {page:x?} evicted, not {other:x?}")),
     }
     match next(events)? {
         Executed::Zero {

@@ -166,6 +166,18 @@ impl PageInstructions for Machine {
         Ok(code)
     }
 
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        if self.state().fails_now() {
+            return Err(Fault);
+        }
+        for offset in (0..size.pages()).flat_map(|small| [small * 4096, small * 4096 + 4095]) {
+            let address = page.checked_add(offset).ok_or(Fault)?;
+            self.guest_read(Vmpl::Vmpl0, true, address, &mut [0])
+                .map_err(|_| Fault)?;
+        }
+        Ok(())
+    }
+
     fn zero(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
         if self.state().fails_now() {
             return Err(Fault);

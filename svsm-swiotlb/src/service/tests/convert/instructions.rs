@@ -75,6 +75,7 @@ impl PageInstructions for ConvertMachine {
                     "E: permissions outlive a rescind"
                 );
                 same &= page.validated == validate;
+                page.stale_lines = validate && !page.validated;
                 page.validated = validate;
                 page.zero = false;
             });
@@ -107,6 +108,7 @@ impl PageInstructions for ConvertMachine {
             }
             each(state, page, size, |page| {
                 assert!(page.validated, "RMPADJUST of a page that is not validated");
+                assert!(!page.stale_lines, "used before caches forgot it");
                 assert!(
                     permissions == 0 || page.zero,
                     "D: granted before it was zeroed"
@@ -114,6 +116,19 @@ impl PageInstructions for ConvertMachine {
                 page.permissions[usize::from(target.vmpl())] = permissions;
             });
             Ok(InstructionCode::SUCCESS)
+        })
+    }
+
+    fn evict(&self, page: GuestPhysicalAddress, size: PageSize) -> Result<(), Fault> {
+        self.with(|state| {
+            if Self::fails(state).is_some() {
+                return Err(Fault);
+            }
+            each(state, page, size, |page| {
+                assert!(page.validated);
+                page.stale_lines = false;
+            });
+            Ok(())
         })
     }
 
@@ -125,6 +140,7 @@ impl PageInstructions for ConvertMachine {
             state.steps.push(Step::Zero(page.bits(), size));
             each(state, page, size, |page| {
                 assert!(page.validated);
+                assert!(!page.stale_lines, "used before caches forgot it");
                 page.zero = true;
             });
             Ok(())

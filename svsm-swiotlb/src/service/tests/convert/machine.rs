@@ -48,6 +48,8 @@ pub struct Page {
     pub validated: bool,
     pub permissions: [u8; 4],
     pub zero: bool,
+    /// Caches may hold lines of it from before it was validated.
+    pub stale_lines: bool,
 }
 
 #[derive(Default)]
@@ -183,5 +185,6 @@ pub fn fresh() -> Page {
         validated: true,
         permissions: [ALL, 0, ALL, 0],
         zero: false,
+        stale_lines: false,
     }
 }

@@ -88,6 +88,7 @@ fn p2_f_a_rescinded_page_is_let_go_when_no_old_translation_reaches_it() {
         ("flush", true),
         // It is validated and zeroed behind everybody's back.
         ("pvalidate", false),
+        ("evict", false),
         ("zero", false),
         ("rmpadjust", false),
         // Granted again.

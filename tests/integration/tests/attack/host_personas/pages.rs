@@ -109,7 +109,7 @@ pub fn moved_secret(world: &World<'_>) {
     assert_eq!(world.pvalidate(LIST, &[small(FRESH, true)]), Ok(SUCCESS));
     assert_eq!(seen(world, FRESH), Ok([0; 16]));
     let order: Vec<_> = executed(world).into_iter().map(|(name, _)| name).collect();
-    assert_eq!(order, ["PVALIDATE", "zeroing", "RMPADJUST"]);
+    assert_eq!(order, ["PVALIDATE", "eviction", "zeroing", "RMPADJUST"]);
 }
 
 pub fn stale_permissions(world: &World<'_>) {
