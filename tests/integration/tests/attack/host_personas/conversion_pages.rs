@@ -61,7 +61,7 @@ fn at_any_call(
 }
 
 pub fn remaps(_: &World<'_>) {
-    // Header, entries, page-state change, PVALIDATE, zeroing, RMPADJUST, cursor.
+    // Header, entries, page-state change, PVALIDATE, eviction, zeroing, RMPADJUST, cursor.
     let secret = OWN + 0x3000;
     let acts = [
         Act::Remap(FRESH, secret),
@@ -93,7 +93,7 @@ pub fn remaps(_: &World<'_>) {
             }
         },
     );
-    assert_eq!(points, 3 * 7);
+    assert_eq!(points, 3 * 8);
 }
 
 pub fn double_mapping(world: &World<'_>) {
