@@ -183,6 +183,12 @@ impl<P: Platform> Pool<'_, P> {
         })
     }
 
+    /// Length of the longest mapping without constraints that there is room for in what the pool has been granted, but for
+    /// slots of buffers that are smaller than a page. Issues no call; others take room at any time.
+    pub fn longest_run_bytes(&self) -> u64 {
+        self.with_state(|state| state.central.longest_run_bytes())
+    }
+
     /// How close the pool is to failing. Issues no call.
     pub fn pressure(&self) -> Pressure {
         self.with_state(|state| {

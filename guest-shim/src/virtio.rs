@@ -6,6 +6,7 @@
 //! pool at large, and if that has nothing either, [`GlobalPool::stop`] ends the guest: a wrong address given to a device
 //! would be worse.
 
+use core::fmt;
 use core::marker::PhantomData;
 use core::ptr::NonNull;
 
@@ -21,11 +22,53 @@ use crate::reservation::Reservation;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stop {
     /// A buffer cannot be shared, and the interface has no way to say so.
-    Share(MapError),
+    Share(NoRoom),
     /// A buffer that was never shared like this is to be unshared: driver and shim disagree about memory.
     Unshare(UnmapError),
     /// A device register range is not mapped.
     Mmio,
+}
+
+/// A buffer that could not be shared, and what there was room for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NoRoom {
+    /// Why.
+    pub cause: MapError,
+    /// Its length.
+    pub length: usize,
+    /// The length that would have fitted ([`Pool::longest_run_bytes`]).
+    pub longest: u64,
+    /// Buffers that were mapped at that moment.
+    pub shared: u64,
+    /// Bytes in use, of those that the service has granted.
+    pub used_bytes: u64,
+    /// Bytes that the service has granted.
+    pub granted_bytes: u64,
+}
+
+impl fmt::Display for NoRoom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} bytes cannot be shared: {}; {} would have fitted; {} buffers are mapped, {} of {} granted bytes are in use",
+            self.length, self.cause, self.longest, self.shared, self.used_bytes, self.granted_bytes,
+        )
+    }
+}
+
+impl NoRoom {
+    /// What a pool says after such a failure.
+    fn of<P: Platform>(pool: &Pool<'_, P>, length: usize, cause: MapError) -> Self {
+        let statistics = pool.statistics();
+        Self {
+            cause,
+            length,
+            longest: pool.longest_run_bytes(),
+            shared: statistics.maps.saturating_sub(statistics.unmaps),
+            used_bytes: statistics.used_bytes,
+            granted_bytes: statistics.granted_bytes,
+        }
+    }
 }
 
 /// The kernel's pool, for code that has no object to carry it.
@@ -111,7 +154,7 @@ unsafe impl<G: GlobalPool> Hal for VirtioHal<G> {
         };
         match mapping {
             Ok(mapping) => mapping.address(),
-            Err(cause) => G::stop(Stop::Share(cause)),
+            Err(cause) => G::stop(Stop::Share(NoRoom::of(G::pool(), buffer.len(), cause))),
         }
     }
 

@@ -193,6 +193,11 @@ impl<'a> Central<'a> {
         unit_offset(self.free.units())
     }
 
+    /// Bytes of the longest run in the store.
+    pub fn longest_run_bytes(&self) -> u64 {
+        unit_offset(self.free.longest(&self.tables))
+    }
+
     /// Units of granted chunks.
     fn granted_units(&self) -> u32 {
         u32::try_from(self.occupancy.granted_chunks)

@@ -168,6 +168,25 @@ impl<'a> FreeBlocks<'a> {
         self.units
     }
 
+    /// Length of a longest block, as far as a bounded number of looks tells: less than a sixteenth may be missing.
+    pub fn longest(&self, tables: &Tables<'_>) -> u32 {
+        let Some(doubling) = self.doublings.checked_ilog2() else {
+            return 0;
+        };
+        let doubling = doubling as usize;
+        let ranges = self.ranges.get(doubling).copied().unwrap_or(0);
+        let range = ranges.checked_ilog2().unwrap_or(0) as usize;
+        let head = self.heads.get(doubling).and_then(|heads| heads.get(range));
+        let mut block = head.copied().filter(|head| *head != NIL);
+        let mut longest = 0;
+        for _ in 0..PROBES {
+            let Some(first) = block else { break };
+            longest = longest.max(length_of(tables, first));
+            block = next_of(tables, first);
+        }
+        longest
+    }
+
     /// Takes a run of `length` units; returns its first one.
     pub fn take(
         &mut self,

@@ -4,6 +4,7 @@
 use core::ptr::NonNull;
 use std::boxed::Box;
 use std::panic::catch_unwind;
+use std::string::ToString;
 use std::sync::OnceLock;
 
 use virtio_drivers::{BufferDirection, Hal};
@@ -110,11 +111,21 @@ fn the_hal_shares_unshares_and_stops_where_it_cannot() {
         pattern(4096, 3),
         "reserved"
     );
-    assert!(matches!(
-        // SAFETY: As above.
-        stopped(|| _ = unsafe { KernelHal::share(Buffer::new(8192).raw(), BufferDirection::Both) }),
-        Stop::Share(crate::MapError::CapReached)
-    ));
+    // SAFETY: As above.
+    let stop =
+        stopped(|| _ = unsafe { KernelHal::share(Buffer::new(8192).raw(), BufferDirection::Both) });
+    let Stop::Share(no_room) = stop else {
+        panic!("{stop:?}")
+    };
+    assert_eq!(
+        (no_room.cause, no_room.length),
+        (crate::MapError::CapReached, 8192)
+    );
+    assert!(no_room.longest < 8192 && no_room.shared > ballast.len() as u64);
+    assert!(no_room.used_bytes <= no_room.granted_bytes);
+    assert_eq!(no_room.granted_bytes, 4 << 20);
+    let line = no_room.to_string();
+    assert!(line.starts_with("8192 bytes cannot be shared: "), "{line}");
     assert!(matches!(
         // SAFETY: Stops before it touches anything.
         stopped(|| unsafe {
@@ -125,6 +136,13 @@ fn the_hal_shares_unshares_and_stops_where_it_cannot() {
     ballast
         .into_iter()
         .for_each(|mapping| Kernel::pool().unmap(mapping).unwrap());
+    // What is said to fit does, and more does not.
+    let attempt = |length| map(Kernel::pool(), &Buffer::new(length), Direction::ToDevice);
+    assert!(attempt(4 << 20).is_err(), "the caches are empty now");
+    let longest = usize::try_from(Kernel::pool().longest_run_bytes()).unwrap();
+    assert!(longest > 1 << 20, "{longest}");
+    assert!(attempt(longest + 4096).is_err());
+    Kernel::pool().unmap(attempt(longest).unwrap()).unwrap();
 }
 
 fn mmio(address: u64) -> NonNull<u8> {

@@ -228,10 +228,13 @@ unsafe impl GlobalPool for GuestPool {
     }
 
     fn stop(reason: HalStop) -> ! {
-        fail(
-            Stop::Disk,
-            format_args!("the driver's memory interface: {reason:?}"),
-        )
+        match reason {
+            HalStop::Share(no_room) => fail(Stop::Disk, format_args!("{no_room}")),
+            other => fail(
+                Stop::Disk,
+                format_args!("the driver's memory interface: {other:?}"),
+            ),
+        }
     }
 }
 
