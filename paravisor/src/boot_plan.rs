@@ -220,7 +220,7 @@ pub(crate) fn with_firmware(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{BootPlan, KIND_RESERVED, KIND_USABLE, PhysRange, Reason, StorageNeeds};
+    use super::{BootPlan, KIND_RESERVED, KIND_USABLE, PhysRange, Placement, Reason, StorageNeeds};
     use crate::boot_block::{
         BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_FIRMWARE,
         PAYLOAD_LINUX, RAM_FIRMWARE, VERSION,
@@ -384,6 +384,39 @@ pub(crate) mod tests {
         let over = map_of(&entries);
         let refused = plan_for(&block, over, 1);
         assert_eq!(refused.unwrap_err(), Reason::MapOverlap);
+    }
+
+    #[test]
+    fn a_tebibyte_and_a_window_of_64_gib_are_planned_to_the_byte() {
+        const GIB: u64 = 1 << 30;
+        let mut block = boot_block();
+        (block.window_bytes, block.hard_cap) = (64 * GIB, 64 * GIB);
+        block.check().unwrap();
+        // 2 GiB below 4 GiB, 1022 GiB above.
+        let end = (4 + 1022) * GIB;
+        let map = map_of(&[(0, 0xa0, 0), (0x100, 0x7_ff00, 0), (1 << 20, 1022 << 18, 0)]);
+        for processors in [1, 512] {
+            let plan = plan_for(&block, map, processors).unwrap();
+            let Placement { window, storage } = plan.placement;
+            assert_eq!(window, range(end - 64 * GIB, end));
+            // A byte for each page of what is not the window, a word for each of its chunks.
+            let states = (1024 - 64) * GIB / 4096;
+            let records = 8 * (64 * GIB / (2 << 20));
+            assert!(plan.ram_list.start - storage.start >= states + records);
+            assert!(plan.ram_list.start - storage.start < states + records + (17 << 20));
+            assert!(storage.end == window.start && storage.bytes() < 350 << 20);
+            let host_pages = u64::from(processors - 1) * 2 * 4096;
+            assert_eq!(plan.processors.host_pages().bytes(), host_pages);
+            let tracked: u64 = plan.tracked().map(|range| range.bytes()).sum();
+            assert_eq!(tracked, 960 * GIB - 0x6_0000);
+            let ranges: Vec<_> = crate::page_account::tracked_ram(&plan).collect();
+            let pages = svsm_swiotlb::page_state::RamRanges::new(&ranges)
+                .unwrap()
+                .pages();
+            assert_eq!(pages, tracked / 4096);
+            let last = range(storage.start - 4096, storage.start);
+            assert!(plan.may_validate(&last) && !plan.may_validate(&window));
+        }
     }
 
     #[test]

@@ -32,5 +32,8 @@ mod tests {
         assert_eq!(chunk_record_bytes(256 << 20), 1024);
         assert_eq!(storage_bytes(1 << 30, 256 << 20), (256 << 10) + 4096);
         assert_eq!(storage_bytes(1, 1), 4096);
+        assert_eq!(page_state_bytes(1 << 40), 256 << 20);
+        assert_eq!(chunk_record_bytes(64 << 30), 256 << 10);
+        assert_eq!(storage_bytes(1 << 40, 64 << 30), (256 << 20) + (256 << 10));
     }
 }

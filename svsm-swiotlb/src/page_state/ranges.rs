@@ -175,6 +175,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_page_of_a_tebibyte_has_the_last_index() {
+        let list = [range(0, 2 << 30), range(4 << 30, 1022 << 30)];
+        let ranges = RamRanges::new(&list).unwrap();
+        assert_eq!(ranges.pages(), 1 << 28);
+        let last = GuestPhysicalAddress::new((1026 << 30) - PAGE_SIZE);
+        let index = (1 << 28) - 1;
+        assert_eq!(ranges.indices(last, PAGE_SIZE), Some(index..index + 1));
+        let high = GuestPhysicalAddress::new(4 << 30);
+        assert_eq!(ranges.indices(high, 1022 << 30), Some(1 << 19..1 << 28));
+    }
+
+    #[test]
     fn overlap_is_seen_at_both_edges() {
         let list = [range(0x2000, 0x2000)];
         let ranges = RamRanges::new(&list).unwrap();
