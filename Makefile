@@ -66,7 +66,7 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 # Each reading of the ACPI timer would be an exit; the time stamp counter cannot be calibrated by ports this slow.
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug kexec kdump,$(WORK)),1800,300))
-LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK)) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
+LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK) $(if $(DEVICES),svsm.devices=$(DEVICES))) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
 	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
@@ -101,7 +101,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
 #?   CPUS=1           print launch digests for 1..CPUS vCPUs
 #?   IMAGE_FLAGS=...  further options of the image: guest policy and SEV features (target/release/igvm-builder --help, docs/ATTESTATION.md)
-#?   RUNFLAGS=...     further options of the runner (target/release/runner run --help)
+#?   RUNFLAGS=...     further options of the runner, which win over those of make (target/release/runner run --help)
 #?
 #? variables of `make linux` and `make linux-compare`:
 #?   LINUX=6.12       series of the Debian kernel to boot: 6.12, 7, 6.12+deb12, 6.12-amd64, ...
@@ -166,7 +166,7 @@ linux-disk: disk
 
 linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout $(LINUX_TIMEOUT) --idle $(if $(filter fio hotplug kexec kdump,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --usual-timeout $(LINUX_TIMEOUT) --usual-idle $(if $(filter fio hotplug kexec kdump,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
 
@@ -202,7 +202,7 @@ linux-instructions: linux-kernel linux-disk module test-modules
 	@$(BUILDER) --paravisor $(BARE)/paravisor --payload $(LINUX_DIR)/$(LINUX)/vmlinuz --initrd $(LINUX_DIR)/$(LINUX)/initrd-bench \
 		--cmdline "$(LINUX_ARGS) svsm.modules=svsm_swiotlb,map_bench" --output $(IMAGES)/linux-bench.igvm $(IMAGE_OPTIONS)
 	@$(RUNNER) linux --igvm $(IMAGES)/linux-bench.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --deterministic \
-		--memory $(MEM) --timeout 900 --idle 120 --report $(REPORT) --quiet
+		--memory $(MEM) --usual-timeout 900 --usual-idle 120 --report $(REPORT) --quiet
 
 # This kernel has everything built in. KASAN needs an eighth of the RAM, and the checks make the boot slow.
 linux-debug: setup-qemu linux-kernel linux-disk module-package ## Build a kernel with KASAN, lockdep and checks of RCU and the DMA API (minutes, 3 GB), boot it with the module and its tests: no report
@@ -216,7 +216,7 @@ linux-debug: setup-qemu linux-kernel linux-disk module-package ## Build a kernel
 		--cmdline "$(LINUX_ARGS) swiotlb=512 svsm.driver=pool svsm.work=$(WORK) svsm.modules=map_test svsm.again=yes $(CMDLINE)" \
 		--output $(IMAGES)/linux-debug.igvm $(IMAGE_OPTIONS)
 	@$(RUNNER) linux --igvm $(IMAGES)/linux-debug.igvm --host $(BARE)/snp-host --disk $(IMAGES)/linux-disk.img --driver pool \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --timeout 1800 --idle 300 $(if $(filter stress,$(WORK)),--more-disks 2) --report $(REPORT)/debug $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --usual-timeout 1800 --usual-idle 300 $(if $(filter stress,$(WORK)),--more-disks 2) --report $(REPORT)/debug $(RUNFLAGS)
 
 linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initrd
 	@$(if $(KERNEL),$(if $(INITRD),,echo 'linux: KERNEL= needs INITRD=, an initrd with the modules of that kernel' >&2; exit 2;))true
@@ -253,7 +253,7 @@ ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## B
 	@$(FIRMWARE_DIR)/release/runner boot-disk --kernel "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" --initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" \
 		--cmdline "$(strip $(LINUX_ARGS) svsm.devices=$(or $(DEVICES),blk) $(CMDLINE))" --output $(OVMF_DISK)
 	@$(FIRMWARE_DIR)/release/runner linux --igvm $(OVMF_IGVM) --host $(BARE)/snp-host --disk $(OVMF_DISK) --devices $(or $(DEVICES),blk) \
-		--memory $(MEM) --vcpus $(or $(VCPUS),1) --timeout 900 --idle 120 --report $(REPORT) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),1) --usual-timeout 900 --usual-idle 120 --report $(REPORT) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
 
 ovmf-image: ## Fetch Debian's OVMF (not installed)
 	@scripts/ovmf.sh $(OVMF_DIR)

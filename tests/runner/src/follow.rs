@@ -13,7 +13,7 @@ use crate::transcript::Transcript;
 const POLL: Duration = Duration::from_millis(20);
 
 /// How long a run may take.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// In all.
     pub total: Duration,
@@ -32,6 +32,42 @@ pub enum End {
     Silent,
 }
 
+/// Memory of this computer that the machine had, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resident {
+    /// When the guest had attached, before it grew the pool further.
+    pub attached: u64,
+    /// At most.
+    pub peak: u64,
+    /// At last, when the guest had given back what it could.
+    pub last: u64,
+}
+
+impl Resident {
+    /// Takes a look.
+    fn look(&mut self, bytes: u64, attached: bool) {
+        if bytes == 0 {
+            return;
+        }
+        if attached && self.attached == 0 {
+            self.attached = bytes;
+        }
+        self.peak = self.peak.max(bytes);
+        self.last = bytes;
+    }
+}
+
+/// How a run went by.
+#[derive(Debug, Clone, Copy)]
+pub struct Course {
+    /// How it ended.
+    pub end: End,
+    /// How long it took.
+    pub duration: Duration,
+    /// What memory it took.
+    pub resident: Resident,
+}
+
 /// Files that the machine writes.
 #[derive(Debug)]
 pub struct Output<'a> {
@@ -41,21 +77,23 @@ pub struct Output<'a> {
     pub console: &'a Path,
 }
 
-/// Reads what the machine writes until it ends or a limit is reached; gives the time it took.
+/// Reads what the machine writes until it ends or a limit is reached.
 pub fn follow(
     mut machine: RunningMachine,
     output: &Output<'_>,
     limits: Limits,
     transcript: &mut Transcript,
     progress: &mut Progress,
-) -> (End, Duration) {
+) -> Course {
     let start = Instant::now();
     let mut records = Tail::new(output.records);
     let mut console = Tail::new(output.console);
     let mut heard = Duration::ZERO;
+    let mut resident = Resident::default();
     let end = loop {
         // Asked first: what was written before the end is then read below.
         let ended = machine.ended();
+        resident.look(machine.resident_bytes(), transcript.attach_heard.is_some());
         let now = start.elapsed();
         let read_before = records.bytes_read() + console.bytes_read();
         let new_records = records.lines();
@@ -93,5 +131,28 @@ pub fn follow(
         transcript.guest_says(&line, now);
     }
     progress.finish();
-    (end, now)
+    Course {
+        end,
+        duration: now,
+        resident,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Resident;
+
+    #[test]
+    fn memory_is_noted_at_the_attach_at_most_and_at_last() {
+        let mut resident = Resident::default();
+        for (bytes, attached) in [(5, false), (7, true), (9, true), (8, true), (0, true)] {
+            resident.look(bytes, attached);
+        }
+        let want = Resident {
+            attached: 7,
+            peak: 9,
+            last: 8,
+        };
+        assert_eq!(resident, want);
+    }
 }

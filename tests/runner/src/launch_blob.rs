@@ -2,7 +2,7 @@
 //! Writes a launch plan in the form in which the emulated host takes it (`snp_host::launch`).
 
 use snp_host::launch::{self, PageToLaunch, kind};
-use snp_host::memory_plan::{GuestMemory, LAUNCH_BYTES};
+use snp_host::memory_plan::GuestMemory;
 use snp_host::switches::Switches;
 
 use paravisor::layout::PAGE_BYTES;
@@ -24,8 +24,9 @@ pub fn launch_blob(
 ) -> Result<Vec<u8>, Failure> {
     let too_large = || {
         Failure::bad_input(format!(
-            "the IGVM file launches {} pages, more than the emulated machine takes; use a smaller payload",
-            plan.pages.len()
+            "the IGVM file launches {} pages, and the emulated machine takes {}; use a smaller payload",
+            plan.pages.len(),
+            launch::MAX_RECORDS
         ))
     };
     let required = plan.required.iter().map(|range| {
@@ -63,9 +64,6 @@ pub fn launch_blob(
         )),
         None => too_large(),
     })?;
-    if blob.len() as u64 > LAUNCH_BYTES {
-        return Err(too_large());
-    }
     Ok(blob)
 }
 
@@ -174,7 +172,7 @@ mod tests {
         };
         let odd = plan(vec![page(0x40_0800, PageKind::Normal, 1)]);
         assert!(refused(&odd).contains("0x400800"));
-        let many = plan(vec![page(0x40_0000, PageKind::Normal, 0); 20_000]);
-        assert!(refused(&many).contains("20000 pages"));
+        let many = plan(vec![page(0x40_0000, PageKind::Normal, 0); 262_145]);
+        assert!(refused(&many).contains("262145 pages, and the emulated machine takes 262144;"));
     }
 }

@@ -13,7 +13,7 @@ use runner::{
 
 /// Boots SEV-SNP IGVM files on an emulated SNP machine
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(version, args_override_self = true)]
 struct CommandLine {
     #[command(subcommand)]
     command: Command,

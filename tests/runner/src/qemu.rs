@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use snp_host::launch::processors;
+use snp_host::memory_plan::LAUNCH_BASE;
 
 use crate::Failure;
 use crate::longest_calls::ICOUNT_SHIFT;
@@ -127,6 +128,10 @@ impl Machine<'_> {
         let (launch, address) = self.launch;
         let at = format!(",addr={address:#x},force-raw=on");
         add("-device", joined(&[&"loader,file=", &escaped(launch), &at]));
+        if address != LAUNCH_BASE {
+            let note = format!("loader,addr={LAUNCH_BASE:#x},data={address:#x},data-len=8");
+            add("-device", note.into());
+        }
         for (index, (disk, read_only)) in self.disks.iter().enumerate() {
             let drive = format!("if=none,id=d{index},format=raw,");
             let mode = if *read_only {
@@ -201,6 +206,22 @@ impl RunningMachine {
             Err(_) => Some(-1),
         }
     }
+
+    /// Bytes of this computer's memory that the machine has now; 0 when it is gone.
+    #[must_use]
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        resident(&status.unwrap_or_default()).unwrap_or(0)
+    }
+}
+
+/// What a process has by its `status` file (proc_pid_status(5)).
+fn resident(status: &str) -> Option<u64> {
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes << 10)
 }
 
 impl Drop for RunningMachine {
@@ -293,6 +314,21 @@ mod tests {
         // Two for the guest, and QEMU's CPU 0.
         assert!(arguments.windows(2).any(|pair| pair == ["-smp", "3"]));
         assert!(has("loader,file=l,addr=0x7a000000,force-raw=on"));
+        let note = "loader,addr=0x7a000000,data=0x180000000,data-len=8";
+        assert!(!has(note));
+        let large = Machine {
+            launch: (Path::new("l"), 0x1_8000_0000),
+            ..machine
+        };
+        let arguments = large.arguments();
+        assert!(arguments.iter().any(|argument| argument == note));
+    }
+
+    #[test]
+    fn what_is_resident_is_read() {
+        let status = "Name:\tqemu\nVmHWM:\t  99 kB\nVmRSS:\t  1024 kB\nRssAnon:\t 1 kB\n";
+        assert_eq!(super::resident(status), Some(1 << 20));
+        assert_eq!(super::resident("Name:\tqemu\n"), None);
     }
 
     #[test]

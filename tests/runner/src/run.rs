@@ -9,14 +9,14 @@ use std::time::Duration;
 use igvm_builder::{LaunchDigest, launch_digest};
 use paravisor::boot_block::BootBlock;
 use paravisor::layout::SECRETS_PAGE;
-use snp_host::memory_plan::{GuestMemory, LAUNCH_BASE, MemoryPlan};
+use snp_host::memory_plan::{GuestMemory, MemoryPlan};
 
 use crate::Failure;
 use crate::attack_options::AttackedPage;
 use crate::devices::{Device, DeviceFiles, more_disks};
 use crate::disk::{self, Disk};
 use crate::expectation::Expectation;
-use crate::follow::{End, Limits, Output, follow};
+use crate::follow::{End, Limits, Output, Resident, follow};
 use crate::guest_memory;
 use crate::igvm_input::IgvmInput;
 use crate::launch_blob::launch_blob;
@@ -41,6 +41,8 @@ pub struct Outcome {
     pub end: End,
     /// Seconds from the start of the machine to its end.
     pub duration: Duration,
+    /// Memory of this computer that it took.
+    pub resident: Resident,
     /// What was expected.
     pub expectation: Expectation,
     /// Size of the IGVM file in bytes.
@@ -127,7 +129,11 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     let inputs = check_inputs(options)?;
     let folder = Workplace::new(options.keep.as_deref())?;
     let launch = folder.file("launch.bin");
-    write(&launch, &launch_image(options, &inputs)?)?;
+    let launch_bytes = {
+        let image = launch_image(options, &inputs)?;
+        write(&launch, &image)?;
+        image.len() as u64
+    };
 
     let mut disks = Vec::new();
     let second = folder.file("second.img");
@@ -164,10 +170,10 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         .map_err(|error| Failure::Died(format!("the runner does not find itself: {error}")))?;
     let machine = Machine {
         program: &options.qemu,
-        memory_bytes: inputs.plan.machine_bytes(),
+        memory_bytes: inputs.plan.machine_bytes(launch_bytes),
         vcpus: options.vcpus,
         host: &options.host,
-        launch: (&launch, LAUNCH_BASE),
+        launch: (&launch, inputs.plan.launch_base(launch_bytes)),
         records: &records,
         console: &console,
         log: &log,
@@ -176,10 +182,11 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         deterministic: options.deterministic,
         threads: options.tcg_thread,
     };
-    let limits = Limits {
-        total: Duration::from_secs(options.timeout),
-        idle: Duration::from_secs(options.idle),
-    };
+    let limits = options.limits.limits(options.memory);
+    if !options.quiet {
+        eprintln!("{limits}");
+    }
+    let limits = limits.limits;
     let mut transcript = Transcript::default();
     let mut progress = match &inputs.expectation {
         _ if options.quiet => Progress::quiet(),
@@ -190,7 +197,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         records: &records,
         console: &console,
     };
-    let (end, duration) = follow(
+    let course = follow(
         machine.start()?,
         &output,
         limits,
@@ -207,8 +214,9 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     let block = inputs.image.boot_block.as_deref();
     Ok(Outcome {
         transcript,
-        end,
-        duration,
+        end: course.end,
+        duration: course.duration,
+        resident: course.resident,
         expectation: inputs.expectation,
         igvm_bytes: inputs.image.file_bytes,
         digest: launch_digest(&inputs.image.directives, inputs.image.mask, options.vcpus)

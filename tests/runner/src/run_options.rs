@@ -14,6 +14,7 @@ use snp_host::switches::Switches;
 use crate::attack_options::AttackOptions;
 use crate::devices::Device;
 use crate::expectation::Expectation;
+use crate::limit_options::LimitOptions;
 use crate::linux::Driver;
 use crate::qemu::Threads;
 
@@ -171,12 +172,9 @@ pub struct RunOptions {
     /// Folder for run.json and pool.svg
     #[arg(long, value_name = "DIR")]
     pub report: Option<PathBuf>,
-    /// Most seconds the run may take
-    #[arg(long, value_name = "SECONDS", default_value_t = 900)]
-    pub timeout: u64,
-    /// Most seconds without a new record or console line
-    #[arg(long, value_name = "SECONDS", default_value_t = 90)]
-    pub idle: u64,
+    /// How long the run may take
+    #[command(flatten)]
+    pub limits: LimitOptions,
     /// Size of RMP entries
     #[arg(long, value_enum, default_value = "2m")]
     pub rmp: RmpPages,

@@ -59,6 +59,16 @@ fn write_image(text: &mut String, outcome: &Outcome) -> std::fmt::Result {
     row(text, "QEMU (TCG, nested SVM)", &outcome.qemu_version)?;
     let seconds = outcome.duration.as_secs_f64();
     row(text, "time", format_args!("{seconds:.1} s"))?;
+    let resident = outcome.resident;
+    for (name, bytes) in [
+        ("memory of QEMU when the guest attached", resident.attached),
+        ("at most", resident.peak),
+        ("at last", resident.last),
+    ] {
+        if bytes != 0 {
+            row(text, name, mebibytes(bytes))?;
+        }
+    }
     if let Some(seconds) = boot_to_attach(outcome) {
         row(
             text,

@@ -3,9 +3,9 @@
 //!
 //! A page-sized header, a table of records padded to whole pages, then the pages, all little
 //! endian. [`write()`] makes one, [`LaunchImage`] checks and reads one; QEMU puts it at
-//! [`crate::memory_plan::LAUNCH_BASE`].
+//! [`crate::memory_plan::LAUNCH_BASE`], or a large one elsewhere and there its address.
 
-use crate::memory_plan::GuestMemory;
+use crate::memory_plan::{GuestMemory, HIGH_BASE};
 use crate::switches::Switches;
 use core::mem::size_of;
 use snp::address::{LARGE_PAGE_SIZE, PAGE_SIZE};
@@ -26,8 +26,8 @@ pub const fn processors(cpus: u32) -> u32 {
     if cpus > 1 { cpus + 1 } else { 1 }
 }
 
-/// Most records of one image: 64 MiB hold fewer pages.
-pub const MAX_RECORDS: u32 = 16384;
+/// Most records of one image: a launch of 1 GiB.
+pub const MAX_RECORDS: u32 = 1 << 18;
 
 const PAGE_BYTES: u32 = 4096;
 const PAGE_LENGTH: usize = PAGE_BYTES as usize;
@@ -127,6 +127,13 @@ pub struct LaunchImage<'a> {
     header: Header,
     records: &'a [Record],
     image: &'a [u8],
+}
+
+/// The address of a launch image that is too large for the usual place, where this `memory` is; `None` if it is there.
+#[must_use]
+pub fn elsewhere(memory: &[u8]) -> Option<u64> {
+    let address = u64::from_le_bytes(*memory.first_chunk()?);
+    (address >= HIGH_BASE && address.is_multiple_of(PAGE_SIZE)).then_some(address)
 }
 
 impl<'a> LaunchImage<'a> {

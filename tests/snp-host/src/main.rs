@@ -156,7 +156,12 @@ fn host_state_found(cpu: &Cpu) -> ! {
 
 /// The launch image; the code to stop with when there is none.
 fn launch_image() -> Result<LaunchImage<'static>, ExitCode> {
-    LaunchImage::parse(raw_memory::launch_memory(LAUNCH_BASE, LAUNCH_BYTES))
+    let mut memory = raw_memory::launch_memory(LAUNCH_BASE, LAUNCH_BYTES);
+    if let Some(address) = launch::elsewhere(memory) {
+        let end = HIGH_BASE + raw_memory::ram_above_4_gib();
+        memory = raw_memory::launch_memory(address, end.saturating_sub(address));
+    }
+    LaunchImage::parse(memory)
         .map_err(|error| refuse(format_args!("what=launch-image error={error:?}")))
 }
 
@@ -193,7 +198,7 @@ fn run() -> ExitCode {
     if plan.tables_base() + plan.tables_bytes() > available {
         return refuse(format_args!(
             "what=machine-too-small needs={}",
-            plan.machine_bytes()
+            plan.machine_bytes(0)
         ));
     }
     let pages = plan.layout().pages();

@@ -17,9 +17,9 @@ use snp_model::layout::{Layout, Range};
 
 /// Where this host is linked; guest RAM below 4 GiB ends here at the latest.
 pub const HOST_BASE: u64 = 0x7800_0000;
-/// Where QEMU places the launch image (`launch`).
+/// Where QEMU places the launch image (`launch`), or the address of one that is too large for this place.
 pub const LAUNCH_BASE: u64 = 0x7A00_0000;
-/// Largest launch image; the firmware's tables lie above.
+/// Room for it here; the firmware's tables lie above.
 pub const LAUNCH_BYTES: u64 = 64 << 20;
 /// Start of the RAM that does not fit below [`HOST_BASE`].
 pub const HIGH_BASE: u64 = 4 << 30;
@@ -155,16 +155,32 @@ impl MemoryPlan {
         (pages * (8 + 1 + 8 + TABLE_SETS * 8 + 2) + (1 << 20)).next_multiple_of(LARGE_PAGE_SIZE)
     }
 
-    /// End of QEMU's RAM above 4 GiB when it was started with [`machine_bytes`](Self::machine_bytes).
+    /// End of QEMU's RAM above 4 GiB, but for a large launch image.
     #[must_use]
     pub const fn machine_end(&self) -> u64 {
-        self.machine_bytes() - DEVICE_BASE + HIGH_BASE
+        self.machine_bytes(0) - DEVICE_BASE + HIGH_BASE
     }
 
-    /// `-m` in bytes for QEMU: RAM below 4 GiB is 2 GiB, the rest holds views and tables.
+    /// Where a launch image of so many bytes lies: behind the tables if it is a large one.
     #[must_use]
-    pub const fn machine_bytes(&self) -> u64 {
-        let bytes = DEVICE_BASE + (self.tables_base() - HIGH_BASE) + self.tables_bytes();
+    pub const fn launch_base(&self, image_bytes: u64) -> u64 {
+        if image_bytes <= LAUNCH_BYTES {
+            LAUNCH_BASE
+        } else {
+            self.tables_base() + self.tables_bytes()
+        }
+    }
+
+    /// `-m` in bytes for QEMU: RAM below 4 GiB is 2 GiB, the rest holds views and tables, and a large launch image.
+    #[must_use]
+    pub const fn machine_bytes(&self, image_bytes: u64) -> u64 {
+        let image_bytes = if image_bytes <= LAUNCH_BYTES {
+            0
+        } else {
+            image_bytes.next_multiple_of(LARGE_PAGE_SIZE)
+        };
+        let own = (self.tables_base() - HIGH_BASE) + self.tables_bytes();
+        let bytes = DEVICE_BASE + own + image_bytes;
         if bytes < SMALLEST_MACHINE {
             SMALLEST_MACHINE
         } else {
@@ -242,10 +258,15 @@ mod tests {
             assert!(plan.private_page(0) >= shared_end.max(HIGH_BASE));
             assert_eq!(plan.private_page(0) % LARGE_PAGE_SIZE, 0);
             assert_eq!(plan.private_page(plan.layout().pages()), plan.tables_base());
-            assert!(plan.tables_base() + plan.tables_bytes() <= plan.machine_end());
-            assert!(plan.machine_bytes() >= SMALLEST_MACHINE);
+            assert_eq!(plan.launch_base(LAUNCH_BYTES), LAUNCH_BASE);
+            for image in [0, LAUNCH_BYTES, LAUNCH_BYTES + 1, 600 << 20] {
+                let end = HIGH_BASE + plan.machine_bytes(image) - DEVICE_BASE;
+                assert!(plan.tables_base() + plan.tables_bytes() <= end);
+                assert!(plan.launch_base(image) + image <= end);
+                assert!(plan.machine_bytes(image) >= SMALLEST_MACHINE);
+            }
             assert!(plan.touched_bytes() > 2 * plan.layout().pages() as u64 * PAGE_SIZE);
-            assert!(plan.touched_bytes() < plan.machine_bytes() + HOST_BASE);
+            assert!(plan.touched_bytes() < plan.machine_bytes(0) + HOST_BASE);
         }
     }
 
