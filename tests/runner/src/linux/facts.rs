@@ -12,6 +12,8 @@ use crate::line::LineError;
 
 /// Words of a console line by which the kernel says that it gave up.
 const PANIC: &str = "Kernel panic - not syncing";
+/// Words of a kernel's first line, where the console shows it.
+const FIRST_LINE: &str = "] Linux version ";
 /// Words that say why, when they come before: the initrd is damaged.
 const UNPACKING: &str = "Initramfs unpacking failed";
 /// Kernel messages from which the checks of SNP, VMPL and firmware are made when no init repeats them.
@@ -148,6 +150,9 @@ impl Facts {
     }
 
     fn kernel_says(&mut self, text: &str) {
+        if text.contains(FIRST_LINE) && self.user_space.is_some() {
+            self.next_kernel();
+        }
         if let Some(at) = text.find(PANIC) {
             self.panic.get_or_insert(text[at..].to_owned());
         } else if let Some(at) = text.find(UNPACKING) {
@@ -284,10 +289,17 @@ mod tests {
             "[    9.0] Kernel panic - not syncing: sysrq triggered crash",
         ];
         assert!(told(&first).panic.is_some());
+        // The first lines of a kernel are not always on the console.
+        for (lines, logged) in [
+            (&[][..], 0),
+            (&["[    0.0] Linux version 7", "[    0.0] efi: EFI v2.7"], 1),
+        ] {
+            let facts = told(&[&first[..], lines, &["linux: start uptime=5"]].concat());
+            assert_eq!((facts.earlier_kernels, facts.cpus), (1, None));
+            assert_eq!((facts.panic, facts.log.len()), (None, logged));
+            assert_eq!(facts.user_space.map(|start| start.kernel), Some(5.0));
+        }
         let facts = told(&[&first[..], &["linux: start uptime=5"]].concat());
-        assert_eq!((facts.earlier_kernels, facts.cpus), (1, None));
-        assert_eq!((facts.panic, facts.log.len()), (None, 0));
-        assert_eq!(facts.user_space.map(|start| start.kernel), Some(5.0));
         assert_eq!(facts.said["kdump"], ["granted 2097152"]);
         assert_eq!(facts.failed["net"], "first");
     }
