@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 #
 # Sourced by init for svsm.work=kexec and svsm.work=kdump, before the devices are looked at: this kernel starts another one,
-# /next/vmlinuz with /next/initrd, on demand or by a crash, while the disks are read. The other one does the usual work, is told
+# /next/vmlinuz with /next/initrd, on demand or by a crash. The other one does the usual work, is told
 # svsm.work=after-kexec or after-kdump, and makes all the marks. svsm.crash_cpu=N says on which CPU the crash is (0).
 # Needs what init defines (bounced, expected, failed, present, say, statistic).
 
@@ -22,12 +22,12 @@ kexec_work() { # kexec|kdump
         failed kexec "$(head -n 1 /tmp/error)"
         return
     }
-    # Large requests, so that the pool grows.
+    # Large requests, so that the pool grows, and the crash comes while they are in flight. Not without the pool: a crash beside the
+    # kernel's own conversions can end the first kernel (docs/LINUX-GUEST.md).
     for disk in vda nvme0n1; do
-        [ -b /dev/$disk ] || continue
+        [ "$driver" = pool ] && [ -b /dev/$disk ] || continue
         while :; do dd if=/dev/$disk of=/dev/null bs=4M iflag=direct 2>/dev/null; done &
     done
-    # The crash comes while they are in flight; a kernel that goes in order has let its devices go.
     while [ "$driver" = pool ] && [ "$(statistic granted_bytes)" -le 2097152 ] && [ $tries -lt 100 ]; do
         tries=$((tries + 1))
         usleep 100000
