@@ -32,7 +32,9 @@ pub const RAM_FIRMWARE: u32 = 1;
 pub const FLAG_RESTRICTED_INJECTION: u32 = 1 << 0;
 /// [`BootBlock::flags`]: one GROW or RELEASE of the service may take several batches (docs/PROTOCOL.md, P-6.4).
 pub const FLAG_UNIT_LIMIT_LIFTED: u32 = 1 << 1;
-const FLAGS: u32 = FLAG_RESTRICTED_INJECTION | FLAG_UNIT_LIMIT_LIFTED;
+/// [`BootBlock::flags`]: the window lies below 4 GiB, where devices with 32 address bits reach it.
+pub const FLAG_WINDOW_LOW: u32 = 1 << 2;
+const FLAGS: u32 = FLAG_RESTRICTED_INJECTION | FLAG_UNIT_LIMIT_LIFTED | FLAG_WINDOW_LOW;
 
 /// [`BootBlock::sev_features`]: those that an image always has.
 const FEATURES_NEEDED: SevFeatures = SevFeatures::new()
@@ -94,7 +96,7 @@ pub struct BootBlock {
     pub version: u32,
     /// [`RAM_ACCEPTED`] or [`RAM_FIRMWARE`].
     pub ram_mode: u32,
-    /// [`FLAG_RESTRICTED_INJECTION`] and [`FLAG_UNIT_LIMIT_LIFTED`]; other bits are 0.
+    /// [`FLAG_RESTRICTED_INJECTION`], [`FLAG_UNIT_LIMIT_LIFTED`] and [`FLAG_WINDOW_LOW`]; other bits are 0.
     pub flags: u32,
     /// Number under which the guest calls the service, for instance 0x4000_0001.
     pub protocol_number: u32,
@@ -160,6 +162,16 @@ impl BootBlock {
     #[must_use]
     pub const fn unit_limit_lifted(&self) -> bool {
         self.flags & FLAG_UNIT_LIMIT_LIFTED != 0
+    }
+
+    /// Where the window ends at the latest.
+    #[must_use]
+    pub const fn window_limit(&self) -> u64 {
+        if self.flags & FLAG_WINDOW_LOW != 0 {
+            1 << 32
+        } else {
+            u64::MAX
+        }
     }
 
     /// Whether the payload is a Linux kernel.
@@ -325,7 +337,7 @@ mod tests {
         assert_eq!(reason(|b| b.magic[7] = 0), Err(Reason::BootBlockVersion));
         assert_eq!(reason(|b| b.version = 1), Err(Reason::BootBlockVersion));
         assert_eq!(reason(|b| b.ram_mode = 2), Err(Reason::BootBlockField));
-        assert_eq!(reason(|b| b.flags = 4), Err(Reason::BootBlockField));
+        assert_eq!(reason(|b| b.flags = 8), Err(Reason::BootBlockField));
         assert_eq!(
             reason(|b| b.protocol_number = 0),
             Err(Reason::BootBlockField)

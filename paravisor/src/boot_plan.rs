@@ -71,7 +71,13 @@ impl<'a> BootPlan<'a> {
         }
         let in_ram = boot_block.ranges_in_ram().len();
         let in_ram = launch_ranges.get(..in_ram).unwrap_or(&[]);
-        let placement = place(map.ram(), in_ram, boot_block.window_bytes, needs.bytes())?;
+        let placement = place(
+            map.ram(),
+            in_ram,
+            boot_block.window_bytes,
+            boot_block.window_limit(),
+            needs.bytes(),
+        )?;
         let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
         if !payload.contains(&entry) {
             return Err(Reason::PayloadEntry);
@@ -222,8 +228,8 @@ pub(crate) fn with_firmware(
 pub(crate) mod tests {
     use super::{BootPlan, KIND_RESERVED, KIND_USABLE, PhysRange, Placement, Reason, StorageNeeds};
     use crate::boot_block::{
-        BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, PAYLOAD_FIRMWARE,
-        PAYLOAD_LINUX, RAM_FIRMWARE, VERSION,
+        BootBlock, FLAG_WINDOW_LOW, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC,
+        PAYLOAD_FIRMWARE, PAYLOAD_LINUX, RAM_FIRMWARE, VERSION,
     };
     use crate::layout::{
         BOOT_BLOCK, BOOT_CALLING_AREA, CPUID_COPY, FIRMWARE_END, IMAGE_LOAD, LINUX_PAGES,
@@ -350,6 +356,19 @@ pub(crate) mod tests {
         assert_eq!(plan.guest_ram().collect::<Vec<_>>(), want);
         assert_eq!(plan.payload.as_slice(), [range(0x100_0000, 0x110_0000)]);
         assert!(!plan.tracked().any(|range| range.overlaps(&window)));
+    }
+
+    #[test]
+    fn a_low_window_is_below_4_gib_although_there_is_more_room_above() {
+        let mut block = boot_block();
+        block.flags |= FLAG_WINDOW_LOW;
+        block.check().unwrap();
+        let plan = plan_for(&block, map(), 1).unwrap();
+        assert_eq!(plan.placement.window, range(0x1c00_0000, 0x2000_0000));
+        assert!(
+            plan.guest_ram()
+                .any(|ram| ram == range(1 << 32, 0x1_8000_0000))
+        );
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub const MAGIC: [u8; 8] = *b"SVSMHAND";
 /// Layout version of the structure.
 pub const VERSION: u32 = 2;
 /// Most entries of the memory map.
-pub const MAX_MAP_ENTRIES: usize = HANDOVER_MAP_BYTES as usize / size_of::<MapEntry>();
+pub const MAX_MAP_ENTRIES: usize = HANDOVER_MAP_BYTES / size_of::<MapEntry>();
 
 /// [`Handover::flags`]: usable RAM is validated, zeroed and granted already.
 pub const FLAG_RAM_ACCEPTED: u32 = 1 << 0;

@@ -74,7 +74,7 @@ pub const START_TABLE_PAGES: u64 = 6;
 /// First page of the guest's memory map: [`crate::handover::MapEntry`] in a row.
 pub const HANDOVER_MAP: u64 = START_PAGE_TABLES + START_TABLE_PAGES * PAGE_BYTES;
 /// Bytes of its pages.
-pub const HANDOVER_MAP_BYTES: u64 = 8 * PAGE_BYTES;
+pub const HANDOVER_MAP_BYTES: usize = 8 * size_of::<PageBytes>();
 
 /// First of the measured pages that accompany a Linux kernel: the zero page (`struct boot_params`).
 pub const LINUX_PAGES: u64 = 0x0090_0000;
@@ -123,6 +123,6 @@ pub const GUEST_VMPL: u8 = 2;
 
 const _: () = assert!(IMAGE_LOAD >= FIXED_PAGES_END);
 const _: () = assert!(IMAGE_BASE.is_multiple_of(LARGE_PAGE_BYTES));
-const _: () = assert!(HANDOVER_MAP + HANDOVER_MAP_BYTES <= HANDOVER_END);
+const _: () = assert!(HANDOVER_MAP + HANDOVER_MAP_BYTES as u64 <= HANDOVER_END);
 const _: () = assert!(LINUX_PAGES >= HANDOVER_END || LINUX_PAGES_END <= IMAGE_BASE);
 const _: () = assert!(LINUX_PAGES_END <= PAYLOAD_BASE);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! Where the pool window and the service's storage go, and the boot-time half of invariant W1.
 //!
-//! The window is the top of the highest range of RAM that is large enough; the storage lies right below
-//! it. A violation never moves the window elsewhere: it ends the boot with its reason, because a VMM
+//! The window is the top of the highest range of RAM that is large enough, or of those below 4 GiB if the
+//! image wants it there; the storage lies right below it. A violation never moves the window elsewhere: it ends the boot with its reason, because a VMM
 //! that hands over such a map is broken or hostile.
 
 use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAGE_BYTES};
@@ -70,7 +70,8 @@ impl Placement {
 
 /// Chooses window and storage.
 ///
-/// `ram` is the RAM of the checked memory map, `launch` the launch ranges, sorted.
+/// `ram` is the RAM of the checked memory map, `launch` the launch ranges, sorted; the window ends at
+/// `window_limit` at the latest.
 ///
 /// # Errors
 /// A reason per rule of invariant W1 that the memory map breaks.
@@ -78,6 +79,7 @@ pub fn place(
     ram: impl Iterator<Item = PhysRange> + Clone,
     launch: &[PhysRange],
     window_bytes: u64,
+    window_limit: u64,
     storage_bytes: u64,
 ) -> Result<Placement, Reason> {
     let is_ram = |range: &PhysRange| ram.clone().any(|entry| entry.contains(range));
@@ -88,6 +90,7 @@ pub fn place(
         return Err(Reason::LaunchOutsideRam);
     }
     let (entry, window) = ram
+        .filter(|entry| entry.end <= window_limit)
         .filter_map(|entry| top_of(&entry, window_bytes).map(|window| (entry, window)))
         .last()
         .ok_or(Reason::WindowNoRoom)?;
@@ -156,12 +159,13 @@ mod tests {
     }
 
     const LOW: PhysRange = mib(1, 512);
+    const ANYWHERE: u64 = u64::MAX;
     const PAYLOAD: PhysRange = mib(16, 18);
 
     #[test]
     fn window_is_the_top_of_the_highest_range_that_holds_it() {
         let ram = [LOW, mib(4096, 4097 + 256), mib(8192, 8200)];
-        let placed = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, 5000).unwrap();
+        let placed = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 5000).unwrap();
         let want = Placement {
             window: mib(4224, 4352),
             storage: mib(4222, 4224),
@@ -170,9 +174,24 @@ mod tests {
     }
 
     #[test]
+    fn a_low_window_is_the_top_of_the_highest_range_below_the_limit() {
+        let ram = [LOW, mib(1024, 2048), mib(4096, 8192)];
+        let limit = 4096 * MIB;
+        let placed =
+            |ram: &[PhysRange], bytes| place(ram.iter().copied(), &[PAYLOAD], bytes, limit, 5000);
+        assert_eq!(placed(&ram, 128 * MIB).unwrap().window, mib(1920, 2048));
+        assert_eq!(placed(&ram, 1024 * MIB), Err(Reason::StorageNoRoom));
+        assert_eq!(placed(&ram, 1026 * MIB), Err(Reason::WindowNoRoom));
+        assert_eq!(
+            placed(&[LOW, ram[2]], 128 * MIB).unwrap().window,
+            mib(384, 512)
+        );
+    }
+
+    #[test]
     fn a_broken_map_names_the_rule() {
         let reason = |ram: &[PhysRange], launch: &[PhysRange], window, storage| {
-            place(ram.iter().copied(), launch, window, storage).unwrap_err()
+            place(ram.iter().copied(), launch, window, ANYWHERE, storage).unwrap_err()
         };
         assert_eq!(
             reason(&[mib(5, 512)], &[], 2 * MIB, 1),
@@ -216,14 +235,14 @@ mod tests {
     #[test]
     fn a_payload_needs_ram_that_is_not_ours() {
         let ram = [LOW, mib(4096, 4352)];
-        let high = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let high = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 1).unwrap();
         let check = |needs| high.check_payload(ram.into_iter(), &needs).is_ok();
         assert!(check(mib(16, 512)));
         assert!(check(mib(16, 16)), "nothing");
         assert!(!check(mib(16, 513)), "beyond RAM");
         assert!(!check(mib(8, 32)), "the hand-over area");
         assert!(!check(mib(4096, 4223)), "storage");
-        let low = place([LOW].into_iter(), &[PAYLOAD], 128 * MIB, 1).unwrap();
+        let low = place([LOW].into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 1).unwrap();
         let check = |needs| low.check_payload([LOW].into_iter(), &needs).is_ok();
         assert!(check(mib(16, 382)));
         assert!(!check(mib(16, 383)), "storage");
@@ -236,6 +255,7 @@ mod tests {
             [mib(4, 512)].into_iter(),
             &[OWN_REGION],
             2 * MIB,
+            ANYWHERE,
             2 * MIB + 1,
         )
         .unwrap();

@@ -4,7 +4,7 @@
 use std::ops::Range;
 
 use paravisor::boot_block::{
-    BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, FLAG_UNIT_LIMIT_LIFTED,
+    BootBlock, CMDLINE_BYTES, FLAG_RESTRICTED_INJECTION, FLAG_UNIT_LIMIT_LIFTED, FLAG_WINDOW_LOW,
     KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC, MAX_LAUNCH_RANGES, PAYLOAD_FIRMWARE,
     PAYLOAD_LINUX, RAM_ACCEPTED, RAM_FIRMWARE, RANGE_EXECUTE, RANGE_WRITE, VERSION,
 };
@@ -13,7 +13,7 @@ use zerocopy::{FromZeros, IntoBytes};
 
 use crate::Error;
 use crate::elf_image::{ElfImage, Segment};
-use crate::options::{Options, RamMode};
+use crate::options::{Options, RamMode, WindowPlace};
 use crate::payload::Payload;
 
 /// The fixed pages: boot block, both parameter pages, CPUID page and secrets page.
@@ -44,7 +44,8 @@ pub fn boot_page(
         flags: flag(
             options.features.restricted_injection.is_on(),
             FLAG_RESTRICTED_INJECTION,
-        ) | flag(!options.unit_limit.is_on(), FLAG_UNIT_LIMIT_LIFTED),
+        ) | flag(!options.unit_limit.is_on(), FLAG_UNIT_LIMIT_LIFTED)
+            | flag(options.window_place == WindowPlace::Low, FLAG_WINDOW_LOW),
         protocol_number: options.protocol,
         sev_features: options.features.sev_features().into_bits(),
         window_bytes: options.window,

@@ -31,5 +31,5 @@ pub use elf_image::{ElfImage, Segment};
 pub use error::Error;
 pub use features::FeatureOptions;
 pub use guest_policy::{AbiVersion, GuestPolicy, PolicyOptions};
-pub use options::{Options, RamMode, Switch};
+pub use options::{Options, RamMode, Switch, WindowPlace};
 pub use start_state::start_vmsa;

@@ -41,6 +41,15 @@ impl Switch {
     }
 }
 
+/// Where the window lies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum WindowPlace {
+    /// At the top of guest memory.
+    High,
+    /// At the top of what lies below 4 GiB.
+    Low,
+}
+
 /// Everything that decides the bytes of an image.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
@@ -56,6 +65,9 @@ pub struct Options {
     /// Guest memory set aside for the pool
     #[arg(long, value_name = "SIZE", default_value = "256MiB", value_parser = parse_size)]
     pub window: u64,
+    /// Where in guest memory: at its top, or below 4 GiB, where devices with 32 address bits reach it
+    #[arg(long, value_enum, value_name = "HIGH|LOW", default_value = "high")]
+    pub window_place: WindowPlace,
     /// Most of the window that may ever be granted, whatever the guest asks for [default: the window]
     #[arg(long, alias = "cap", value_name = "SIZE", value_parser = parse_size)]
     pub hard_cap: Option<u64>,

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 #[cfg(feature = "beside-firmware")]
 use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use igvm_builder::{Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build};
+use igvm_builder::{
+    Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, WindowPlace, build,
+};
 #[cfg(feature = "beside-firmware")]
 use paravisor::boot_block::{BootBlock, RAM_FIRMWARE};
 use paravisor::layout;
@@ -77,6 +79,7 @@ fn built(payload: &[u8], change: impl FnOnce(&mut Options)) -> Result<Image, Err
         initrd: None,
         window: 64 << 20,
         hard_cap: None,
+        window_place: WindowPlace::High,
         unit_limit: Switch::On,
         ram: None,
         features: FeatureOptions::USUAL,

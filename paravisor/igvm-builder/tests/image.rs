@@ -8,7 +8,7 @@ use std::path::Path;
 
 use igvm::{IgvmDirectiveHeader, IgvmFile, IgvmInitializationHeader, IsolationType};
 use igvm_builder::{
-    AbiVersion, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build,
+    AbiVersion, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, WindowPlace, build,
 };
 use igvm_defs::IgvmPageDataType;
 use paravisor::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, KIND_PARAVISOR};
@@ -35,6 +35,7 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
         initrd: None,
         window: 256 * MIB,
         hard_cap: None,
+        window_place: WindowPlace::High,
         unit_limit: Switch::On,
         ram: Some(RamMode::Accepted),
         features: FeatureOptions::USUAL,
@@ -170,6 +171,7 @@ fn the_boot_block_describes_the_image() {
     options.ram = Some(RamMode::Firmware);
     options.hard_cap = Some(64 * MIB);
     options.unit_limit = Switch::Off;
+    options.window_place = WindowPlace::Low;
     let image = build(&options).expect("suitable files");
     let (_, page) = &pages(&image)[&layout::BOOT_BLOCK];
     let (block, rest) = BootBlock::read_from_prefix(page).expect("a page");
@@ -177,6 +179,7 @@ fn the_boot_block_describes_the_image() {
     assert_eq!(block.window_bytes, 256 * MIB);
     assert_eq!(block.hard_cap, 64 * MIB);
     assert!(block.unit_limit_lifted() && block.restricted_injection());
+    assert_eq!(block.window_limit(), 1 << 32);
     assert_eq!(block.ram_mode, 1);
     assert_eq!(block.protocol_number, 0x4000_0001);
     assert_eq!(block.payload_entry, 0x100_0000);

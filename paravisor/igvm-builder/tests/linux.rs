@@ -8,7 +8,9 @@ mod small_kernel;
 use std::collections::BTreeMap;
 
 use igvm::{IgvmDirectiveHeader, IgvmFile, IsolationType};
-use igvm_builder::{Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, build};
+use igvm_builder::{
+    Error, FeatureOptions, Image, Options, PolicyOptions, RamMode, Switch, WindowPlace, build,
+};
 use paravisor::boot_block::{BootBlock, KIND_GUEST_PAYLOAD, PAYLOAD_LINUX};
 use paravisor::layout;
 use paravisor::placement::place;
@@ -41,6 +43,7 @@ fn attempt(
         initrd: initrd.map(|bytes| file("initrd", bytes)),
         window: 64 * MIB,
         hard_cap: None,
+        window_place: WindowPlace::High,
         unit_limit: Switch::On,
         ram: Some(RamMode::Accepted),
         features: FeatureOptions::USUAL,
@@ -98,7 +101,10 @@ fn kernel_and_initrd_lie_where_the_boot_block_and_the_zero_page_say() {
         .map(|range| (range.gpa, range.bytes))
         .collect();
     let want = [
-        (0x90_0000, 0x7000),
+        (
+            layout::LINUX_PAGES,
+            layout::LINUX_PAGES_END - layout::LINUX_PAGES,
+        ),
         (0x100_0000, 0x4000),
         (initrd_at, 0x2000),
     ];
@@ -178,7 +184,7 @@ fn whoever_knows_the_memory_map_can_say_that_it_is_too_little() {
     let block = boot_block(&pages);
     let check = |mib: u64| {
         let ram = [PhysRange::new(0, mib * MIB).expect("no wrap")];
-        let placement = place(ram.into_iter(), &[], block.window_bytes, 1).expect("room");
+        let placement = place(ram.into_iter(), &[], block.window_bytes, u64::MAX, 1).expect("room");
         placement.check_payload(ram.into_iter(), &block.payload_needs())
     };
     // 64 MiB for the kernel, 2 MiB storage, 64 MiB window.

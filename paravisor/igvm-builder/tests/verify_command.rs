@@ -9,7 +9,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use igvm_builder::report::AttestationReport;
-use igvm_builder::{FeatureOptions, Options, PolicyOptions, RamMode, Switch, build};
+use igvm_builder::{FeatureOptions, Options, PolicyOptions, RamMode, Switch, WindowPlace, build};
 use signed_report::{certificate, report, sign, vcek_extensions};
 use small_elf::{SmallElf, code, data};
 use tempfile::TempDir;
@@ -35,6 +35,7 @@ impl Files {
             initrd: None,
             window: 64 << 20,
             hard_cap: None,
+            window_place: WindowPlace::High,
             unit_limit: Switch::On,
             ram: Some(RamMode::Accepted),
             protocol: 0x4000_0001,

@@ -89,11 +89,17 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
         .collect();
     let memory: u64 = ram.clone().map(|one| one.bytes()).sum();
     let needs = block.payload_needs();
-    let placed =
-        place(ram.clone(), &launch, block.window_bytes, SMALLEST_STORAGE).and_then(|placement| {
-            placement.check_payload(ram, &needs)?;
-            Ok(placement.window.start..placement.window.end)
-        });
+    let placed = place(
+        ram.clone(),
+        &launch,
+        block.window_bytes,
+        block.window_limit(),
+        SMALLEST_STORAGE,
+    )
+    .and_then(|placement| {
+        placement.check_payload(ram, &needs)?;
+        Ok(placement.window.start..placement.window.end)
+    });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
             "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",

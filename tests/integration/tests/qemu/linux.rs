@@ -50,6 +50,15 @@ fn assert_ends(outcome: &Outcome, code: i32, cause: &str) {
 mod machines {
     use super::*;
 
+    /// On this machine RAM below 4 GiB ends at 1920 MiB.
+    #[test]
+    fn a_low_window_where_there_is_more_room_above_4_gib() {
+        let bench = Bench::linux_with_options(USUAL, &["--window-place", "low"]);
+        let outcome = bench.linux_run(&["--memory", "3GiB"]);
+        assert_success(&outcome, 1);
+        assert!(outcome.text.contains("-0x77ffffff in "), "{}", outcome.text);
+    }
+
     /// More than the zero page has room for.
     #[test]
     fn a_memory_map_of_512_entries() {
