@@ -38,7 +38,7 @@ fn c1_no_way_leads_from_the_run_loop_of_the_image_to_a_panic() {
     let graph = CallGraph::of(&image());
     let handler = graph.named("rust_begin_unwind");
     // Panics when a line has key-value pairs, which needs a feature of the crate that nobody enables.
-    let log = graph.named("3log13__private_api8log_impl");
+    let log = graph.named("3log13__private_api3log17h");
     // CREATE_VCPU names it as the place where another processor begins, with its own boot.
     let start_further = graph.named("9paravisor13start_further");
     let way = |from: usize| graph.way(from, handler, &[log, start_further]);
@@ -73,7 +73,7 @@ const RESERVE: u64 = 4096;
 fn c1_the_deepest_calls_of_the_image_fit_its_stack() {
     let graph = CallGraph::of(&image());
     let start_further = graph.named("9paravisor13start_further");
-    let log = graph.named("3log13__private_api8log_impl");
+    let log = graph.named("3log13__private_api3log17h");
     for start in [
         "9paravisor5start17h",
         "9paravisor13start_further",

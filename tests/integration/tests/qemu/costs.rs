@@ -3,9 +3,28 @@
 
 use std::ops::Range;
 
+use elf::ElfBytes;
+use elf::abi::PT_LOAD;
+use elf::endian::AnyEndian;
 use serde_json::Value;
 
-use crate::bench::{Bench, Outcome};
+use crate::bench::{Bench, Outcome, built};
+
+/// Most bytes of code and data of the image, without stacks and variables that begin as zeros.
+const IMAGE_BYTES: u64 = 112 << 10;
+
+/// The trusted part stays small.
+#[test]
+fn the_image_stays_below_its_limit() {
+    let path = built().join("x86_64-unknown-none/release/paravisor");
+    let bytes = std::fs::read(path).expect("it was built");
+    let file = ElfBytes::<AnyEndian>::minimal_parse(&bytes).expect("an ELF file");
+    let segments = file.segments().expect("an executable").iter();
+    let loaded: u64 = (segments.filter(|segment| segment.p_type == PT_LOAD))
+        .map(|segment| segment.p_filesz)
+        .sum();
+    assert!((1..IMAGE_BYTES).contains(&loaded), "{loaded} bytes");
+}
 
 /// Calls, exits for page-state changes and flushes of each conversion: by CONVERT to shared and to private, by the core
 /// protocol to shared and to private; that in large pages, in large pages that the RMP holds in small entries, and in small
