@@ -94,18 +94,11 @@ mod machines {
     }
 
     #[test]
-    fn nine_vcpus() {
-        let options = ["--vcpus", "9", "--rmp", "4k"];
-        assert_success(&Bench::linux(USUAL, "").linux_run(&options), 9);
-    }
-
-    #[test]
     fn another_kernel() {
-        for outcome in Bench::linux(OTHER, "").linux_on_each_rmp(&["--vcpus", "2"]) {
-            assert_success(&outcome, 2);
-            let release = outcome.report["guest"]["release"].as_str().expect("a name");
-            assert!(release.starts_with("7."), "{release}");
-        }
+        let outcome = Bench::linux(OTHER, "").linux_run(&["--vcpus", "2", "--rmp", "4k"]);
+        assert_success(&outcome, 2);
+        let release = outcome.report["guest"]["release"].as_str().expect("a name");
+        assert!(release.starts_with("7."), "{release}");
     }
 }
 

@@ -34,9 +34,9 @@ fn each_cpu_goes_off_line_and_comes_back_under_load() {
 /// Again and again, where a fault of the kernel's is out of the way.
 #[test]
 fn cpus_go_off_line_and_come_back_many_times() {
-    let words = "svsm.work=hotplug svsm.cycles=5";
+    let words = "svsm.work=hotplug svsm.cycles=3";
     let bench = Bench::linux_on_pool_beside(SERIES, "ghcb_free", words);
-    assert_cycled(&bench.linux_run(&VCPUS), 5);
+    assert_cycled(&bench.linux_run(&VCPUS), 3);
 }
 
 /// The fault: a CPU that comes back from its second time off line ends the kernel, whatever is beneath it.
