@@ -71,6 +71,22 @@ fn each_broken_promise_is_named_in_one_line() {
             "record 'pattern gpa=0x1000 offset=0 found=0x0'",
             &["written from outside"],
         ),
+        // One kernel more than there should be, and one less.
+        (
+            "say 'linux: start uptime=0.01'; say '[    0.0] Linux version 7'",
+            &["another one has started", "usual, 1 kernels before it"],
+        ),
+        (
+            "work=kexec",
+            &["another one has started", "kexec, 0 kernels before it"],
+        ),
+        (
+            "work=after-kexec",
+            &[
+                "another one has started",
+                "after-kexec, 0 kernels before it",
+            ],
+        ),
     ] {
         let (_setup, output) = boot(&format!("{fault}\n{GOOD_BOOT}"), &["--quiet"]);
         assert_one_check_fails(&output, fault, parts);
