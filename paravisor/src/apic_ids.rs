@@ -138,7 +138,7 @@ impl<'a> Identifiers<'a> {
             return Err(Reason::MadtForm);
         };
         let length = usize::from(length);
-        // An entry of length 0 or 1 would be the last one for ever.
+        // The walk would never get past an entry of length 0 or 1.
         let (entry, rest) = (self.0.split_at_checked(length))
             .filter(|_| length >= 2)
             .ok_or(Reason::MadtForm)?;
