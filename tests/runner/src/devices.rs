@@ -12,7 +12,7 @@ use crate::disk_image::write_filler;
 use crate::qemu::escaped;
 
 /// Bytes of the NVMe disk that a run makes for itself.
-const NVME_BYTES: u64 = 16 << 20;
+const NVME_BYTES: u64 = 4 << 20;
 /// Bytes of the file that a run makes for itself to be fetched.
 const FETCHED_BYTES: u64 = 4 << 20;
 /// Starts of the two files' contents: no two disks of a run have a sector in common.
@@ -191,7 +191,7 @@ mod tests {
         assert_eq!(provide(&[Device::Blk]), Ok(DeviceFiles::default()));
         let files = provide(&Device::ALL).expect("room");
         let (nvme, fetched) = (files.nvme.expect("made"), files.fetched.expect("made"));
-        assert_eq!((nvme.bytes, fetched.bytes), (16 << 20, 4 << 20));
+        assert_eq!((nvme.bytes, fetched.bytes), (4 << 20, 4 << 20));
         let (nvme, fetched) = (std::fs::read(nvme.path), std::fs::read(fetched.path));
         assert_ne!(
             nvme.expect("made")[..512],

@@ -8,11 +8,11 @@ use std::process::Command;
 use super::{Bench, Outcome, RMP_SIZES, built, disk, succeed, text_of};
 
 /// Bytes of a kernel's disk: its own pool does not grow, so a few are enough.
-const LINUX_DISK_BYTES: u64 = 8 << 20;
+const LINUX_DISK_BYTES: u64 = 4 << 20;
 /// What the Makefile tells every kernel.
 const LINUX_ARGS: &str = "clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1";
 /// A fifth of a boot is its kernel's messages, each character of which costs two exits. `init` reads them from memory.
-const FEW_MESSAGES: &str = "loglevel=5";
+const FEW_MESSAGES: &str = "loglevel=4";
 
 /// What a module or a script said in a boot of Linux (`linux: said NAME: ...`).
 pub fn said<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a str> {
@@ -163,7 +163,8 @@ impl Bench {
         command.arg("boot-disk").arg("--kernel");
         command.arg(bench.built.join("linux").join(series).join("vmlinuz"));
         command.arg("--initrd").arg(bench.path("initrd"));
-        command.args(["--cmdline", &format!("{LINUX_ARGS} svsm.devices=blk")]);
+        let cmdline = format!("{LINUX_ARGS} {FEW_MESSAGES} svsm.devices=blk");
+        command.args(["--cmdline", &cmdline]);
         succeed(command.arg("--output").arg(bench.path("disk.img")));
         bench
     }
