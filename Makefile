@@ -68,7 +68,7 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug kexec kdump,$(WORK)),1800,300))
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK) $(if $(DEVICES),svsm.devices=$(DEVICES))) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
-	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(CMDLINE)
+	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(if $(filter stress,$(WORK)),svsm.readers=16) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # The initrd that is packed, and the one that a further kernel gets.
@@ -168,7 +168,7 @@ linux-disk: disk
 
 linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux kernel at VMPL2, its devices on the pool, and check its CPUs, memory, disks and network
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
-		--memory $(MEM) --vcpus $(or $(VCPUS),2) --usual-timeout $(LINUX_TIMEOUT) --usual-idle $(if $(filter fio hotplug kexec kdump,$(WORK)),300,60) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2) \
+		--memory $(MEM) --vcpus $(or $(VCPUS),2) --usual-timeout $(LINUX_TIMEOUT) --usual-idle $(if $(filter usual,$(WORK)),60,300) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2 --disk-rate 8MiB) \
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
 		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
 

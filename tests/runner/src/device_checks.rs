@@ -255,6 +255,7 @@ mod tests {
             files: &DeviceFiles {
                 nvme: file(SHA[0]),
                 nvme_writable: false,
+                read_rate: None,
                 fetched: file(SHA[1]),
             },
         };

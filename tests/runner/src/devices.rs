@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use crate::Failure;
 use crate::disk::{self, Disk};
 use crate::disk_image::write_filler;
-use crate::qemu::escaped;
+use crate::qemu::{escaped, throttle};
 
 /// Bytes of the NVMe disk that a run makes for itself.
 const NVME_BYTES: u64 = 4 << 20;
@@ -67,6 +67,8 @@ pub struct DeviceFiles {
     pub nvme: Option<HostFile>,
     /// The guest may write it. That goes to a file of QEMU's own, which ends with the machine.
     pub nvme_writable: bool,
+    /// Most bytes that the NVMe disk gives in a second; `None` is no limit.
+    pub read_rate: Option<u64>,
     /// What the network's peer serves.
     pub fetched: Option<HostFile>,
 }
@@ -110,7 +112,8 @@ impl DeviceFiles {
             } else {
                 "readonly=on"
             };
-            let mut drive = OsString::from(format!("if=none,id=n0,format=raw,{mode},file="));
+            let slow = throttle(self.read_rate);
+            let mut drive = OsString::from(format!("if=none,id=n0,format=raw,{slow}{mode},file="));
             drive.push(escaped(&file.path));
             list.extend(["-drive".into(), drive]);
             list.extend(["-device".into(), "nvme,serial=swiotlb,drive=n0".into()]);
@@ -236,6 +239,7 @@ mod tests {
         let files = DeviceFiles {
             nvme: file("/a,b"),
             nvme_writable: false,
+            read_rate: None,
             fetched: file("/it's, a file"),
         };
         let arguments = files.arguments(Path::new("/my runner"));
@@ -249,13 +253,13 @@ mod tests {
         );
         let writable = DeviceFiles {
             nvme_writable: true,
+            read_rate: Some(8 << 20),
             ..files
         };
         let arguments = writable.arguments(Path::new("/my runner"));
         assert!(
-            arguments
-                .iter()
-                .any(|argument| argument == "if=none,id=n0,format=raw,snapshot=on,file=/a,,b"),
+            arguments.iter().any(|argument| argument
+                == "if=none,id=n0,format=raw,throttling.bps-read=8388608,snapshot=on,file=/a,,b"),
             "{arguments:?}"
         );
         assert!(DeviceFiles::default().arguments(Path::new("r")).is_empty());

@@ -57,6 +57,8 @@ pub struct Machine<'a> {
     pub log: &'a Path,
     /// Disks as raw files, and whether each is read-only.
     pub disks: &'a [(PathBuf, bool)],
+    /// Most bytes that each disk gives in a second; `None` is no limit.
+    pub read_rate: Option<u64>,
     /// Options for further devices.
     pub devices: &'a [OsString],
     /// Count instructions instead of real time: the same run gives the same records.
@@ -133,7 +135,10 @@ impl Machine<'_> {
             add("-device", note.into());
         }
         for (index, (disk, read_only)) in self.disks.iter().enumerate() {
-            let drive = format!("if=none,id=d{index},format=raw,");
+            let drive = format!(
+                "if=none,id=d{index},format=raw,{}",
+                throttle(self.read_rate)
+            );
             let mode = if *read_only {
                 "readonly=on,"
             } else {
@@ -175,6 +180,12 @@ impl Machine<'_> {
             .map_err(fail)?;
         Ok(RunningMachine { child })
     }
+}
+
+/// The drive option, with its comma, for a disk that gives at most so many bytes in a second.
+#[must_use]
+pub fn throttle(read_rate: Option<u64>) -> String {
+    read_rate.map_or_else(String::new, |rate| format!("throttling.bps-read={rate},"))
 }
 
 /// A comma separates options for QEMU; doubled, it is a character of a file name.
@@ -300,6 +311,7 @@ mod tests {
             console: Path::new("c"),
             log: Path::new("e"),
             disks: &disks,
+            read_rate: None,
             devices: &["-device".into(), "nvme".into()],
             deterministic: false,
             threads: Some(Threads::Single),
@@ -318,10 +330,13 @@ mod tests {
         assert!(!has(note));
         let large = Machine {
             launch: (Path::new("l"), 0x1_8000_0000),
+            read_rate: Some(8 << 20),
             ..machine
         };
         let arguments = large.arguments();
         assert!(arguments.iter().any(|argument| argument == note));
+        let slow = "if=none,id=d0,format=raw,throttling.bps-read=8388608,readonly=on,file=in,,put";
+        assert!(arguments.iter().any(|argument| argument == slow));
     }
 
     #[test]

@@ -159,6 +159,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
     let list: Vec<_> = devices.iter().copied().collect();
     let device_files = DeviceFiles {
         nvme_writable: options.nvme_writable,
+        read_rate: options.disk_rate,
         ..DeviceFiles::provide(
             &list,
             options.nvme_disk.as_deref(),
@@ -178,6 +179,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         console: &console,
         log: &log,
         disks: &disks,
+        read_rate: options.disk_rate,
         devices: &device_files.arguments(&runner),
         deterministic: options.deterministic,
         threads: options.tcg_thread,

@@ -233,6 +233,9 @@ pub struct RunOptions {
     /// Further read-only virtio-blk disks, each with other contents than the first one
     #[arg(long, value_name = "COUNT", default_value_t = 0, value_parser = value_parser!(u32).range(..=2))]
     pub more_disks: u32,
+    /// Most that each disk gives in a second, so that requests wait in its queue [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub disk_rate: Option<u64>,
     /// The image's initrd is not this project's: of Linux, check what kernel and host say only
     #[arg(long)]
     pub own_initrd: bool,

@@ -13,6 +13,9 @@ const LINUX_DISK_BYTES: u64 = 4 << 20;
 const LINUX_ARGS: &str = "clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1";
 /// A fifth of a boot is its kernel's messages, each character of which costs two exits. `init` reads them from memory.
 const FEW_MESSAGES: &str = "loglevel=4";
+/// Unpacking a kernel to a random address takes a second or two of an emulated processor's time. Kernels that firmware
+/// starts, and those of `make linux`, choose one.
+const FIXED_ADDRESS: &str = "nokaslr";
 
 /// What a module or a script said in a boot of Linux (`linux: said NAME: ...`).
 pub fn said<'a>(outcome: &'a Outcome, name: &str) -> Vec<&'a str> {
@@ -228,7 +231,7 @@ impl Bench {
     fn pack_kernel_with(&self, series: &str, words: &str, window: &str, more: &[&str]) {
         self.write_disk(&disk(LINUX_DISK_BYTES));
         let kernel = self.built.join("linux").join(series).join("vmlinuz");
-        let cmdline = format!("{LINUX_ARGS} {FEW_MESSAGES} {words}");
+        let cmdline = format!("{LINUX_ARGS} {FEW_MESSAGES} {FIXED_ADDRESS} {words}");
         let initrd = self.path("initrd");
         let usual = [
             OsStr::new("--initrd"),

@@ -29,7 +29,7 @@ pub struct CompareOptions {
     /// The linux.json of a boot with map_bench.ko that counted instructions
     #[arg(long, value_name = "FILE")]
     pub instructions: Option<PathBuf>,
-    /// Also demand that a boot without the module runs into a full swiotlb
+    /// Also demand that each boot without the module runs into a full swiotlb
     #[arg(long)]
     pub expect_trouble: bool,
     /// Folder for compare.json and compare.svg
