@@ -2,84 +2,42 @@
 //! The shim's operations one by one, through its public interface, over an in-process kernel and service.
 
 use std::hint::black_box;
-use std::ptr::NonNull;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 use bench_abi::abi::flags;
-use bench_abi::allocators::shim::{Kernel, default_metadata, pool_config};
-use bench_abi::driver::{Clock, Machine, Setup};
-use guest_shim::{Constraints, CopyIn, Direction, Mapping, Pool};
+use bench_abi::driver::{Clock, Guest, Machine, Setup};
+use guest_shim::{Constraints, CopyIn, Direction, Mapping};
 
 /// One per slot size or run length that behaves differently.
 const SIZES: [usize; 9] = [64, 256, 1500, 2048, 4096, 16384, 65536, 262_144, 1 << 20];
 const POOL_BYTES: usize = 64 << 20;
 
-/// A pool, and memory that drivers map. Both live as long as the program.
-struct Guest {
-    pool: Pool<'static, Kernel>,
-    buffer: Vec<u8>,
-}
-
-impl Guest {
-    fn new(flags: u32) -> Self {
-        let setup = Setup {
-            pool_bytes: POOL_BYTES,
-            ..Setup::default()
-        };
-        let clock = Clock {
-            ghz: 1.0,
-            overhead_ns: 0.0,
-        };
-        let machine: &'static Machine = Box::leak(Box::new(Machine::new(setup, clock)));
-        machine.hand_out_growth_pages_again();
-        let config = machine.config(flags);
-        let metadata = vec![0; default_metadata(&config)].leak();
-        let pool = Pool::attach(Kernel::new(&config), metadata, pool_config(&config))
-            .expect("the in-process service grants its pool");
-        Self {
-            pool,
-            buffer: vec![0x5a; 4 << 20],
-        }
-    }
-
-    fn slice(&self, bytes: usize) -> NonNull<[u8]> {
-        NonNull::from(&self.buffer[..bytes])
-    }
-
-    fn try_map(&self, bytes: usize) -> Option<Mapping> {
-        // SAFETY: The buffer lives as long as the guest, and the device only reads.
-        unsafe {
-            let direction = Direction::ToDevice;
-            self.pool.map(
-                self.slice(bytes),
-                direction,
-                CopyIn::Keep,
-                &Constraints::NONE,
-            )
-        }
-        .ok()
-    }
-
-    fn map(&self, bytes: usize) -> Mapping {
-        self.try_map(bytes).expect("the pool has room")
-    }
-
-    fn unmap(&self, mapping: Mapping) {
-        self.pool.unmap(mapping).expect("the mapping is live");
-    }
+/// A guest with a pool of the usual size.
+fn guest_with(flags: u32) -> Guest {
+    let setup = Setup {
+        pool_bytes: POOL_BYTES,
+        ..Setup::default()
+    };
+    let clock = Clock {
+        ghz: 1.0,
+        overhead_ns: 0.0,
+    };
+    let machine: &'static Machine = Box::leak(Box::new(Machine::new(setup, clock)));
+    machine.hand_out_growth_pages_again();
+    Guest::new(machine, flags)
 }
 
 fn map_unmap(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("map_unmap");
-    let guest = Guest::new(flags::NO_COPY);
+    let guest = guest_with(flags::NO_COPY);
     for size in SIZES {
         group.bench_function(BenchmarkId::new("book_keeping", size), |bencher| {
             bencher.iter(|| guest.unmap(black_box(guest.map(black_box(size)))));
         });
     }
     drop(guest);
-    let guest = Guest::new(0);
+    let guest = guest_with(0);
     for size in SIZES {
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::new("one_copy", size), |bencher| {
@@ -91,7 +49,7 @@ fn map_unmap(criterion: &mut Criterion) {
 
 fn constraints(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("map_unmap_constrained");
-    let guest = Guest::new(flags::NO_COPY);
+    let guest = guest_with(flags::NO_COPY);
     let wishes = [
         (
             "low_12_bits",
@@ -112,13 +70,7 @@ fn constraints(criterion: &mut Criterion) {
     for (name, wish) in wishes {
         group.bench_function(BenchmarkId::new(name, 4096), |bencher| {
             bencher.iter(|| {
-                // SAFETY: The buffer lives as long as the guest, and the device only reads.
-                let mapping = unsafe {
-                    let (buffer, direction) = (guest.slice(4096), Direction::ToDevice);
-                    guest
-                        .pool
-                        .map(buffer, direction, CopyIn::Keep, black_box(&wish))
-                };
+                let mapping = guest.try_map_with(4096, black_box(&wish));
                 guest.unmap(mapping.expect("the pool has room"));
             });
         });
@@ -128,7 +80,7 @@ fn constraints(criterion: &mut Criterion) {
 
 fn sync(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("sync_for_device");
-    let guest = Guest::new(0);
+    let guest = guest_with(0);
     let mapping = guest.map(65536);
     for size in [64_u64, 1500, 4096] {
         group.throughput(Throughput::Bytes(size));
@@ -148,7 +100,7 @@ fn sync(criterion: &mut Criterion) {
 
 fn shared_buffer(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("alloc_shared_zeroed");
-    let guest = Guest::new(0);
+    let guest = guest_with(0);
     for size in [64, 4096, 65536, 1 << 20] {
         group.throughput(Throughput::Bytes(size as u64));
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {
@@ -163,7 +115,7 @@ fn shared_buffer(criterion: &mut Criterion) {
 
 fn reservation(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("reservation");
-    let guest = Guest::new(flags::NO_COPY);
+    let guest = guest_with(flags::NO_COPY);
     for count in [16, 256] {
         group.bench_function(
             BenchmarkId::new("reserve_and_cancel_4096", count),
@@ -201,7 +153,7 @@ fn reservation(criterion: &mut Criterion) {
 /// The pool is full, so the map grows it by one step; then the step goes back.
 fn growth(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("growth");
-    let guest = Guest::new(flags::NO_COPY | flags::GROW | flags::CONFIDENTIAL);
+    let guest = guest_with(flags::NO_COPY | flags::GROW | flags::CONFIDENTIAL);
     let full: Vec<Mapping> = (0..POOL_BYTES / (2 << 20))
         .map(|_| guest.map(2 << 20))
         .collect();
@@ -226,7 +178,7 @@ fn growth(criterion: &mut Criterion) {
 /// The pool is full and cannot grow.
 fn failing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("map_that_fails");
-    let guest = Guest::new(flags::NO_COPY);
+    let guest = guest_with(flags::NO_COPY);
     let full: Vec<Mapping> = std::iter::from_fn(|| guest.try_map(65536)).collect();
     for size in [64, 4096, 262_144] {
         group.bench_function(BenchmarkId::from_parameter(size), |bencher| {

@@ -8,6 +8,7 @@
 //! * [`capacity`]: how much payload fits
 //! * [`burst`]: four times the pool, without an unmap
 //! * [`failing`]: cost of a map that must fail
+//! * [`constrained`]: maps of the shim alone, with constraints
 //! * [`selftest`]: whether the allocator does its job at all
 //!
 //! Seeds, order of requests, warm-up and repetition are part of the workload: two drivers that keep them can be compared.
@@ -15,6 +16,7 @@
 mod callbacks;
 mod clock;
 mod fill;
+mod guest;
 mod machine;
 mod memory;
 mod random;
@@ -23,6 +25,7 @@ mod session;
 
 pub mod burst;
 pub mod capacity;
+pub mod constrained;
 pub mod failing;
 pub mod pair;
 pub mod selftest;
@@ -30,6 +33,7 @@ pub mod selftest;
 pub use callbacks::{Conversions, conversions, refuse_conversions, set_conversion_ticks};
 pub use clock::{Clock, stamp};
 pub use fill::{Ballast, Fill, fill};
+pub use guest::Guest;
 pub use machine::{CopyRoutine, Machine, Setup};
 pub use random::{LONGEST, Random};
 pub use rounding::whole;

@@ -1,23 +1,25 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! What a map and its unmap cost in instructions, counted by valgrind: no clock, so the same on a busy machine.
 //!
-//! Every case runs in a process of its own under callgrind, which counts only inside [`counted_pairs`]. The counts
+//! Every case runs in a process of its own under callgrind, which counts only inside [`counted_pairs`] or [`counted_rounds`]. The counts
 //! include the driver's loop, which `memcpy_hot` shows.
 
 use std::process::{Command, ExitCode};
-use std::str::FromStr;
 
 use clap::{Parser, Subcommand};
 
 use bench_abi::abi::direction::TO_DEVICE;
 use bench_abi::abi::flags;
 use bench_abi::allocators;
+use bench_abi::driver::constrained::{Case, ROUND};
 use bench_abi::driver::failing::{self, State};
 use bench_abi::driver::pair::Size;
-use bench_abi::driver::{Clock, Fill, Machine, Random, Session, Setup, fill};
+use bench_abi::driver::{Clock, Fill, Guest, Machine, Random, Session, Setup, fill};
 
-/// The function that is counted.
-const COUNTED: &str = "counted_pairs";
+use crate::count::{Count, count, judge};
+
+mod count;
+
 /// Pairs before the count, and in it.
 const WARM_UP: usize = 200;
 const PAIRS: usize = 2000;
@@ -35,6 +37,19 @@ const ALLOCATORS: [&str; 4] = ["memcpy_hot", "locked_lifo", "classic", JUDGED];
 const SIZES: [&str; 6] = ["64", "1500", "4096", "65536", "262144", "mix"];
 const FILLS: [&str; 4] = ["0", "90", "98", "f90"];
 const POOLS_MIB: [usize; 3] = [64, 1024, 16384];
+/// Mappings with a segment boundary: bytes, boundary, low bits kept, and what the room lies between.
+const CONSTRAINED: [[usize; 4]; 9] = [
+    [20_000, 0, 0, 0],
+    [1500, 65_536, 0, 0],
+    [20_000, 65_536, 0, 0],
+    [20_000, 65_536, 4095, 0],
+    [65_536, 65_536, 0, 0],
+    [262_145, MIB, 0, 0],
+    [20_000, 0, 0, 22_528],
+    [20_000, 65_536, 0, 22_528],
+    [20_000, 65_536, 4095, 26_624],
+];
+const POOL_OF_CONSTRAINED_MIB: usize = 64;
 
 /// Counts the instructions of map and unmap at several sizes, fills and pool sizes, under valgrind.
 #[derive(Debug, Parser)]
@@ -66,6 +81,20 @@ enum Worker {
         allocator: String,
         /// Pool in MiB.
         pool: usize,
+    },
+    /// Pairs for a device with constraints.
+    #[command(hide = true)]
+    Constrained {
+        /// Bytes of a mapping.
+        bytes: usize,
+        /// Segment boundary in bytes, or 0.
+        boundary: u64,
+        /// Low bits of the address that are kept.
+        min_align_mask: u64,
+        /// Bytes of mappings between which the room lies, or 0.
+        comb: usize,
+        /// Mappings that live at a time.
+        round: usize,
     },
 }
 
@@ -114,21 +143,62 @@ fn pairs(session: &Session<'_>, random: &mut Random, size: &Size, count: usize) 
     succeeded
 }
 
-fn work(worker: &Worker) -> Result<(), String> {
-    let (Worker::Pair {
-        allocator, pool, ..
-    }
-    | Worker::Failing { allocator, pool }) = worker;
+/// The same for a device with constraints.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn counted_rounds(guest: &Guest, case: &Case) -> usize {
+    case.pairs(guest, PAIRS / case.round)
+}
+
+/// A machine of which nothing is timed.
+fn machine(pool_mib: usize) -> Machine {
     let setup = Setup {
-        pool_bytes: pool * MIB,
+        pool_bytes: pool_mib * MIB,
         ..Setup::default()
     };
-    // Nothing is timed.
     let clock = Clock {
         ghz: 1.0,
         overhead_ns: 0.0,
     };
-    let machine = Machine::untouched(setup, clock);
+    Machine::untouched(setup, clock)
+}
+
+fn work(worker: &Worker) -> Result<(), String> {
+    let (allocator, pool) = match *worker {
+        Worker::Pair {
+            ref allocator,
+            pool,
+            ..
+        }
+        | Worker::Failing {
+            ref allocator,
+            pool,
+        } => (allocator, pool),
+        Worker::Constrained {
+            bytes,
+            boundary,
+            min_align_mask,
+            comb,
+            round,
+        } => {
+            let case = Case {
+                bytes,
+                boundary,
+                min_align_mask,
+                comb,
+                round,
+            };
+            let machine = machine(POOL_OF_CONSTRAINED_MIB);
+            let guest = case.guest(&machine);
+            let capacity = case.capacity(&guest);
+            case.pairs(&guest, WARM_UP.div_ceil(round));
+            let succeeded = counted_rounds(&guest, &case);
+            println!("succeeded {succeeded}\ncapacity {capacity}");
+            return Ok(());
+        }
+    };
+    let machine = machine(pool);
+    let setup = &machine.setup;
     let all = allocators::all();
     let known = all.iter().find(|one| one.name() == allocator);
     let known = known.ok_or_else(|| format!("no allocator {allocator}"))?;
@@ -138,7 +208,7 @@ fn work(worker: &Worker) -> Result<(), String> {
         Worker::Pair {
             fill: share, size, ..
         } => (fill(&session, *share), *size),
-        Worker::Failing { .. } => {
+        Worker::Failing { .. } | Worker::Constrained { .. } => {
             let ballast = failing::bring_to(&session, State::Full);
             (ballast, Size::Bytes(failing::LENGTH))
         }
@@ -150,54 +220,6 @@ fn work(worker: &Worker) -> Result<(), String> {
     println!("succeeded {succeeded}");
     ballast.drop_all(&session);
     Ok(())
-}
-
-/// A count per pair, and how many pairs failed.
-#[derive(Clone, Copy, Debug)]
-struct Count {
-    instructions: f64,
-    failed: usize,
-}
-
-/// Runs a case under callgrind.
-fn count(arguments: &[&str]) -> Result<Count, String> {
-    let this = std::env::current_exe().map_err(|error| error.to_string())?;
-    let file = std::env::temp_dir().join(format!("bench-callgrind-{}", std::process::id()));
-    let output = Command::new("valgrind")
-        .args(["--tool=callgrind", "--quiet", "--collect-atstart=no"])
-        .arg(format!("--toggle-collect={COUNTED}"))
-        .arg(format!("--callgrind-out-file={}", file.display()))
-        .arg(this)
-        .args(arguments)
-        .output()
-        .map_err(|error| format!("valgrind: {error}"))?;
-    let counts = std::fs::read_to_string(&file).unwrap_or_default();
-    // What is left of a run is no result of it.
-    let _ = std::fs::remove_file(&file);
-    let case = arguments.join(" ");
-    if !output.status.success() {
-        let error = String::from_utf8_lossy(&output.stderr);
-        let last = error.lines().last().unwrap_or("no message").to_owned();
-        return Err(format!("{case}: {last}"));
-    }
-    let total = value_of::<f64>(&counts, "summary:")
-        .filter(|total| *total > 0.0)
-        .ok_or_else(|| {
-            format!("{case}: callgrind counted nothing in {COUNTED}: was the program stripped?")
-        })?;
-    let text = String::from_utf8_lossy(&output.stdout);
-    let succeeded = value_of::<usize>(&text, "succeeded")
-        .ok_or_else(|| format!("{case}: no count of successes"))?;
-    Ok(Count {
-        instructions: total / PAIRS as f64,
-        failed: PAIRS - succeeded,
-    })
-}
-
-/// The value behind a name at the start of a line.
-fn value_of<T: FromStr>(text: &str, name: &str) -> Option<T> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    line.trim().parse().ok()
 }
 
 /// Prints the tables; what is wrong with the judged allocator.
@@ -291,22 +313,43 @@ fn count_all() -> Result<Vec<String>, String> {
             }
         }
     }
+    println!(
+        "\nwith a segment boundary, pool of {POOL_OF_CONSTRAINED_MIB} MiB, between mappings of a size of which every second was freed"
+    );
+    let heads = [
+        "boundary", "low bits", "between", "one live", "50 live", "room for",
+    ];
+    println!(
+        "  {JUDGED:<12} {:>7} {}",
+        "size",
+        columns(heads.map(String::from))
+    );
+    for case in CONSTRAINED {
+        let [size, boundary, mask, comb] = case.map(|number| number.to_string());
+        let run = |round: usize| {
+            count(&[
+                "constrained",
+                &size,
+                &boundary,
+                &mask,
+                &comb,
+                &round.to_string(),
+            ])
+        };
+        let (one, many) = (run(1)?, run(ROUND)?);
+        let room = many.capacity.to_string();
+        let shown = [
+            boundary.clone(),
+            mask.clone(),
+            comb.clone(),
+            shown(&one),
+            shown(&many),
+            room,
+        ];
+        println!("  {:<12} {size:>7} {}", "", columns(shown));
+    }
     println!("\n'!' marks cases in which maps fail");
     Ok(faults)
-}
-
-/// The first count is what the others are compared with.
-fn judge(faults: &mut Vec<String>, counts: &[Count], cases: &[String], most: f64) {
-    let Some(first) = counts.first() else { return };
-    for (count, case) in counts.iter().zip(cases) {
-        let ratio = count.instructions / first.instructions;
-        if ratio > most {
-            faults.push(format!(
-                "{case}: {:.1} instructions are {ratio:.2} times {:.1}, at most {most} is allowed",
-                count.instructions, first.instructions
-            ));
-        }
-    }
 }
 
 fn shown(count: &Count) -> String {
@@ -319,46 +362,4 @@ fn columns(texts: impl IntoIterator<Item = String>) -> String {
         .into_iter()
         .map(|text| format!("{text:>11}"))
         .collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn values_are_found_behind_their_names() {
-        let text = "events: Ir\nsummary: 123456\ntotals: 7\n";
-        assert_eq!(value_of::<f64>(text, "summary:"), Some(123_456.0));
-        assert_eq!(value_of::<f64>(text, "events:"), None);
-        assert_eq!(value_of::<f64>(text, "other"), None);
-    }
-
-    #[test]
-    fn a_cost_that_grows_is_a_fault_that_names_the_case() {
-        let count = |instructions| Count {
-            instructions,
-            failed: 0,
-        };
-        let cases = ["64 bytes, 0 % full".into(), "64 bytes, 98 % full".into()];
-        let mut faults = Vec::new();
-        judge(
-            &mut faults,
-            &[count(100.0), count(149.0)],
-            &cases,
-            MOST_BY_FILL,
-        );
-        assert_eq!(faults, [""; 0]);
-        judge(
-            &mut faults,
-            &[count(100.0), count(151.0)],
-            &cases,
-            MOST_BY_FILL,
-        );
-        assert_eq!(faults.len(), 1);
-        assert!(
-            faults[0].starts_with("64 bytes, 98 % full"),
-            "{}",
-            faults[0]
-        );
-    }
 }
