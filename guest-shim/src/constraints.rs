@@ -51,8 +51,8 @@ pub struct Constraints {
     pub highest_address: u64,
     /// Power of two, or 0 for none. The mapping does not cross a multiple of it (Linux `dma_get_seg_boundary` plus 1).
     ///
-    /// Where the window itself crosses one, the pool bytes of a mapping begin at a multiple of their length, rounded up to
-    /// a power of two; only the mapping itself counts against the length of a boundary.
+    /// Where the window itself crosses one, pool bytes of up to a page are a slot whose length is a power of two. Longer ones
+    /// begin wherever the mapping crosses none; only the mapping itself counts, not what its room is rounded up to.
     pub boundary: u64,
 }
 

@@ -9,7 +9,7 @@
 use zerocopy::{FromBytes, IntoBytes, KnownLayout};
 
 use super::class::{CLASSES, ClassIndex, MOST_CACHED};
-use super::free_blocks::Start;
+use super::start::Start;
 use super::tables::RecordNumber;
 use crate::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use crate::geometry::SMALLEST_SLOT_BYTES;

@@ -3,17 +3,18 @@
 //!
 //! Taking and putting cost the same whatever the pool's size, its fill and the length asked for. What does not is said
 //! where it is: what comes from the service and goes back to it is linear in its chunks, and a device that reaches only
-//! part of the window is served by a walk.
+//! part of the window, or has a boundary in it, is served by a walk.
 
 use core::ops::Range;
 
 use super::cache::Extent;
 use super::chunk::{Chunk, ChunkState, Run};
-use super::free_blocks::{FreeBlocks, Side, Start, fit, length_of};
+use super::free_blocks::{FreeBlocks, length_of};
 use super::placement::{Placement, Room};
 use super::reserved::Reservations;
 use super::slab_header::RecordBlocks;
 use super::slabs::Slabs;
+use super::start::{Side, Start};
 use super::tables::{Metadata, Tables};
 use super::tag::{Tag, UnitKind};
 use crate::error::MapError;
@@ -25,6 +26,8 @@ const PAGE_BYTES: u64 = 4096;
 const WITHDRAWAL_STEPS: usize = 64;
 /// Blocks looked at for a device that reaches only part of the window.
 const REACH_STEPS: usize = 4096;
+/// The same for one that reaches all of it and has a boundary in it: the lists were searched before.
+const BOUNDARY_STEPS: usize = 1024;
 
 /// How full the granted chunks are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -83,13 +86,18 @@ impl<'a> Central<'a> {
         let Room::Extent { units, start } = placement.room else {
             return None;
         };
-        let first = if placement.end_limit.is_none() {
-            self.free.take(&self.tables, units, start, Side::Low)?
-        } else {
-            self.take_in_reach(placement, units, |block, length| {
-                fit(block, length, units, start, Side::Low)
-            })?
-        };
+        let anywhere = placement.end_limit.is_none();
+        let found = anywhere
+            .then(|| self.free.take(&self.tables, units, start, Side::Low))
+            .flatten();
+        let first = match found {
+            None if !anywhere || start.has_boundary() => {
+                self.take_in_reach(placement, units, |block, length| {
+                    start.fit(block, length, units, Side::Low)
+                })
+            }
+            found => found,
+        }?;
         self.mark_extent(first, units, reservation);
         Some(Extent { first, units })
     }
@@ -119,10 +127,11 @@ impl<'a> Central<'a> {
             .any(|chunk| chunk.state() == ChunkState::NotGranted)
     }
 
-    /// Finds free room in reach of a device that does not reach the whole window, from the lowest block on.
+    /// Finds free room in reach of a device that does not reach the whole window, or for one with a boundary in it that the
+    /// lists had none for, from the lowest block on.
     ///
-    /// Linear in the blocks and slabs that lie in reach, at most [`REACH_STEPS`] of them at a time; the next request goes
-    /// on where this one stopped, or lower if something was freed there.
+    /// Linear in the blocks and slabs that lie in reach, at most [`REACH_STEPS`] or [`BOUNDARY_STEPS`] of them at a time; the
+    /// next request goes on where this one stopped, or lower if something was freed there.
     pub(super) fn take_in_reach(
         &mut self,
         placement: &Placement,
@@ -133,7 +142,8 @@ impl<'a> Central<'a> {
         let began = self.walk_from;
         let mut unit = began;
         let mut wrapped = began == 0;
-        for _ in 0..REACH_STEPS {
+        let steps = placement.end_limit.map_or(BOUNDARY_STEPS, |_| REACH_STEPS);
+        for _ in 0..steps {
             if unit >= covered || !placement.reaches(unit_offset(unit)) {
                 if wrapped {
                     break;
@@ -236,7 +246,7 @@ impl<'a> Central<'a> {
         let (begin, length) = gap.units();
         let (before, behind) = self.free.beside(&self.tables, begin, begin + length);
         let block = begin - before;
-        let run = fit(block, before + length + behind, units, start, Side::Low)?;
+        let run = start.fit(block, before + length + behind, units, Side::Low)?;
         let missing = (run + units).saturating_sub(begin).min(length);
         Some(unit_offset(missing).next_multiple_of(CHUNK_BYTES))
     }

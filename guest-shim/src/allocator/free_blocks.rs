@@ -14,6 +14,7 @@
 //! only                   FreeSingle   next << 32 | previous
 //! ```
 
+use super::start::{Side, Start};
 use super::tables::{NIL, Tables};
 use super::tag::{Tag, UnitKind};
 use crate::geometry::UNITS_PER_CHUNK;
@@ -25,52 +26,8 @@ const RANGES_LOG2: u32 = RANGES.trailing_zeros();
 const DOUBLINGS: usize = 24;
 /// Blocks that are looked at one by one where the lists cannot answer exactly.
 const PROBES: u32 = 8;
-/// The same for runs that have to begin at a multiple of something.
+/// The same for runs that may not begin anywhere.
 const ALIGNED_PROBES: u32 = 64;
-
-/// Which end of a block is handed out. Slabs from one side and extents from the other keep apart what lives long in
-/// many small pieces and what has to find room in one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Side {
-    Low,
-    High,
-}
-
-/// Where a run of units may begin: at units that equal `phase` under `mask`, which is a power of two less 1.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
-    pub mask: u32,
-    pub phase: u32,
-}
-
-impl Start {
-    /// Anywhere.
-    pub const ANY: Self = Self { mask: 0, phase: 0 };
-
-    /// At multiples of a power of two.
-    pub const fn multiple_of(units: u32) -> Self {
-        Self {
-            mask: units - 1,
-            phase: 0,
-        }
-    }
-
-    /// Whether a unit is one of them.
-    #[inline]
-    pub const fn allows(self, unit: u32) -> bool {
-        unit & self.mask == self.phase
-    }
-
-    /// The lowest such unit at or after `unit`.
-    const fn at_or_after(self, unit: u32) -> u32 {
-        unit.wrapping_add(self.phase.wrapping_sub(unit) & self.mask)
-    }
-
-    /// The highest such unit at or before `unit`; wraps if there is none.
-    const fn at_or_before(self, unit: u32) -> u32 {
-        unit.wrapping_sub(unit.wrapping_sub(self.phase) & self.mask)
-    }
-}
 
 /// The first block of each list of a doubling.
 pub(super) type Heads = [u32; RANGES];
@@ -196,7 +153,7 @@ impl<'a> FreeBlocks<'a> {
         side: Side,
     ) -> Option<u32> {
         let (block, block_length) = self.find(tables, length, start)?;
-        let first = fit(block, block_length, length, start, side)?;
+        let first = start.fit(block, block_length, length, side)?;
         self.cut(tables, block, block_length, first, length);
         Some(first)
     }
@@ -222,12 +179,24 @@ impl<'a> FreeBlocks<'a> {
 
     /// A block that has room for the run.
     fn find(&self, tables: &Tables<'_>, length: u32, start: Start) -> Option<(u32, u32)> {
-        if let Some((_, found)) = self.list_from(List::from(length.checked_add(start.mask)?)) {
+        let with_room = |first| {
+            let block_length = length_of(tables, first);
+            let room = start.fit(first, block_length, length, Side::Low);
+            room.map(|_| (first, block_length))
+        };
+        // Few blocks lie across a boundary. So one that is just long enough is tried before one that is twice as long.
+        if start.has_boundary()
+            && let Some((_, found)) = self.list_from(List::from(length))
+            && let Some(found) = with_room(found)
+        {
+            return Some(found);
+        }
+        if let Some((_, found)) = self.list_from(List::from(length.checked_add(start.slack())?)) {
             return Some((found, length_of(tables, found)));
         }
         // No block is so long that it fits for certain. One in a list that begins below may still: the list of the
-        // length itself has longer blocks too, and a shorter one than `length + mask` may lie well.
-        let mut probes = if start.mask == 0 {
+        // length itself has longer blocks too, and a shorter one than is certain may lie well.
+        let mut probes = if start.slack() == 0 {
             PROBES
         } else {
             ALIGNED_PROBES
@@ -236,9 +205,9 @@ impl<'a> FreeBlocks<'a> {
         while let Some((found, head)) = list.and_then(|list| self.list_from(list)) {
             let mut block = Some(head);
             while let Some(first) = block {
-                let block_length = length_of(tables, first);
-                if fit(first, block_length, length, start, Side::Low).is_some() {
-                    return Some((first, block_length));
+                let found = with_room(first);
+                if found.is_some() {
+                    return found;
                 }
                 probes -= 1;
                 if probes == 0 {
@@ -374,22 +343,6 @@ impl<'a> FreeBlocks<'a> {
             }
         }
     }
-}
-
-/// Where in a block a run may begin.
-pub(super) fn fit(
-    block: u32,
-    block_length: u32,
-    length: u32,
-    start: Start,
-    side: Side,
-) -> Option<u32> {
-    let last = (block + block_length).checked_sub(length)?;
-    let first = match side {
-        Side::Low => start.at_or_after(block),
-        Side::High => start.at_or_before(last),
-    };
-    (block <= first && first <= last).then_some(first)
 }
 
 /// Length of the block that begins at a unit.

@@ -2,12 +2,12 @@
 //! A request worked out once: a slot of which class, or how many units from where, and where in it the mapping lies.
 
 use super::class::ClassIndex;
-use super::free_blocks::Start;
+use super::start::{Boundary, Start};
 use crate::constraints::Constraints;
 use crate::error::MapError;
 use crate::geometry::{
-    CHUNK_BYTES, SMALLEST_SLOT_BYTES, UNIT_BYTES, UNIT_SHIFT, UNITS_PER_CHUNK, Window, to_index,
-    unit_of, unit_offset,
+    CHUNK_BYTES, MAX_WINDOW_BYTES, SMALLEST_SLOT_BYTES, UNIT_BYTES, UNIT_SHIFT, UNITS_PER_CHUNK,
+    Window, to_index, unit_of, unit_offset,
 };
 
 /// Slots of this size and its multiples lie at multiples of it.
@@ -181,16 +181,17 @@ impl Placement {
         if bytes > window.bytes() {
             return Err(MapError::TooLarge);
         }
-        let mut stride = granule.max(mask + 1);
+        let stride = granule.max(mask + 1);
+        let mut across = Boundary::NONE;
         if let Some(boundary) = boundary {
-            // Where a mapping begins is known under the stride. If that is more than the boundary, so is whether the
-            // mapping crosses one. Otherwise it lies in a block of a power of two that it shares with nothing before it.
-            let begins = origin & mask & (stride - 1);
-            if (begins & (boundary - 1)) + length > boundary {
+            // Where a mapping begins is known under the stride. If that is no less than the boundary, so is whether the
+            // mapping crosses one. Otherwise it does not if it begins as early behind one as it may.
+            let begins = origin & mask & (boundary - 1);
+            if begins + length > boundary {
                 return Err(MapError::OutOfReach);
             }
             if stride < boundary {
-                stride = stride.max((begins + length).next_power_of_two());
+                across = boundary_in(window, boundary, offset + length);
             }
         }
         let address = origin & mask & !(granule - 1);
@@ -202,6 +203,7 @@ impl Placement {
                 start: Start {
                     mask: unit_of(stride) - 1,
                     phase: unit_of(phase),
+                    boundary: across,
                 },
             },
             offset,
@@ -238,10 +240,11 @@ impl Placement {
         match self.room {
             Room::Slot(_) => CHUNK_BYTES,
             Room::Extent { units, start } => {
+                // The start that is lowest behind the beginning of a chunk. Boundaries lie at such beginnings if they are
+                // longer, and in all of them if not: what is behind the lowest start comes in whole chunks.
                 let lead = start.phase & (UNITS_PER_CHUNK - 1) & start.mask;
-                let stride = unit_offset(start.mask) + UNIT_BYTES;
-                (unit_offset(lead + units) + stride.saturating_sub(CHUNK_BYTES))
-                    .next_multiple_of(CHUNK_BYTES)
+                let further = start.slack() & !(UNITS_PER_CHUNK - 1);
+                unit_offset(lead + units + further).next_multiple_of(CHUNK_BYTES)
             }
         }
     }
@@ -252,6 +255,15 @@ impl Placement {
         self.end_limit
             .is_none_or(|limit| room_offset + self.offset + self.length <= limit)
     }
+}
+
+/// A boundary of at least two units that the window crosses, for runs whose first bytes count. What lies before a mapping in
+/// its room is part of a granule, and no boundary lies in one.
+fn boundary_in(window: &Window, boundary: u64, counted: u64) -> Boundary {
+    // The window crosses one of more than its length once, and that of twice the longest window's is the same one there.
+    let units = unit_of(boundary.min(2 * MAX_WINDOW_BYTES));
+    let first = unit_of(window.base().wrapping_neg() & (boundary - 1));
+    Boundary::new(units, first, unit_of(counted - 1))
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "a number of bits below 64")]

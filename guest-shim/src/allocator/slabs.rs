@@ -7,9 +7,9 @@
 use super::cache::Slot;
 use super::central::Central;
 use super::class::{CLASSES, Class, ClassIndex, size_at};
-use super::free_blocks::{Side, Start, fit};
 use super::placement::{Placement, Room};
 use super::slab_header::{Header, give_block, keep_generations};
+use super::start::{Side, Start};
 use super::tables::{NIL, RecordNumber, Tables};
 use super::tag::{Tag, UnitKind};
 use crate::geometry::unit_offset;
@@ -278,7 +278,7 @@ impl Central<'_> {
         let class = index.class();
         let start = Start::multiple_of(class.align);
         let first = self.take_in_reach(placement, class.units, |block, length| {
-            fit(block, length, class.units, start, Side::Low)
+            start.fit(block, length, class.units, Side::Low)
         })?;
         self.tag_slab(index, first, 0);
         self.note_peak();

@@ -5,6 +5,7 @@
 use proptest::prelude::ProptestConfig;
 
 mod attach;
+mod boundary;
 mod buffer;
 mod convert;
 mod growth;

@@ -14,6 +14,8 @@ use crate::window::{chunk_address, chunk_of};
 pub const SLAB_BYTES: u64 = 64 << 10;
 /// Longest slot of a slab.
 pub const LARGEST_SLOT: u64 = 16 << 10;
+/// Longest slot for a wish with a boundary.
+const LARGEST_WITHIN: u64 = 4 << 10;
 /// What an extent beyond slabs is made of.
 const UNIT: u64 = 2 << 10;
 
@@ -118,14 +120,15 @@ impl Wish {
         self.boundary != 0 && address / self.boundary != last / self.boundary
     }
 
-    /// A wish with a boundary that the shim keeps for certain if there is room for it: a block of a power of two.
+    /// The wish that the shim fulfils for certain if there is room for it: with a boundary, what lies in a slot lies in a
+    /// block of a power of two.
     #[must_use]
-    pub fn natural(&self) -> Self {
-        if self.boundary == 0 {
-            return *self;
-        }
+    pub fn certain(&self) -> Self {
         let low = self.origin & self.mask;
         let block = (low + self.length).next_power_of_two();
+        if self.boundary == 0 || block > LARGEST_WITHIN {
+            return *self;
+        }
         Self {
             alignment: self.alignment.max(block).max(self.mask + 1),
             ..*self

@@ -7,6 +7,7 @@ use std::vec::Vec;
 
 use super::*;
 use crate::allocator::record::Record;
+use crate::allocator::start::tests::{Wish, wish};
 use crate::atomic::AtomicU16;
 use crate::tests::cases;
 
@@ -40,30 +41,47 @@ impl Model {
         self.free[first as usize..][..length as usize].fill(true);
     }
 
-    fn longest(&self) -> usize {
-        self.free
-            .split(|free| !free)
-            .map(<[bool]>::len)
-            .max()
-            .unwrap_or(0)
+    /// First units and lengths of the maximal free runs.
+    fn runs(&self) -> impl Iterator<Item = (usize, usize)> + '_ {
+        let begins = |unit: &usize| self.free[*unit] && (*unit == 0 || !self.free[*unit - 1]);
+        (0..UNITS).filter(begins).map(|first| {
+            let length = self.free[first..].iter().take_while(|free| **free).count();
+            (first, length)
+        })
     }
 
     fn take(&mut self, length: u32, start: Start, side: Side) {
+        let Start { mask, phase, .. } = start;
+        self.take_where(length, start, side, |unit| unit & mask == phase);
+    }
+
+    /// Takes a run; `allows` says of each unit whether it may begin there.
+    fn take_where(&mut self, length: u32, start: Start, side: Side, allows: impl Fn(u32) -> bool) {
         let taken = self.blocks.take(&self.tables, length, start, side);
         match taken {
             Some(first) => {
-                assert_eq!(first & start.mask, start.phase);
+                assert!(allows(first), "{first}");
                 let units = &mut self.free[first as usize..][..length as usize];
                 assert!(units.iter().all(|free| *free), "handed out twice");
                 units.fill(false);
                 self.taken.push((first, length));
             }
             None => {
-                let certain = (length + start.mask) as usize;
+                let fits = |(first, free): (usize, usize)| {
+                    (first..=(first + free).saturating_sub(length as usize))
+                        .any(|unit| free >= length as usize && allows(unit as u32))
+                };
+                // Blocks that are looked at before the search ends.
+                let probes = if start.slack() == 0 {
+                    PROBES
+                } else {
+                    ALIGNED_PROBES
+                };
+                let shortest = length - length / 16;
+                let candidates = self.runs().filter(|run| run.1 >= shortest as usize).count();
                 assert!(
-                    self.longest() < certain + certain / 16,
-                    "{length} of {}",
-                    self.longest()
+                    !self.runs().any(fits) || candidates > probes as usize,
+                    "{length} units are free, of {candidates} blocks that were looked at"
                 );
             }
         }
@@ -106,7 +124,29 @@ proptest! {
             if take || model.taken.is_empty() {
                 let mask = (1 << align) - 1;
                 let side = if pick % 2 == 0 { Side::Low } else { Side::High };
-                model.take(length, Start { mask, phase: pick & mask }, side);
+                let start = Start { phase: pick & mask, ..Start::multiple_of(mask + 1) };
+                model.take(length, start, side);
+            } else {
+                let (first, length) = model.taken.swap_remove(pick as usize % model.taken.len());
+                model.put(first, length);
+            }
+            model.check();
+        }
+    }
+
+    /// With more taken than given back, so that what is free is short and lies anyhow.
+    #[test]
+    fn runs_with_boundaries_are_found_where_an_array_has_room(
+        fill in proptest::collection::vec(1_u32..60, 30..60),
+        steps in proptest::collection::vec((0_u32..3, wish(), any::<u32>()), 1..STEPS),
+    ) {
+        let mut model = Model::new();
+        fill.into_iter().for_each(|length| model.take(length, Start::ANY, Side::Low));
+        for (what, wish, pick) in steps {
+            if what < 2 || model.taken.is_empty() {
+                let Wish { length, .. } = wish;
+                let side = if pick % 2 == 0 { Side::Low } else { Side::High };
+                model.take_where(length, wish.start(), side, |unit| wish.allows(unit));
             } else {
                 let (first, length) = model.taken.swap_remove(pick as usize % model.taken.len());
                 model.put(first, length);

@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 
+use proptest::prelude::*;
+
 use super::*;
+use crate::allocator::start::Side;
+use crate::tests::cases;
 
 const BASE: u64 = 0x4020_0000;
 
@@ -66,8 +70,8 @@ fn extents_keep_low_bits_by_where_they_begin() {
         ..
     } = place(0x1234_5e17, 20000, mask(0xffff)).unwrap();
     let start = Start {
-        mask: 31,
         phase: 11,
+        ..Start::multiple_of(32)
     };
     assert_eq!(
         (room, offset, shift),
@@ -78,13 +82,16 @@ fn extents_keep_low_bits_by_where_they_begin() {
         ..Constraints::aligned(8192)
     };
     let Placement { room, offset, .. } = place(0x1234_5e17, 20000, both).unwrap();
-    let start = Start { mask: 31, phase: 8 };
+    let start = Start {
+        phase: 8,
+        ..Start::multiple_of(32)
+    };
     assert_eq!((room, offset), (Room::Extent { units: 16, start }, 0x1e17));
     // The window begins at an odd chunk: a multiple of 4 MiB is one chunk into it.
     let placement = place(0, 1, Constraints::aligned(4 << 20)).unwrap();
     let start = Start {
-        mask: 2047,
         phase: 1024,
+        ..Start::multiple_of(2048)
     };
     assert_eq!(placement.room, Room::Extent { units: 2048, start });
     assert_eq!(placement.growth_bytes(), 6 << 20);
@@ -115,12 +122,12 @@ fn a_boundary_in_the_window_asks_for_room_that_cannot_cross_it() {
         };
         (units, start.mask, start.phase, offset)
     };
-    assert_eq!(extent(0, 5000, within(65536)), (3, 3, 0, 0));
+    assert_eq!(extent(0, 5000, within(65536)), (3, 0, 0, 0));
     let both = Constraints {
         min_align_mask: 4095,
         ..within(65536)
     };
-    assert_eq!(extent(0xe17, 5000, both), (4, 7, 1, 0x617));
+    assert_eq!(extent(0xe17, 5000, both), (4, 1, 1, 0x617));
     // Low bits beyond the boundary say all.
     let both = Constraints {
         min_align_mask: 0xffff,
@@ -129,6 +136,77 @@ fn a_boundary_in_the_window_asks_for_room_that_cannot_cross_it() {
     assert_eq!(extent(0xe000, 4096, both), (2, 31, 28, 0));
     assert_eq!(place(0xe001, 4096, both), Err(MapError::OutOfReach));
     assert_eq!(place(0, 4097, within(4096)), Err(MapError::OutOfReach));
+}
+
+/// Windows of up to 32 chunks with multiples of boundaries wherever, and requests in them.
+fn requests() -> impl Strategy<Value = (Window, u64, usize, Constraints)> {
+    let window = (1_u64..33, 0_u64..64, 30_u32..52);
+    let length = prop_oneof![1_usize..20_000, 1_usize..(32 << 20)];
+    let powers = (0_u32..24, 0_u32..24, 12_u32..52);
+    (window, any::<u64>(), length, powers).prop_map(
+        |((chunks, below, log2), origin, length, (mask, alignment, boundary))| {
+            let base = (1 << log2) - below.min((1 << log2 >> 21) - 1) * CHUNK_BYTES;
+            let constraints = Constraints {
+                min_align_mask: (1 << mask) - 1,
+                alignment: 1 << alignment,
+                boundary: 1 << boundary,
+                ..Constraints::NONE
+            };
+            let window = Window::new(base, chunks * CHUNK_BYTES).unwrap();
+            (window, origin, length, constraints)
+        },
+    )
+}
+
+proptest! {
+    #![proptest_config(cases(2000))]
+    #[test]
+    fn an_extent_begins_wherever_the_constraints_hold((window, origin, length, constraints) in requests()) {
+        let Ok(placement) = Placement::new(&window, origin, length, &constraints) else {
+            return Ok(());
+        };
+        let Room::Extent { units, start } = placement.room else {
+            return Ok(());
+        };
+        let Constraints { min_align_mask: mask, alignment, boundary, .. } = constraints;
+        let step = if cfg!(miri) { 37 } else { 1 };
+        for unit in (0..=unit_of(window.bytes()) - units).step_by(step) {
+            let room = window.base() + unit_offset(unit);
+            let first = room + placement.offset;
+            let last = first + placement.length - 1;
+            let holds = room.is_multiple_of(alignment)
+                && (first ^ origin) & mask == 0
+                && first / boundary == last / boundary;
+            prop_assert_eq!(start.allows(unit), holds, "unit {}: {:#x} to {:#x}", unit, first, last);
+        }
+        prop_assert!(placement.offset + placement.length <= unit_offset(units));
+    }
+
+    #[test]
+    fn what_the_pool_grows_by_has_room((window, origin, length, constraints) in requests()) {
+        let Ok(placement) = Placement::new(&window, origin, length, &constraints) else {
+            return Ok(());
+        };
+        let grown = placement.growth_bytes();
+        let Room::Extent { units, start } = placement.room else {
+            prop_assert_eq!(grown, CHUNK_BYTES);
+            return Ok(());
+        };
+        let Constraints { boundary, .. } = constraints;
+        let chunks = |bytes: u64| unit_of(bytes) / UNITS_PER_CHUNK;
+        let fits = |first: u32, bytes: u64| {
+            start.fit(first * UNITS_PER_CHUNK, unit_of(bytes), units, Side::Low).is_some()
+        };
+        for first in 0..=chunks(window.bytes()).saturating_sub(chunks(grown)) {
+            prop_assert!(fits(first, grown), "{} bytes from chunk {}: {:?}", grown, first, placement);
+        }
+        // Nor is it more than needs be: of a chunk less there are runs without room in an endless window of the kind.
+        let less = grown - CHUNK_BYTES;
+        let period = 2 * boundary.max(unit_offset(start.mask) + UNIT_BYTES) / CHUNK_BYTES + 2;
+        if less > 0 && !window.lies_within(boundary) && period < 5000 {
+            prop_assert!(!(0..unit_of(period * UNIT_BYTES)).all(|first| fits(first, less)), "{:?}", placement);
+        }
+    }
 }
 
 #[test]

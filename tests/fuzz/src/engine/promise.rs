@@ -121,7 +121,7 @@ impl Before {
     /// Whether there was room for a wish, so that nothing excused a refusal.
     fn promises(&self, live: &Live, wish: &Wish) -> bool {
         let asks = wish.highest == u64::MAX && wish.length <= self.grow_limit;
-        !self.unknown && live.has_space(&wish.natural(), &self.holdings, asks && self.grows)
+        !self.unknown && live.has_space(&wish.certain(), &self.holdings, asks && self.grows)
     }
 }
 
