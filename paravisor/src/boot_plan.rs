@@ -428,8 +428,8 @@ pub(crate) mod tests {
             assert_eq!(plan.processors.host_pages().bytes(), host_pages);
             let tracked: u64 = plan.tracked().map(|range| range.bytes()).sum();
             assert_eq!(tracked, 960 * GIB - 0x6_0000);
-            let ranges: Vec<_> = crate::page_account::tracked_ram(&plan).collect();
-            let pages = svsm_swiotlb::page_state::RamRanges::new(&ranges)
+            let mut ranges: Vec<_> = crate::page_account::tracked_ram(&plan).collect();
+            let pages = svsm_swiotlb::page_state::RamRanges::new(&mut ranges)
                 .unwrap()
                 .pages();
             assert_eq!(pages, tracked / 4096);

@@ -12,10 +12,8 @@ use crate::termination::Reason;
 
 /// The tracked RAM as the service wants it.
 pub fn tracked_ram(plan: &BootPlan<'_>) -> impl Iterator<Item = RamRange> + Clone {
-    plan.tracked().map(|range| RamRange {
-        base: GuestPhysicalAddress::new(range.start),
-        bytes: range.bytes(),
-    })
+    plan.tracked()
+        .map(|range| RamRange::new(GuestPhysicalAddress::new(range.start), range.bytes()))
 }
 
 /// Writes the state of every page into fresh storage, in which all pages are Invalid.
@@ -77,8 +75,8 @@ pub(crate) mod tests {
     /// The plan of a machine for tests, and the states of its pages as the boot records them.
     pub fn recorded(test: impl for<'a> FnOnce(&'a BootPlan<'a>, PageStates<'a>)) {
         let plan = usual_plan(1);
-        let tracked: Vec<_> = tracked_ram(&plan).collect();
-        let ranges = RamRanges::new(&tracked).unwrap();
+        let mut tracked: Vec<_> = tracked_ram(&plan).collect();
+        let ranges = RamRanges::new(&mut tracked).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
         let states = PageStates::new(ranges, &words).unwrap();
         record(&boot_block(), &plan, &states).unwrap();
@@ -88,8 +86,8 @@ pub(crate) mod tests {
     #[test]
     fn w1_what_may_not_be_validated_has_no_word_that_allows_it() {
         let plan = usual_plan(512);
-        let tracked: Vec<_> = tracked_ram(&plan).collect();
-        let ranges = RamRanges::new(&tracked).unwrap();
+        let mut tracked: Vec<_> = tracked_ram(&plan).collect();
+        let ranges = RamRanges::new(&mut tracked).unwrap();
         let words: Vec<_> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
         let states = PageStates::new(ranges, &words).unwrap();
         for ram_mode in [RAM_ACCEPTED, RAM_FIRMWARE] {

@@ -56,11 +56,8 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let range = RamRange {
-            base: PAGES[0],
-            bytes: 2 * PAGE_SIZE,
-        };
-        let list: &'static [RamRange] = Box::leak(Box::new([range]));
+        let range = RamRange::new(PAGES[0], 2 * PAGE_SIZE);
+        let list: &'static mut [RamRange] = Box::leak(Box::new([range]));
         let words: Vec<AtomicU8> = (0..2).map(|_| AtomicU8::new(1)).collect();
         let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
         let machine = Self {
@@ -277,11 +274,8 @@ struct FirstKernel {
 
 impl FirstKernel {
     fn new() -> Self {
-        let range = RamRange {
-            base: LAUNCH,
-            bytes: 3 * PAGE_SIZE,
-        };
-        let list: &'static [RamRange] = Box::leak(Box::new([range]));
+        let range = RamRange::new(LAUNCH, 3 * PAGE_SIZE);
+        let list: &'static mut [RamRange] = Box::leak(Box::new([range]));
         let of = [
             PageState::Valid,
             PageState::CallingArea,

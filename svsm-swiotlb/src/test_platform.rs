@@ -195,11 +195,8 @@ pub fn service_with(
     configuration: Configuration,
 ) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
     let platform: &'static TestPlatform = Box::leak(Box::new(platform));
-    let range = RamRange {
-        base: GuestPhysicalAddress::new(RAM_BASE),
-        bytes: RAM_PAGES * PAGE_SIZE,
-    };
-    let ranges: &'static [RamRange] = Box::leak(Box::new([range]));
+    let range = RamRange::new(GuestPhysicalAddress::new(RAM_BASE), RAM_PAGES * PAGE_SIZE);
+    let ranges: &'static mut [RamRange] = Box::leak(Box::new([range]));
     let ranges = RamRanges::new(ranges).unwrap();
     let words: Vec<AtomicU8> = (0..RAM_PAGES).map(|_| AtomicU8::new(0)).collect();
     let pages = PageStates::new(ranges, words.leak()).unwrap();

@@ -180,15 +180,17 @@ impl Drop for HeldPages<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::boxed::Box;
+
     use super::super::RamRange;
     use super::*;
 
     const PAGES: usize = 4;
     const BASE: GuestPhysicalAddress = GuestPhysicalAddress::new(0x10_0000);
-    const RAM: [RamRange; 1] = [RamRange {
-        base: BASE,
-        bytes: 0x4000,
-    }];
+    /// A list that lives as long as the test process.
+    fn ranges() -> RamRanges<'static> {
+        RamRanges::new(Box::leak(Box::new([RamRange::new(BASE, 0x4000)]))).unwrap()
+    }
 
     fn page(index: u64) -> GuestPhysicalAddress {
         GuestPhysicalAddress::new(BASE.bits() + index * PAGE_SIZE)
@@ -199,15 +201,14 @@ mod tests {
     }
 
     fn states(words: &[AtomicU8]) -> PageStates<'_> {
-        PageStates::new(RamRanges::new(&RAM).unwrap(), words).unwrap()
+        PageStates::new(ranges(), words).unwrap()
     }
 
     #[test]
     fn storage_must_fit() {
         let words = words();
-        let ranges = RamRanges::new(&RAM).unwrap();
         assert_eq!(
-            PageStates::new(ranges, &words[1..])
+            PageStates::new(ranges(), &words[1..])
                 .map(|_| ())
                 .unwrap_err(),
             RangeError::WrongStorage

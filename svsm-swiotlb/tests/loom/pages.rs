@@ -9,11 +9,8 @@ use svsm_swiotlb::page_state::{HoldError, PageState, PageStates, RamRange, RamRa
 use crate::{BASE, Guarded};
 
 fn pages(count: u64) -> &'static PageStates<'static> {
-    let range = RamRange {
-        base: BASE,
-        bytes: count * PAGE_SIZE,
-    };
-    let list: &'static [RamRange] = Box::leak(Box::new([range]));
+    let range = RamRange::new(BASE, count * PAGE_SIZE);
+    let list: &'static mut [RamRange] = Box::leak(Box::new([range]));
     let words: Vec<AtomicU8> = (0..count).map(|_| AtomicU8::new(1)).collect();
     let states = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
     Box::leak(Box::new(states))

@@ -67,7 +67,11 @@ impl Plan {
     ///
     /// # Errors
     /// [`BootError`]; the map comes from the host.
-    pub fn new(map: &[RamRange], taken: &[RamRange], window_bytes: u64) -> Result<Self, BootError> {
+    pub fn new(
+        map: &mut [RamRange],
+        taken: &[RamRange],
+        window_bytes: u64,
+    ) -> Result<Self, BootError> {
         let total: u64 = RamRanges::new(map)?.pages() * 4096;
         let guest_ram = total.checked_sub(window_bytes).ok_or(BootError::NoRoom)?;
         let bytes = storage_bytes(guest_ram, window_bytes);
@@ -115,6 +119,11 @@ impl Plan {
     /// Guest RAM and our own, without the window.
     pub fn ram(&self) -> &[RamRange] {
         self.ram.get(..self.count).unwrap_or_default()
+    }
+
+    /// The same, for the service to count through.
+    fn ram_mut(&mut self) -> &mut [RamRange] {
+        self.ram.get_mut(..self.count).unwrap_or_default()
     }
 }
 
@@ -167,7 +176,7 @@ pub const fn configuration(
 /// # Errors
 /// [`BootError`].
 pub fn service<'a, H: Hardware>(
-    plan: &'a Plan,
+    plan: &'a mut Plan,
     storage: Storage<'a>,
     pages: Pages<'_>,
     platform: &'a Platform<H>,
@@ -177,7 +186,11 @@ pub fn service<'a, H: Hardware>(
 where
     Platform<H>: HostPages + GuestMemory + PageInstructions,
 {
-    let window = plan.window;
+    let Plan {
+        window,
+        storage: own,
+        ..
+    } = *plan;
     // W1: a private mapping of a window page would read or write memory that the host gives and takes at will.
     if platform
         .hardware
@@ -185,11 +198,11 @@ where
     {
         return Err(BootError::WindowIsMapped);
     }
-    let states = PageStates::new(RamRanges::new(plan.ram())?, storage.states)?;
+    let states = PageStates::new(RamRanges::new(plan.ram_mut())?, storage.states)?;
     for range in pages.launched {
         states.set_at_boot(range.base, range.bytes, PageState::Valid)?;
     }
-    for range in pages.ours.iter().chain([&plan.storage]) {
+    for range in pages.ours.iter().chain([&own]) {
         states.set_at_boot(range.base, range.bytes, PageState::Paravisor)?;
     }
     states.set_at_boot(pages.calling_area, 4096, PageState::CallingArea)?;
@@ -204,8 +217,5 @@ fn end(range: &RamRange) -> u64 {
 }
 
 fn range(base: u64, bytes: u64) -> RamRange {
-    RamRange {
-        base: GuestPhysicalAddress::new(base),
-        bytes,
-    }
+    RamRange::new(GuestPhysicalAddress::new(base), bytes)
 }

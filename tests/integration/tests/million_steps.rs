@@ -97,10 +97,10 @@ struct World {
 
 impl World {
     fn new() -> Self {
-        let range: &'static [RamRange] = Box::leak(Box::new([RamRange {
-            base: GuestPhysicalAddress::new(0),
-            bytes: 4096,
-        }]));
+        let range: &'static mut [RamRange] = Box::leak(Box::new([RamRange::new(
+            GuestPhysicalAddress::new(0),
+            4096,
+        )]));
         let words: &'static [AtomicU8] = Box::leak(Box::new([AtomicU8::new(0)]));
         let pages = PageStates::new(RamRanges::new(range).unwrap(), words).unwrap();
         let bytes = CHUNKS as u64 * CHUNK_BYTES;

@@ -146,10 +146,7 @@ const WINDOW: GuestPhysicalAddress = GuestPhysicalAddress::new(1 << 30);
 /// A service over leaked storage: a test process ends.
 fn service_on(platform: &'static Still) -> Service<'static, Still> {
     let ram_bytes = RAM_PAGES as u64 * PAGE_SIZE;
-    let ram: &'static _ = Box::leak(Box::new([RamRange {
-        base: LIST,
-        bytes: ram_bytes,
-    }]));
+    let ram: &'static mut _ = Box::leak(Box::new([RamRange::new(LIST, ram_bytes)]));
     let words: &'static _ = Box::leak(Box::new([const { AtomicU8::new(0) }; RAM_PAGES]));
     let records: &'static _ = Box::leak(Box::new([const { AtomicU64::new(0) }; CHUNKS]));
     let pages = PageStates::new(RamRanges::new(ram).unwrap(), words).unwrap();

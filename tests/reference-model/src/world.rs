@@ -75,10 +75,10 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
     test: impl FnOnce(&World<'_, P>) -> R,
 ) -> R {
     let platform = Recorder::new(platform);
-    let ram = [RamRange {
-        base: GuestPhysicalAddress::new(shape.ram),
-        bytes: shape.ram_pages * PAGE_SIZE,
-    }];
+    let mut ram = [RamRange::new(
+        GuestPhysicalAddress::new(shape.ram),
+        shape.ram_pages * PAGE_SIZE,
+    )];
     let words: Vec<AtomicU8> = (0..shape.ram_pages).map(|_| AtomicU8::new(0)).collect();
     for (page, state) in pages.iter() {
         let number = (page - shape.ram) / PAGE_SIZE;
@@ -87,7 +87,8 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
         word.store(state.to_byte(), Ordering::Relaxed);
     }
     let records: Vec<AtomicU64> = (0..shape.chunks).map(|_| AtomicU64::new(0)).collect();
-    let states = PageStates::new(RamRanges::new(&ram).expect("a range"), &words).expect("words");
+    let states =
+        PageStates::new(RamRanges::new(&mut ram).expect("a range"), &words).expect("words");
     let window = GuestPhysicalAddress::new(shape.window);
     let window = Window::new(window, shape.chunks as u64 * CHUNK_BYTES).expect("a window");
     let hard_cap = shape.hard_cap as u64 * CHUNK_BYTES;

@@ -17,11 +17,8 @@ fn w1_a_window_in_guest_ram_is_no_service() {
     let platform = TestPlatform::new();
     let words: Vec<AtomicU8> = (0..1024).map(|_| AtomicU8::new(0)).collect();
     let records = [const { AtomicU64::new(0) }; 2];
-    let list = [RamRange {
-        base: address(0),
-        bytes: 1024 * PAGE_SIZE,
-    }];
-    let pages = PageStates::new(RamRanges::new(&list).unwrap(), &words).unwrap();
+    let mut list = [RamRange::new(address(0), 1024 * PAGE_SIZE)];
+    let pages = PageStates::new(RamRanges::new(&mut list).unwrap(), &words).unwrap();
     let window = Window::new(address(CHUNK), 2 * CHUNK).unwrap();
     let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();
     let service = Service::new(

@@ -42,11 +42,8 @@ impl Storage {
     }
 
     fn page_states(&self) -> PageStates<'static> {
-        let range = RamRange {
-            base: address(RAM_BASE),
-            bytes: RAM_PAGES * PAGE_SIZE,
-        };
-        let ranges: &'static [RamRange] = Box::leak(Box::new([range]));
+        let range = RamRange::new(address(RAM_BASE), RAM_PAGES * PAGE_SIZE);
+        let ranges: &'static mut [RamRange] = Box::leak(Box::new([range]));
         PageStates::new(RamRanges::new(ranges).unwrap(), self.pages).unwrap()
     }
 

@@ -22,7 +22,7 @@ use snp::address::{PageSize, Vmpl};
 use snp::psc::PscOperation;
 use snp::svsm::{CallRegisters, PvalidateListEntry, ResultCode, core_protocol};
 use snp_model::psc::HostManner;
-use svsm_swiotlb::page_state::{PageState, RangeError};
+use svsm_swiotlb::page_state::{PageState, RamRange, RangeError};
 
 const SUCCESS: ResultCode = ResultCode::SUCCESS;
 const ADDRESS: ResultCode = ResultCode::INVALID_ADDRESS;
@@ -285,7 +285,9 @@ fn what_the_statistics_say_is_named() {
 fn w1_boot_refuses_what_cannot_be() {
     let error = boot(|model| model.maps_window = true).map(|_| ());
     assert_eq!(error.unwrap_err(), BootError::WindowIsMapped);
-    let plan = |map: &[_], taken: &[_]| Plan::new(map, taken, WINDOW_BYTES).map(|_| ());
+    let plan = |map: &[RamRange], taken: &[_]| {
+        Plan::new(&mut map.to_vec(), taken, WINDOW_BYTES).map(|_| ())
+    };
     let ram = [range(0, 8 * MIB), range(16 * MIB, 16 * MIB)];
     let swapped = [ram[1], ram[0]];
     let unsorted = BootError::Map(RangeError::Unsorted);
@@ -300,17 +302,18 @@ fn w1_boot_refuses_what_cannot_be() {
 #[test]
 fn w1_the_window_is_the_top_of_an_entry_and_in_nobodys_way() {
     let ram = [range(0, 8 * MIB), range(16 * MIB, 16 * MIB)];
-    let plan = Plan::new(&ram, &[], WINDOW_BYTES).unwrap();
+    let map = || ram.to_vec();
+    let plan = Plan::new(&mut map(), &[], WINDOW_BYTES).unwrap();
     assert_eq!(plan.window.base(), at(28 * MIB));
     assert_eq!(plan.storage, range(28 * MIB - 0x2000, 0x2000));
     assert_eq!(plan.ram(), [ram[0], range(16 * MIB, 12 * MIB)]);
     // Something in the way: the next entry down.
     for taken in [30 * MIB, 28 * MIB - 0x1000] {
-        let plan = Plan::new(&ram, &[range(taken, 0x1000)], WINDOW_BYTES).unwrap();
+        let plan = Plan::new(&mut map(), &[range(taken, 0x1000)], WINDOW_BYTES).unwrap();
         assert_eq!(plan.window.base(), at(4 * MIB));
         assert_eq!(plan.ram(), [range(0, 4 * MIB), ram[1]]);
     }
     // An entry that does not end at a chunk keeps its end.
-    let plan = Plan::new(&[range(0, 9 * MIB)], &[], WINDOW_BYTES).unwrap();
+    let plan = Plan::new(&mut [range(0, 9 * MIB)], &[], WINDOW_BYTES).unwrap();
     assert_eq!(plan.ram(), [range(0, 4 * MIB), range(8 * MIB, MIB)]);
 }

@@ -43,10 +43,7 @@ pub fn at(address: u64) -> GuestPhysicalAddress {
 }
 
 pub fn range(base: u64, bytes: u64) -> RamRange {
-    RamRange {
-        base: at(base),
-        bytes,
-    }
+    RamRange::new(at(base), bytes)
 }
 
 /// A GHCB's shared buffer over a machine, and a host behind it.
@@ -194,8 +191,8 @@ pub fn boot(change: impl FnOnce(&mut Model)) -> Result<Paravisor, BootError> {
     change(&mut model);
     let platform: &'static _ = Box::leak(Box::new(Platform { hardware: model }));
     let taken = [range(IMAGE, 2 * MIB), range(LAUNCHED, 0x8000)];
-    let plan: &'static Plan = Box::leak(Box::new(Plan::new(
-        &[range(0, RAM_BYTES)],
+    let plan: &'static mut Plan = Box::leak(Box::new(Plan::new(
+        &mut [range(0, RAM_BYTES)],
         &taken,
         WINDOW_BYTES,
     )?));

@@ -178,8 +178,8 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
     let map = MemoryMap::parse(&map, 1 << 51).unwrap();
     let needs = StorageNeeds::of(&boot_block(), map.ram(), 1);
     let plan = BootPlan::new(&boot_block(), map, needs).unwrap();
-    let tracked: Vec<_> = tracked_ram(&plan).collect();
-    let ranges = RamRanges::new(&tracked).unwrap();
+    let mut tracked: Vec<_> = tracked_ram(&plan).collect();
+    let ranges = RamRanges::new(&mut tracked).unwrap();
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
     record(&boot_block(), &plan, &states).unwrap();

@@ -16,10 +16,7 @@ use svsm_swiotlb::storage::{chunk_record_bytes, page_state_bytes};
 use svsm_swiotlb::{Configuration, Service};
 
 /// Guest RAM, apart from the window.
-const RAM: RamRange = RamRange {
-    base: GuestPhysicalAddress::new(0),
-    bytes: 2 << 20,
-};
+const RAM: RamRange = RamRange::new(GuestPhysicalAddress::new(0), 2 << 20);
 /// First byte of the window.
 pub const WINDOW: u64 = 4 << 20;
 /// The guest's page for lists.
@@ -51,7 +48,7 @@ impl ServiceMachine {
 
         let words: Vec<AtomicU8> = zeroed(page_state_bytes(RAM.bytes));
         let records: Vec<AtomicU64> = zeroed(chunk_record_bytes(window_bytes) / 8);
-        let list: &'static [RamRange] = Box::leak(Box::new([RAM]));
+        let list: &'static mut [RamRange] = Box::leak(Box::new([RAM]));
         let pages = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
         pages
             .set_at_boot(LIST, PAGE_SIZE, PageState::Valid)

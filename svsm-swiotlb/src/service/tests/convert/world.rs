@@ -39,11 +39,8 @@ impl World {
     pub fn with_flush(flush_reaches_all: bool) -> Self {
         let machine: &'static ConvertMachine = Box::leak(Box::default());
         machine.large_rmp();
-        let range = RamRange {
-            base: GuestPhysicalAddress::new(RAM),
-            bytes: RAM_BYTES,
-        };
-        let ranges: &'static [RamRange] = Box::leak(Box::new([range]));
+        let range = RamRange::new(GuestPhysicalAddress::new(RAM), RAM_BYTES);
+        let ranges: &'static mut [RamRange] = Box::leak(Box::new([range]));
         let ranges = RamRanges::new(ranges).unwrap();
         let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
         let pages = PageStates::new(ranges, words.leak()).unwrap();
