@@ -4,6 +4,8 @@
 //!
 //! Works in 2 MiB pages and falls back to 4 KiB pages where the RMP is finer.
 
+use core::iter::once;
+
 use snp::address::{GuestPhysicalAddress, PageSize};
 use snp::operands::InstructionCode;
 use snp::psc::{PscDescriptor, PscEntry, PscOperation};
@@ -56,13 +58,16 @@ pub struct Acceptance<'a, M> {
 }
 
 impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
-    /// Assigns, validates and zeroes a range of the guest and lets it in.
+    /// Assigns, validates and zeroes ranges of the guest and lets it in.
     ///
     /// # Errors
     /// The reason with which the boot has to end.
-    pub fn give(&self, range: PhysRange) -> Result<(), Reason> {
-        self.assign(range)?;
-        each_page(range, |page, size| self.owner.give(page, size))
+    pub fn give(&self, ranges: impl Iterator<Item = PhysRange> + Clone) -> Result<(), Reason> {
+        self.assign(ranges.clone())?;
+        for range in ranges {
+            each_page(range, |page, size| self.owner.give(page, size))?;
+        }
+        Ok(())
     }
 
     /// Assigns, validates and zeroes a range for our own use. A second time fails: the pages are valid
@@ -71,7 +76,7 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
     /// # Errors
     /// The reason with which the boot has to end.
     pub fn keep(&self, range: PhysRange) -> Result<OwnMemory, Reason> {
-        self.assign(range)?;
+        self.assign(once(range))?;
         each_page(range, |page, size| self.owner.keep(page, size))?;
         Ok(OwnMemory { range })
     }
@@ -89,21 +94,25 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
     /// # Errors
     /// The reason with which the boot has to end.
     pub fn share(&self, range: PhysRange) -> Result<(), Reason> {
-        self.ask(range, PscOperation::Shared)
+        self.ask(once(range), PscOperation::Shared)
     }
 
-    /// Asks the host to assign a range, unless it is assigned already.
-    fn assign(&self, range: PhysRange) -> Result<(), Reason> {
+    /// Asks the host to assign ranges, unless they are assigned already.
+    fn assign(&self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Reason> {
         if self.memory_is_shared {
-            self.ask(range, PscOperation::Private)
+            self.ask(ranges, PscOperation::Private)
         } else {
             Ok(())
         }
     }
 
-    /// Asks the host to change the pages of a range, in as few exits as possible.
-    fn ask(&self, range: PhysRange, operation: PscOperation) -> Result<(), Reason> {
-        let mut pages = range.pages();
+    /// Asks the host to change the pages of ranges, in as few exits as possible.
+    fn ask(
+        &self,
+        ranges: impl Iterator<Item = PhysRange>,
+        operation: PscOperation,
+    ) -> Result<(), Reason> {
+        let mut pages = ranges.flat_map(PhysRange::pages);
         loop {
             let mut descriptor = PscDescriptor::new();
             let mut count = 0_u16;
@@ -191,7 +200,7 @@ mod tests {
             memory_is_shared: shared,
         };
         if guest {
-            acceptance.give(RANGE)
+            acceptance.give([RANGE].into_iter())
         } else {
             let own = acceptance.keep(RANGE)?;
             assert_eq!(own.range(), RANGE);
@@ -319,6 +328,35 @@ mod tests {
                 ));
             }
             assert_eq!(machine.steps(), []);
+        }
+    }
+
+    #[test]
+    fn many_ranges_are_assigned_in_few_exits_before_any_is_validated() {
+        let piece = |number: u64| {
+            let start = 0x1000_0000 + number * 0x3000;
+            PhysRange::new(start, 0x1000).unwrap()
+        };
+        for (count, batches) in [
+            (0, &[][..]),
+            (1, &[1]),
+            (253, &[253]),
+            (600, &[253, 253, 94]),
+        ] {
+            let machine = TestMachine::default();
+            let plan = usual_plan(1);
+            let pages = PageOwner::new(&plan, &machine);
+            let acceptance = Acceptance {
+                owner: &pages,
+                memory_is_shared: true,
+            };
+            acceptance.give((0..count).map(piece)).unwrap();
+            let steps = machine.steps();
+            let want: Vec<_> = batches.iter().map(|count| Step::Psc(*count)).collect();
+            assert_eq!(steps[..batches.len()], want);
+            let granted = |step: &&Step| matches!(step, Step::Rmpadjust(..));
+            assert_eq!(steps.iter().filter(granted).count() as u64, count);
+            assert_eq!(steps.len() as u64, batches.len() as u64 + 3 * count);
         }
     }
 

@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 use core::convert::Infallible;
+use core::iter::once;
 
 use paravisor::acceptance::{Acceptance, OwnMemory};
 use paravisor::apic_ids::ApicIds;
@@ -230,15 +231,13 @@ fn run(inputs: &'static Inputs, ghcb: Ghcb<'static>) -> Result<Infallible, Reaso
     record(&inputs.block, plan, service.page_states())?;
 
     if !inputs.block.is_firmware() {
-        acceptance.give(HANDOVER_AREA)?;
+        acceptance.give(once(HANDOVER_AREA))?;
     }
     for range in plan.payload.as_slice() {
         acceptance.grant(*range)?;
     }
     if accepted {
-        for range in plan.guest_ram() {
-            acceptance.give(range)?;
-        }
+        acceptance.give(plan.guest_ram())?;
     }
     log::info!(
         "guest memory is {}",

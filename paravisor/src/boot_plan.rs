@@ -117,7 +117,7 @@ impl<'a> BootPlan<'a> {
 
     /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
     /// unvalidated for the guest (`ram=firmware`).
-    pub fn guest_ram(&self) -> impl Iterator<Item = PhysRange> + use<'_, 'a> {
+    pub fn guest_ram(&self) -> impl Iterator<Item = PhysRange> + Clone + use<'_, 'a> {
         self.tracked().flat_map(|range| range.without(&self.taken))
     }
 

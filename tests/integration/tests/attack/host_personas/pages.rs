@@ -221,7 +221,7 @@ pub fn remap_before_validation(_: &World<'_>) {
                     owner: &world.core.owner,
                     memory_is_shared: true,
                 };
-                let given = acceptance.give(PhysRange::new(FRESH, 4096).unwrap());
+                let given = acceptance.give(PhysRange::new(FRESH, 4096).into_iter());
                 match given {
                     // Before the page-state change or before PVALIDATE: validated as it is, then zeroed.
                     Ok(()) => assert_eq!(seen(world, FRESH), Ok([0; 16]), "{act:?} {nth}"),

@@ -77,7 +77,11 @@ pub fn boot_replies(_: &World<'_>) {
                 memory_is_shared: true,
             };
             let range = PhysRange::new(LARGE, 4 * MIB).unwrap();
-            assert_eq!(acceptance.give(range), Err(reason), "{manner:?}");
+            assert_eq!(
+                acceptance.give([range].into_iter()),
+                Err(reason),
+                "{manner:?}"
+            );
         });
     }
 }
