@@ -64,7 +64,7 @@ pub struct Statistics {
     pub bytes: u32,
     /// Current epoch, 0 before the first ATTACH.
     pub epoch: u64,
-    /// Bytes of the window.
+    /// Bytes of window 0.
     pub window_bytes: u64,
     /// Cap on granted bytes.
     pub cap_bytes: u64,
@@ -100,6 +100,40 @@ pub struct Statistics {
     pub memory_form_calls: u64,
     /// Those of them that were refused before the block was read.
     pub memory_form_refused: u64,
+    /// Window 1; all 0 if there is none.
+    pub second: WindowStatistics,
+}
+
+/// The counters of a window.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout,
+)]
+#[repr(C)]
+pub struct WindowStatistics {
+    /// Bytes of the window.
+    pub window_bytes: u64,
+    /// Cap on granted bytes.
+    pub cap_bytes: u64,
+    /// Bytes granted now, orphans and runs on their way included.
+    pub granted_bytes: u64,
+    /// Highest value of `granted_bytes` so far.
+    pub peak_granted_bytes: u64,
+    /// Bytes quarantined for ever.
+    pub quarantined_bytes: u64,
+}
+
+impl Statistics {
+    /// The counters of windows 0 and 1.
+    pub const fn windows(&self) -> [WindowStatistics; 2] {
+        let first = WindowStatistics {
+            window_bytes: self.window_bytes,
+            cap_bytes: self.cap_bytes,
+            granted_bytes: self.granted_bytes,
+            peak_granted_bytes: self.peak_granted_bytes,
+            quarantined_bytes: self.quarantined_bytes,
+        };
+        [first, self.second]
+    }
 }
 
 /// Elements of [`Statistics::calls`]: one for each call that there was when the layout was made. What came later has
@@ -109,7 +143,7 @@ pub const CALL_COUNTERS: usize = 16;
 /// Bytes of [`Statistics`].
 pub const STATISTICS_BYTES: u64 = size_of::<Statistics>() as u64;
 
-const _: () = assert!(size_of::<Statistics>() == 520);
+const _: () = assert!(size_of::<Statistics>() == 560);
 const _: () = assert!(core::mem::offset_of!(Statistics, granted_bytes) == 0x20);
 const _: () = assert!(core::mem::offset_of!(Statistics, calls) == 0x48);
 const _: () = assert!(core::mem::offset_of!(Statistics, unknown_calls) == 0xC8);
@@ -118,6 +152,7 @@ const _: () = assert!(core::mem::offset_of!(Statistics, psc_exits) == 0x190);
 const _: () = assert!(core::mem::offset_of!(Statistics, host_anomalies) == 0x1B0);
 const _: () = assert!(core::mem::offset_of!(Statistics, guest_page_faults) == 0x1F0);
 const _: () = assert!(core::mem::offset_of!(Statistics, memory_form_calls) == 0x1F8);
+const _: () = assert!(core::mem::offset_of!(Statistics, second) == 0x208);
 
 #[cfg(test)]
 mod tests {
@@ -127,11 +162,11 @@ mod tests {
     fn p_8_2_golden_header() {
         let statistics = Statistics {
             version: STATISTICS_VERSION,
-            bytes: 520,
+            bytes: 560,
             epoch: 5,
             ..Statistics::default()
         };
-        let golden = [1, 0, 0, 0, 8, 2, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
+        let golden = [1, 0, 0, 0, 0x30, 2, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0];
         assert_eq!(statistics.as_bytes().get(..16), Some(&golden[..]));
     }
 

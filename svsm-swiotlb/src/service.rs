@@ -14,7 +14,7 @@ use snp::svsm::{CallId, CallRegisters, ResultCode};
 use crate::guest_page::GuestPage;
 use crate::page_state::PageStates;
 use crate::platform::{GuestMemory, HostPages, PageInstructions};
-use crate::pool::{BATCH_CHUNKS, MAX_WINDOW_CHUNKS, Pool, Window, WindowError};
+use crate::pool::{BATCH_CHUNKS, MAX_WINDOW_CHUNKS, Pool, Pools, Window, WindowError};
 use crate::session::Session;
 use crate::state::{STATE_BYTES, STATE_VERSION, ServiceState, StateError};
 use crate::statistics::Counters;
@@ -63,7 +63,7 @@ impl Configuration {
 #[derive(Debug)]
 pub struct Service<'a, P> {
     pub(crate) platform: &'a P,
-    pub(crate) pool: Pool<'a>,
+    pub(crate) pools: Pools<'a>,
     pub(crate) pages: PageStates<'a>,
     pub(crate) session: Session,
     pub(crate) counters: Counters,
@@ -72,25 +72,24 @@ pub struct Service<'a, P> {
 }
 
 impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
-    /// A service over a window and the state words of guest RAM.
+    /// A service over a window, or two ([`Pools::two`]), and the state words of guest RAM.
     ///
     /// # Errors
-    /// [`WindowError::OverlapsRam`] if a page of the window has a state word: it could then be validated (invariant W1).
+    /// [`WindowError::OverlapsRam`] if a page of a window has a state word: it could then be validated (invariant W1).
     pub fn new(
         platform: &'a P,
         configuration: Configuration,
-        pool: Pool<'a>,
+        pools: impl Into<Pools<'a>>,
         pages: PageStates<'a>,
     ) -> Result<Self, WindowError> {
-        if pages
-            .ranges()
-            .overlaps(pool.window().base(), pool.window().bytes())
-        {
+        let pools = pools.into();
+        let ram = pages.ranges();
+        if (pools.windows()).any(|window| ram.overlaps(window.base(), window.bytes())) {
             return Err(WindowError::OverlapsRam);
         }
         Ok(Self {
             platform,
-            pool: pool.with_call_chunks(configuration.call_chunks),
+            pools: pools.with_call_chunks(configuration.call_chunks),
             pages,
             session: Session::new(),
             counters: Counters::new(),
@@ -108,18 +107,21 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
     pub fn resume(
         platform: &'a P,
         configuration: Configuration,
-        pool: Pool<'a>,
+        pools: impl Into<Pools<'a>>,
         pages: PageStates<'a>,
         state: &ServiceState,
     ) -> Result<Self, StateError> {
-        state.check(&pool)?;
+        let pools = pools.into();
+        state.check(&pools)?;
         let statistics = &state.statistics;
-        pool.accounts()
-            .resume(statistics.cap_bytes, statistics.peak_granted_bytes)
-            .ok_or(StateError::Inconsistent)?;
+        for (pool, of_window) in pools.iter().zip(statistics.windows()) {
+            pool.accounts()
+                .resume(of_window.cap_bytes, of_window.peak_granted_bytes)
+                .ok_or(StateError::Inconsistent)?;
+        }
         pages.quarantine_busy();
         let service =
-            Self::new(platform, configuration, pool, pages).map_err(StateError::Window)?;
+            Self::new(platform, configuration, pools, pages).map_err(StateError::Window)?;
         Ok(Self {
             session: Session::resumed(state.epoch, state.attached != 0, state.generation),
             counters: Counters::resumed(statistics, state.next_event),
@@ -140,12 +142,19 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
             window_base: self.window().base().bits(),
             next_event: self.counters.trace().next(),
             statistics: self.statistics(),
+            second_base: (self.pools.second()).map_or(0, |pool| pool.window().base().bits()),
         }
     }
 
-    /// The window; an integrator's core protocol refuses what [`Window::touches`] it.
+    /// Window 0.
     pub const fn window(&self) -> &Window {
-        self.pool.window()
+        self.pool().window()
+    }
+
+    /// Whether any byte of `[address, address + bytes)` lies in a window, which an integrator's core protocol refuses; see
+    /// [`Window::touches`].
+    pub fn touches_window(&self, address: GuestPhysicalAddress, bytes: u64) -> bool {
+        self.pools.touches(address, bytes)
     }
 
     /// The state words of guest RAM, which an integrator's core protocol uses too (invariant P5).
@@ -156,7 +165,7 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
     /// The counters as STATISTICS writes them, for a console.
     pub fn statistics(&self) -> Statistics {
         self.counters
-            .snapshot(self.session.epoch_number(), &self.pool)
+            .snapshot(self.session.epoch_number(), &self.pools)
     }
 
     /// The newest events, for a console.
@@ -164,9 +173,14 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
         self.counters.trace()
     }
 
-    /// The pool's accounts, for a console.
+    /// The pool of window 0, for a console.
     pub const fn pool(&self) -> &Pool<'a> {
-        &self.pool
+        self.pools.first()
+    }
+
+    /// The pools of all windows, for a console.
+    pub const fn pools(&self) -> &Pools<'a> {
+        &self.pools
     }
 
     /// The number the service answers to.
@@ -206,13 +220,12 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
         self.stopped.store(true, Ordering::Release);
     }
 
-    /// There is one window, number 0.
-    pub(crate) const fn check_window(&self, window: u8) -> Result<(), ResultCode> {
-        if window == 0 {
-            Ok(())
-        } else {
-            Err(ResultCode::INVALID_PARAMETER)
-        }
+    /// The pool of the window that a call names.
+    ///
+    /// # Errors
+    /// INVALID_PARAMETER if there is no such window (P-3.2).
+    pub(crate) fn pool_of(&self, window: u8) -> Result<&Pool<'a>, ResultCode> {
+        self.pools.get(window).ok_or(ResultCode::INVALID_PARAMETER)
     }
 }
 
@@ -334,9 +347,9 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
                 least,
                 most,
             } => {
-                self.check_window(window)?;
+                let pool = self.pool_of(window)?;
                 let epoch = self.session.check(epoch)?;
-                Ok(self.grow(epoch, contiguous, least, most)?.encode())
+                Ok(self.grow(pool, epoch, contiguous, least, most)?.encode())
             }
             Request::Release {
                 base,
@@ -359,8 +372,8 @@ impl<P: HostPages + GuestMemory + PageInstructions> Service<'_, P> {
                 .write_trace(buffer, bytes, from, calling_area)?
                 .encode()),
             Request::SetLimits { window, epoch, cap } => {
-                self.check_window(window)?;
-                Ok(self.set_limits(epoch, cap)?.encode())
+                let pool = self.pool_of(window)?;
+                Ok(self.set_limits(pool, epoch, cap)?.encode())
             }
             Request::MemoryForm { .. } => Err(ResultCode::UNSUPPORTED_CALL.into()),
         }

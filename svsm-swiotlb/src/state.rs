@@ -9,10 +9,10 @@ use protocol::statistics::Statistics;
 use protocol::{CHUNK_BYTES, Epoch};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::pool::{ChunkState, Pool, WindowError};
+use crate::pool::{ChunkState, Pools, WindowError};
 
 /// Layout number of [`ServiceState`], of the chunk records and of the page states. Each change of any of them is a new one.
-pub const STATE_VERSION: u32 = 2;
+pub const STATE_VERSION: u32 = 3;
 
 /// The scalars, little endian, naturally aligned, without padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -30,12 +30,14 @@ pub struct ServiceState {
     pub generation: u32,
     /// 1 once the service has stopped (P-5.9.11), else 0.
     pub stopped: u32,
-    /// First byte of the window.
+    /// First byte of window 0.
     pub window_base: u64,
     /// Number of the next event of the trace; the records themselves stay behind.
     pub next_event: u64,
-    /// The counters, and with them window, cap and peak.
+    /// The counters, and with them windows, caps and peaks.
     pub statistics: Statistics,
+    /// First byte of window 1; 0 if there is none.
+    pub second_base: u64,
 }
 
 const _: () = assert!(size_of::<ServiceState>() == STATE_BYTES as usize);
@@ -44,7 +46,7 @@ const _: () = assert!(core::mem::offset_of!(ServiceState, window_base) == 24);
 const _: () = assert!(core::mem::offset_of!(ServiceState, statistics) == 40);
 
 /// Bytes of [`ServiceState`], as it says of itself.
-pub(crate) const STATE_BYTES: u32 = 560;
+pub(crate) const STATE_BYTES: u32 = 608;
 
 /// Why a service cannot go on from a state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,8 +62,8 @@ pub enum StateError {
 }
 
 impl ServiceState {
-    /// Checks the scalars against the records and the window they are to describe.
-    pub(crate) fn check(&self, pool: &Pool<'_>) -> Result<(), StateError> {
+    /// Checks the scalars against the records and the windows they are to describe.
+    pub(crate) fn check(&self, pools: &Pools<'_>) -> Result<(), StateError> {
         if self.version != STATE_VERSION || self.bytes != STATE_BYTES {
             return Err(StateError::Version);
         }
@@ -70,24 +72,32 @@ impl ServiceState {
             1 => return Err(StateError::Stopped),
             _ => return Err(StateError::Inconsistent),
         }
-        let window = pool.window();
-        let same_window = self.window_base == window.base().bits()
-            && self.statistics.window_bytes == window.bytes();
-        if !same_window {
+        let [first, second] = self.statistics.windows();
+        let own = [(self.window_base, &first), (self.second_base, &second)];
+        let windows = own.map(|(base, window)| (base, window.window_bytes));
+        let there = |index| {
+            pools.get(index).map_or((0, 0), |pool| {
+                (pool.window().base().bits(), pool.window().bytes())
+            })
+        };
+        if windows != [there(0), there(1)] {
             return Err(StateError::Window(WindowError::WrongStorage));
         }
-        let statistics = &self.statistics;
         let sound = self.attached <= 1
             && self.epoch <= Epoch::MAX.number()
             && (self.attached == 0 || self.epoch != 0)
-            && statistics.cap_bytes.is_multiple_of(CHUNK_BYTES)
-            && statistics.peak_granted_bytes.is_multiple_of(CHUNK_BYTES)
-            && statistics.peak_granted_bytes <= window.bytes();
+            && own.iter().all(|(_, window)| {
+                window.cap_bytes.is_multiple_of(CHUNK_BYTES)
+                    && window.peak_granted_bytes.is_multiple_of(CHUNK_BYTES)
+                    && window.peak_granted_bytes <= window.window_bytes
+            });
         // An epoch that is yet to come would own these chunks the moment it begins.
-        let records = pool.records();
-        let held_by_the_past = (0..records.len()).all(|chunk| match records.state(chunk) {
-            ChunkState::Held(holder) => holder.epoch.number() <= self.epoch,
-            _ => true,
+        let held_by_the_past = pools.iter().all(|pool| {
+            let records = pool.records();
+            (0..records.len()).all(|chunk| match records.state(chunk) {
+                ChunkState::Held(holder) => holder.epoch.number() <= self.epoch,
+                _ => true,
+            })
         });
         if sound && held_by_the_past {
             Ok(())

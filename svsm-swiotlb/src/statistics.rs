@@ -5,12 +5,12 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use protocol::result::{REFUSAL_COUNTERS, refusal_index};
 use protocol::statistics::{
-    CALL_COUNTERS, HostAnomaly, STATISTICS_BYTES, STATISTICS_VERSION, Statistics,
+    CALL_COUNTERS, HostAnomaly, STATISTICS_BYTES, STATISTICS_VERSION, Statistics, WindowStatistics,
 };
 use protocol::{Refusal, ResultRegisters};
 use snp::psc::PscOperation;
 
-use crate::pool::Pool;
+use crate::pool::{Pool, Pools};
 use crate::trace::Trace;
 
 /// Counters since the start, and the newest events; they never decide anything.
@@ -141,17 +141,17 @@ impl Counters {
     }
 
     /// The copy a guest gets; `epoch` is 0 before the first ATTACH.
-    pub fn snapshot(&self, epoch: u32, pool: &Pool<'_>) -> Statistics {
-        let accounts = pool.accounts();
+    pub fn snapshot(&self, epoch: u32, pools: &Pools<'_>) -> Statistics {
+        let first = of_window(pools.first());
         Statistics {
             version: STATISTICS_VERSION,
             bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
             epoch: epoch.into(),
-            window_bytes: pool.window().bytes(),
-            cap_bytes: accounts.cap_bytes(),
-            granted_bytes: accounts.granted_bytes(),
-            peak_granted_bytes: accounts.peak_bytes(),
-            quarantined_bytes: accounts.quarantined_bytes(),
+            window_bytes: first.window_bytes,
+            cap_bytes: first.cap_bytes,
+            granted_bytes: first.granted_bytes,
+            peak_granted_bytes: first.peak_granted_bytes,
+            quarantined_bytes: first.quarantined_bytes,
             released_bytes: get(&self.released_bytes),
             acknowledged_bytes: get(&self.acknowledged_bytes),
             calls: self.calls.each_ref().map(get),
@@ -165,7 +165,19 @@ impl Counters {
             guest_page_faults: get(&self.guest_page_faults),
             memory_form_calls: get(&self.memory_form_calls),
             memory_form_refused: get(&self.memory_form_refused),
+            second: pools.second().map(of_window).unwrap_or_default(),
         }
+    }
+}
+
+fn of_window(pool: &Pool<'_>) -> WindowStatistics {
+    let accounts = pool.accounts();
+    WindowStatistics {
+        window_bytes: pool.window().bytes(),
+        cap_bytes: accounts.cap_bytes(),
+        granted_bytes: accounts.granted_bytes(),
+        peak_granted_bytes: accounts.peak_bytes(),
+        quarantined_bytes: accounts.quarantined_bytes(),
     }
 }
 

@@ -18,7 +18,7 @@ use snp::svsm::CallRegisters;
 
 use crate::page_state::{PageState, PageStates, RamRange, RamRanges};
 use crate::platform::{Fault, GuestMemory, HostPages, Issue, PageInstructions, PscExit};
-use crate::pool::{ChunkRecords, Pool, Window};
+use crate::pool::{ChunkRecords, Pool, Pools, Window};
 use crate::{Configuration, Service};
 
 pub const MIB: u64 = 1 << 20;
@@ -27,6 +27,8 @@ pub const CHUNK: u64 = 2 * MIB;
 pub const RAM_BASE: u64 = 0x10_0000;
 pub const RAM_PAGES: u64 = 8;
 pub const WINDOW_BASE: u64 = 0x3000_0000;
+/// Where window 1 is, if there is one.
+pub const LOW_BASE: u64 = 0x2000_0000;
 
 /// What the host does at one VMGEXIT; the script's next element, an honest host when it is empty.
 #[derive(Clone, Copy, Debug)]
@@ -194,7 +196,41 @@ pub fn service_with(
     chunks: u64,
     configuration: Configuration,
 ) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
+    service_over(platform, pool_at(WINDOW_BASE, chunks), configuration)
+}
+
+/// A service with two windows.
+pub fn service_with_two(
+    platform: TestPlatform,
+    chunks: u64,
+    low_chunks: u64,
+) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
+    let high = pool_at(WINDOW_BASE, chunks);
+    let pools = Pools::two(high, pool_at(LOW_BASE, low_chunks)).unwrap();
+    service_over(platform, pools, Configuration::with_encryption_bit(51))
+}
+
+/// A pool of free chunks, all of which may be granted.
+pub fn pool_at(base: u64, chunks: u64) -> Pool<'static> {
+    let window = Window::new(GuestPhysicalAddress::new(base), chunks * CHUNK).unwrap();
+    let records: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
+    Pool::new(window, ChunkRecords::new(records.leak()), window.bytes()).unwrap()
+}
+
+fn service_over(
+    platform: TestPlatform,
+    pools: impl Into<Pools<'static>>,
+    configuration: Configuration,
+) -> (&'static TestPlatform, Service<'static, TestPlatform>) {
     let platform: &'static TestPlatform = Box::leak(Box::new(platform));
+    (
+        platform,
+        Service::new(platform, configuration, pools, page_states()).unwrap(),
+    )
+}
+
+/// Guest RAM, all of it the guest's.
+pub fn page_states() -> PageStates<'static> {
     let range = RamRange::new(GuestPhysicalAddress::new(RAM_BASE), RAM_PAGES * PAGE_SIZE);
     let ranges: &'static mut [RamRange] = Box::leak(Box::new([range]));
     let ranges = RamRanges::new(ranges).unwrap();
@@ -203,14 +239,7 @@ pub fn service_with(
     pages
         .set_at_boot(range.base, range.bytes, PageState::Valid)
         .unwrap();
-
-    let window = Window::new(GuestPhysicalAddress::new(WINDOW_BASE), chunks * CHUNK).unwrap();
-    let records: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
-    let pool = Pool::new(window, ChunkRecords::new(records.leak()), window.bytes()).unwrap();
-    (
-        platform,
-        Service::new(platform, configuration, pool, pages).unwrap(),
-    )
+    pages
 }
 
 /// A service with an honest host.
@@ -231,9 +260,13 @@ pub trait Guest {
     }
 
     fn guest_grow(&self, epoch: u32, least: u64, most: u64) -> Answer {
+        self.guest_grow_of(0, epoch, least, most)
+    }
+
+    fn guest_grow_of(&self, window: u8, epoch: u32, least: u64, most: u64) -> Answer {
         let (least, most) = (least * CHUNK, most * CHUNK);
         self.call(Request::Grow {
-            window: 0,
+            window,
             contiguous: false,
             epoch,
             least,

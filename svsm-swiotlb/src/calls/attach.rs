@@ -18,8 +18,8 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             return Err(result::UNSUPPORTED_VERSION);
         }
         let epoch = self.session.begin().ok_or(ResultCode::INVALID_REQUEST)?;
-        self.pool.accounts().begin_epoch(epoch);
-        let orphaned_bytes = self.pool.accounts().granted_bytes();
+        self.pools.begin_epoch(epoch);
+        let orphaned_bytes = self.pools.granted_bytes();
         let event = Event::of(TraceKind::Attached, epoch.number(), orphaned_bytes);
         self.counters.trace().note(&event);
         Ok(Attached {

@@ -20,12 +20,12 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         window: u8,
         item: DescribeItem,
     ) -> Result<ResultRegisters, ResultCode> {
-        self.check_window(window)?;
-        let accounts = self.pool.accounts();
+        let pool = self.pool_of(window)?;
+        let accounts = pool.accounts();
         Ok(match item {
             DescribeItem::Geometry => Geometry {
-                base: self.window().base(),
-                bytes: self.window().bytes(),
+                base: pool.window().base(),
+                bytes: pool.window().bytes(),
                 attributes: WindowAttributes::new().with_log2_chunk(LOG2_CHUNK),
             }
             .encode(),
@@ -36,9 +36,9 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             }
             .encode(),
             DescribeItem::WorkLimits => WorkLimits {
-                units: count(WORK_UNITS.max(self.pool.call_chunks())),
+                units: count(WORK_UNITS.max(pool.call_chunks())),
                 psc_entries: count(BATCH_CHUNKS),
-                grow_bytes: chunk_bytes(self.pool.call_chunks()),
+                grow_bytes: chunk_bytes(pool.call_chunks()),
             }
             .encode(),
         })

@@ -10,20 +10,21 @@ use snp::svsm::ResultCode;
 use crate::Service;
 use crate::host_reply::{BatchEnd, change_batch};
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::{GrowWish, InTransit, ReserveRefusal, TransitRun, chunk_bytes};
+use crate::pool::{GrowWish, InTransit, Pool, ReserveRefusal, TransitRun, chunk_bytes};
 use crate::trace::Event;
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// Grants one run of at most what one call moves. The page-state change is always issued, whatever the service believes the
+    /// Grants one run of this pool, of at most what one call moves. The page-state change is always issued, whatever the service believes the
     /// host's view to be: any VMPL with a GHCB could have changed it.
     pub(crate) fn grow(
         &self,
+        pool: &Pool<'_>,
         epoch: Epoch,
         contiguous: bool,
         least: u64,
         most: u64,
     ) -> Result<Granted, Refusal> {
-        let limit = chunk_bytes(self.pool.call_chunks());
+        let limit = chunk_bytes(pool.call_chunks());
         if contiguous && least > limit {
             return Err(Refusal::too_large(limit));
         }
@@ -32,7 +33,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
             most: chunks(most),
             contiguous,
         };
-        let run = self.pool.reserve(wish).map_err(refusal_of)?;
+        let run = pool.reserve(wish).map_err(refusal_of)?;
         // Only now is it certain that an ATTACH beside this call counts the run, if it is granted.
         if let Err(code) = self.session.confirm(epoch) {
             run.free();

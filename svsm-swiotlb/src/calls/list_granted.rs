@@ -2,17 +2,16 @@
 //! LIST_GRANTED: what is granted, to whom, run by run.
 
 use protocol::list::{ENTRY_BYTES, GrantedRun, HEADER_BYTES, ListHeader, list_bytes};
-use protocol::{CHUNK_BYTES, Holder};
 use snp::address::GuestPhysicalAddress;
 use snp::svsm::ResultCode;
 
 use crate::guest_page::GuestPage;
 use crate::platform::{GuestMemory, HostPages};
-use crate::pool::ChunkState;
+use crate::pool::chunk_bytes;
 use crate::{Service, WORK_UNITS};
 
 impl<P: HostPages + GuestMemory> Service<'_, P> {
-    /// Fills the list from its cursor on.
+    /// Fills the list from its cursor on, which numbers the chunks of all windows.
     ///
     /// # Errors
     /// INCOMPLETE when the list is full or the work of one call is done; the header says where to go on.
@@ -26,7 +25,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         self.with_guest_page(list, calling_area, |page| {
             // Fetched once; what the guest's other processors do to the page from here on changes nothing.
             let header: ListHeader = page.read(0)?;
-            let chunks = self.window().chunks();
+            let chunks = self.pools.chunks();
             let cursor = usize::try_from(header.cursor).unwrap_or(usize::MAX);
             let fits = header.capacity > 0 && list_bytes(header.capacity) <= page.room();
             if !fits || cursor > chunks {
@@ -62,16 +61,13 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
     ) -> Result<(u16, usize), ResultCode> {
         let mut written = 0_u16;
         while cursor < stop && written < capacity {
-            let Some((holder, count)) = self.run_at(cursor, stop) else {
+            let Some((base, holder, count)) = self.pools.run_at(cursor, stop) else {
                 cursor = cursor.saturating_add(1);
                 continue;
             };
-            let Some(base) = self.window().chunk_address(cursor) else {
-                break;
-            };
             let run = GrantedRun {
                 base: base.bits(),
-                bytes: count.saturating_mul(CHUNK_BYTES),
+                bytes: chunk_bytes(count),
                 epoch: holder.epoch.number(),
                 generation: holder.generation.number(),
             };
@@ -80,25 +76,8 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
                 .saturating_add(HEADER_BYTES);
             page.write(offset, &run)?;
             written = written.saturating_add(1);
-            cursor = cursor.saturating_add(usize::try_from(count).unwrap_or(usize::MAX));
+            cursor = cursor.saturating_add(count);
         }
         Ok((written, cursor))
-    }
-
-    /// The run that begins at `first`, if that chunk is held. Chunks in transition are left out: they belong to a call
-    /// that is about to say what becomes of them.
-    fn run_at(&self, first: usize, stop: usize) -> Option<(Holder, u64)> {
-        let ChunkState::Held(holder) = self.pool.records().state(first) else {
-            return None;
-        };
-        let mut count = 0_u64;
-        for chunk in first..stop {
-            if self.pool.records().state(chunk) != ChunkState::Held(holder) {
-                break;
-            }
-            count = count.saturating_add(1);
-        }
-        // At least one, although another processor may have released it since: progress must not depend on that.
-        Some((holder, count.max(1)))
     }
 }

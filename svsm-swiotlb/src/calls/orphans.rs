@@ -18,7 +18,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
     pub(crate) fn adopt(&self, epoch: u32, from: u32) -> Result<Adopted, ResultCode> {
         let epoch = self.session.check(epoch)?;
         let from = Epoch::new(from).ok_or(ResultCode::INVALID_PARAMETER)?;
-        let tally = self.pool.adopt(from, epoch, WORK_UNITS);
+        let tally = self.pools.adopt(from, epoch, WORK_UNITS);
         if tally.moved == 0 && tally.left > 0 {
             return Err(ResultCode::BUSY);
         }
@@ -33,7 +33,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         })
     }
 
-    /// Gives back one batch of an older epoch's chunks, wherever they lie; host and accounts as with RELEASE.
+    /// Gives back one batch of an older epoch's chunks of one window, wherever in it they lie; host and accounts as with RELEASE.
     pub(crate) fn release_orphans(
         &self,
         epoch: u32,
@@ -41,8 +41,8 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
     ) -> Result<OrphansReleased, ResultCode> {
         self.session.check(epoch)?;
         let from = Epoch::new(from).ok_or(ResultCode::INVALID_PARAMETER)?;
-        let (batch, left) = self.pool.claim_orphans(from);
-        if batch.chunks() == 0 {
+        let (batch, left) = self.pools.claim_orphans(from);
+        if batch.is_empty() {
             let none = OrphansReleased {
                 bytes: 0,
                 acknowledged: 0,
@@ -86,7 +86,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
     /// Ends the epoch. Nothing is freed: devices that the kernel set up may still write to its chunks.
     pub(crate) fn detach(&self, epoch: u32) -> Result<Detached, ResultCode> {
         let epoch = self.session.end(epoch)?;
-        let orphaned_bytes = self.pool.accounts().granted_bytes();
+        let orphaned_bytes = self.pools.granted_bytes();
         let event = Event::of(TraceKind::Detached, epoch.number(), orphaned_bytes);
         self.counters.trace().note(&event);
         Ok(Detached { orphaned_bytes })

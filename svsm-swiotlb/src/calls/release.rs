@@ -17,7 +17,7 @@ use crate::trace::Event;
 impl<P: HostPages + GuestMemory> Service<'_, P> {
     /// Gives back at most what one call moves from the start of the range.
     ///
-    /// A host that refuses costs itself the memory and nobody else anything: no page of the window is validated, and a
+    /// A host that refuses costs itself the memory and nobody else anything: no page of a window is validated, and a
     /// later GROW asks for the chunk again whatever the host did. So the chunk is free either way, and the guest is told
     /// how much the host acknowledged. Only a reply that breaks the rules quarantines.
     pub(crate) fn release(
@@ -28,13 +28,11 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         generation: u32,
     ) -> Result<Released, ResultCode> {
         let epoch = self.session.check(epoch)?;
-        let chunks = self
-            .window()
+        let (pool, chunks) = (self.pools)
             .chunk_range(base, bytes)
             .ok_or(ResultCode::INVALID_ADDRESS)?;
         let generation = Generation::new(generation).ok_or(result::NOT_HELD)?;
-        let run = self
-            .pool
+        let run = pool
             .claim_held(chunks, Holder { epoch, generation })
             .map_err(code_of)?;
 

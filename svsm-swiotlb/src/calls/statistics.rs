@@ -20,7 +20,7 @@ impl<P: HostPages + GuestMemory> Service<'_, P> {
         self.with_guest_page(buffer, calling_area, |page| {
             let statistics = self
                 .counters
-                .snapshot(self.session.epoch_number(), &self.pool);
+                .snapshot(self.session.epoch_number(), &self.pools);
             let bytes = statistics.as_bytes();
             let room = usize::try_from(room).unwrap_or(usize::MAX).min(bytes.len());
             page.write(0, bytes.get(..room).unwrap_or_default())?;

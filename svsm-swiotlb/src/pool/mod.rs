@@ -20,6 +20,7 @@
 mod accounts;
 mod chunk;
 mod orphans;
+mod pools;
 mod release;
 mod reserve;
 mod transit;
@@ -28,6 +29,7 @@ mod window;
 pub use accounts::{Accounts, CapRefusal};
 pub use chunk::{ChunkRecords, ChunkState};
 pub use orphans::{Tally, TransitSet};
+pub use pools::Pools;
 pub use release::ReleaseRefusal;
 pub use reserve::{GrowWish, ReserveRefusal};
 pub use transit::{InTransit, TransitRun};

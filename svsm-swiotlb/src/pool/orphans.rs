@@ -57,6 +57,13 @@ impl Pool<'_> {
         }
         (set, left)
     }
+
+    /// How many chunks `from` holds, those included that are on their way back in another call.
+    pub(super) fn count_orphans(&self, from: Epoch) -> usize {
+        (0..self.records.len())
+            .filter(|chunk| held_or_releasing(self.records.state(*chunk), from).is_some())
+            .count()
+    }
 }
 
 /// The holder, if it is of this epoch.
@@ -105,6 +112,11 @@ impl<'p> TransitSet<'p> {
         *slot = index;
         self.count = self.count.saturating_add(1);
         true
+    }
+
+    /// Whether no chunk was taken.
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
     }
 
     /// Address of the first chunk; an address no range check accepts if there is none.

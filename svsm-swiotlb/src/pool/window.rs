@@ -6,7 +6,7 @@ use core::ops::Range;
 use protocol::CHUNK_BYTES;
 use snp::address::GuestPhysicalAddress;
 
-/// Chunks a window may have (128 GiB): bounds the search for a free run.
+/// Chunks that the windows may have together (128 GiB): bounds the search for a free run.
 pub const MAX_WINDOW_CHUNKS: usize = 1 << 16;
 
 /// What is wrong with a window or with the storage for it.
@@ -18,6 +18,8 @@ pub enum WindowError {
     TooLarge,
     /// A page of it is also in the list of guest RAM, so it could be validated.
     OverlapsRam,
+    /// A page of it is also in the other window.
+    OverlapsWindow,
     /// The storage has not exactly one record per chunk.
     WrongStorage,
 }

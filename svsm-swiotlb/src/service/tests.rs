@@ -20,6 +20,7 @@ mod orphans;
 mod release;
 mod successor;
 mod trace;
+mod two_windows;
 mod unattached;
 mod worked_sequence;
 

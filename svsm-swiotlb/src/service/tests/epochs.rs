@@ -73,7 +73,7 @@ fn p_5_2_2_a_grow_whose_epoch_ends_before_its_chunks_are_reserved_is_refused() {
     service.guest_attach();
     let grow = || {
         service
-            .grow(first, false, CHUNK, CHUNK)
+            .grow(service.pool(), first, false, CHUNK, CHUNK)
             .map_err(|refusal| refusal.code)
     };
     assert_eq!(grow().unwrap_err(), result::STALE_EPOCH);

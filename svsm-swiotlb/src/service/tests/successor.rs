@@ -169,6 +169,11 @@ fn p_13_2_a_state_that_contradicts_itself_is_refused() {
         refused(|state| state.statistics.window_bytes -= CHUNK),
         another
     );
+    assert_eq!(refused(|state| state.second_base = CHUNK), another);
+    assert_eq!(
+        refused(|state| state.statistics.second.window_bytes = CHUNK),
+        another
+    );
     for change in [
         (|state| state.epoch = 0) as fn(&mut ServiceState),
         |state| (state.epoch, state.attached) = (0, 0),
@@ -178,6 +183,8 @@ fn p_13_2_a_state_that_contradicts_itself_is_refused() {
         |state| state.statistics.cap_bytes += CHUNK,
         |state| state.statistics.cap_bytes -= 1,
         |state| state.statistics.peak_granted_bytes = (CHUNKS + 1) * CHUNK,
+        |state| state.statistics.second.cap_bytes = 1,
+        |state| state.statistics.second.peak_granted_bytes = CHUNK,
     ] {
         assert_eq!(refused(change), StateError::Inconsistent);
     }
@@ -215,9 +222,9 @@ fn p_13_3_p_13_4_golden_state() {
     let word = |at: usize| u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap());
     let long = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
     let scalars = [0, 4, 8, 12, 16, 20].map(word);
-    assert_eq!(scalars, [2, 560, 2, 1, 3, 0]);
+    assert_eq!(scalars, [3, 608, 2, 1, 3, 0]);
     assert_eq!((long(24), long(32)), (WINDOW_BASE, service.trace().next()));
     // The counters begin with their version and size, and the epoch.
-    assert_eq!((word(40), word(44), long(48)), (1, 520, 2));
-    assert_eq!(bytes.len(), 560);
+    assert_eq!((word(40), word(44), long(48)), (1, 560, 2));
+    assert_eq!((bytes.len(), long(600)), (608, 0));
 }
