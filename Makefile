@@ -12,6 +12,7 @@ CPUS   ?= 1
 RESTRICTED_INJECTION ?= on
 HARD_CAP ?=
 WINDOW_PLACE ?=
+LOW_WINDOW ?=
 IMAGE_FLAGS ?=
 UNIT_LIMIT ?= on
 RUNFLAGS ?=
@@ -75,7 +76,7 @@ USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 LINUX_INITRD = $(LINUX_DIR)/$(LINUX)/initrd$(if $(USES_MODULE),-pool)
 NEXT_DIR   = $(LINUX_DIR)/$(LINUX)/next
 # What every image is packed with.
-IMAGE_OPTIONS = --window $(WINDOW) $(if $(WINDOW_PLACE),--window-place $(WINDOW_PLACE)) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
+IMAGE_OPTIONS = --window $(WINDOW) $(if $(WINDOW_PLACE),--window-place $(WINDOW_PLACE)) $(if $(LOW_WINDOW),--low-window $(LOW_WINDOW)) $(if $(HARD_CAP),--hard-cap $(HARD_CAP)) --unit-limit $(UNIT_LIMIT) \
 	--restricted-injection $(RESTRICTED_INJECTION) --cpus $(CPUS) $(IMAGE_FLAGS)
 BUILDER    := $(HOST)/igvm-builder
 RUNNER     := $(HOST)/runner
@@ -94,6 +95,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   MEM=1GiB         guest memory, the window included
 #?   WINDOW=256MiB    pool window, a multiple of 2MiB
 #?   WINDOW_PLACE=high|low   at the top of guest memory, or below 4 GiB, where devices with 32 address bits reach it
+#?   LOW_WINDOW=size  a second window, below 4 GiB, for the devices that do not reach the first (default: none)
 #?   DISK=file        disk to read (default: a file system image made from this tree)
 #?   RAM=accepted     who validates guest RAM: accepted (the paravisor) or firmware (the guest)
 #?   RESTRICTED_INJECTION=on|off   off for hosts that lack it

@@ -17,6 +17,9 @@ use crate::pool::{Pool, State};
 use crate::shared_memory::WindowView;
 use crate::statistics::Counters;
 
+/// The window that every service has.
+const FIRST_WINDOW: u8 = 0;
+
 /// What the kernel chooses at attach; sizes in bytes, rounded up to whole chunks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Config {
@@ -163,28 +166,65 @@ impl<'a, P: Platform> Pool<'a, P> {
         pool.grow_initially();
         Ok(pool)
     }
+
+    /// A pool of another window of the same attachment, where it will stay. The service has a second window, index 1, where the
+    /// integrator placed one ([`find_window_beside`]).
+    ///
+    /// The protocol number is that of this pool, whatever `config` says, and the service is not looked for again. The rest of
+    /// `config`, the cap included, is about the other window. The attachment is one: [`Pool::detach`] of either pool ends both.
+    /// [`Windows`](crate::Windows) chooses between them. After an error nothing is there, and this pool is as it was.
+    ///
+    /// # Errors
+    /// See [`AttachError`]; [`AttachError::Refused`] with INVALID_PARAMETER where there is no such window, or a cap beyond its hard
+    /// cap.
+    pub fn attach_beside<'p>(
+        &self,
+        place: &'p mut MaybeUninit<Self>,
+        window: u8,
+        platform: P,
+        metadata: &'a mut [u8],
+        config: Config,
+    ) -> Result<&'p mut Self, AttachError> {
+        let client = self.client.beside(window);
+        let room = room_of(&client, &platform, metadata, config.cpus)?;
+        if room.window.overlaps(&self.window) {
+            return Err(AttachError::UnusableWindow);
+        }
+        if let Some(cap) = config.cap_bytes {
+            client.set_cap(&platform, whole_chunks(cap))?;
+        }
+        let attachment = Attachment {
+            cap_bytes: client.usage(&platform)?.cap,
+            ..self.attachment
+        };
+        let found = Found {
+            client,
+            room,
+            attachment,
+        };
+        let pool = place.write(found.pool(platform, config));
+        pool.grow_initially();
+        Ok(pool)
+    }
 }
 
-/// What attach has learned and taken.
-struct Found<'a> {
-    client: Client,
+/// A window and what a pool of it needs.
+struct RoomFor<'a> {
     window: Window,
     view: WindowView,
     metadata: Metadata<'a>,
-    attachment: Attachment,
     /// The most that one call grants.
     service_limit: u64,
 }
 
-/// Everything up to the grant of the first chunk: checks the service, takes the window and the metadata, attaches.
-fn find<'a, P: Platform>(
+/// Checks the window that `client` is about, and takes it and the metadata.
+fn room_of<'a, P: Platform>(
+    client: &Client,
     platform: &P,
     metadata: &'a mut [u8],
-    config: &Config,
-) -> Result<Found<'a>, AttachError> {
-    let mut client = Client::new(config.protocol);
-    let identity = identify(&client, platform, config.query_protocol)?;
-    let window = window_of(&client, platform)?;
+    cpus: usize,
+) -> Result<RoomFor<'a>, AttachError> {
+    let window = window_of(client, platform)?;
     let limits = client.work_limits(platform)?;
     if limits.grow_bytes < CHUNK_BYTES {
         return Err(AttachError::Malformed);
@@ -193,13 +233,41 @@ fn find<'a, P: Platform>(
         .translate(window.base(), window.bytes())
         .ok_or(AttachError::NotMapped)?;
     let metadata =
-        Metadata::carve(metadata, window.chunks(), config.cpus).ok_or(AttachError::NoRecords)?;
+        Metadata::carve(metadata, window.chunks(), cpus).ok_or(AttachError::NoRecords)?;
+    Ok(RoomFor {
+        window,
+        // SAFETY: `base` is the platform's translation of all of the window.
+        view: unsafe { WindowView::new(base) },
+        metadata,
+        service_limit: limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES,
+    })
+}
+
+/// The cap rounded up; the largest there is where that is no number.
+fn whole_chunks(cap: u64) -> u64 {
+    cap.checked_next_multiple_of(CHUNK_BYTES)
+        .unwrap_or(!(CHUNK_BYTES - 1))
+}
+
+/// What attach has learned and taken.
+struct Found<'a> {
+    client: Client,
+    room: RoomFor<'a>,
+    attachment: Attachment,
+}
+
+/// Everything up to the grant of the first chunk: checks the service, takes the window and the metadata, attaches.
+fn find<'a, P: Platform>(
+    platform: &P,
+    metadata: &'a mut [u8],
+    config: &Config,
+) -> Result<Found<'a>, AttachError> {
+    let mut client = Client::new(config.protocol, FIRST_WINDOW);
+    let identity = identify(&client, platform, config.query_protocol)?;
+    let room = room_of(&client, platform, metadata, config.cpus)?;
     let attached = client.attach(platform)?;
     if let Some(cap) = config.cap_bytes {
-        let cap = cap
-            .checked_next_multiple_of(CHUNK_BYTES)
-            .unwrap_or(!(CHUNK_BYTES - 1));
-        if let Err(error) = client.set_cap(platform, cap) {
+        if let Err(error) = client.set_cap(platform, whole_chunks(cap)) {
             // Nobody uses this attachment. If it cannot be ended, the next one ends it.
             let _ = client.detach(platform);
             return Err(error.into());
@@ -208,10 +276,7 @@ fn find<'a, P: Platform>(
     let usage = client.usage(platform)?;
     Ok(Found {
         client,
-        window,
-        // SAFETY: `base` is the platform's translation of all of the window.
-        view: unsafe { WindowView::new(base) },
-        metadata,
+        room,
         attachment: Attachment {
             epoch: attached.epoch.number(),
             fresh: attached.fresh,
@@ -220,7 +285,6 @@ fn find<'a, P: Platform>(
             features: identity.features,
             cap_bytes: usage.cap,
         },
-        service_limit: limits.grow_bytes - limits.grow_bytes % CHUNK_BYTES,
     })
 }
 
@@ -238,31 +302,54 @@ fn window_of<P: Platform>(client: &Client, platform: &P) -> Result<Window, Attac
 /// # Errors
 /// [`AttachError`]: no service, another one, or a window that cannot be used.
 pub fn find_window<P: Platform>(platform: &P, config: &Config) -> Result<Window, AttachError> {
-    let client = Client::new(config.protocol);
+    let client = Client::new(config.protocol, FIRST_WINDOW);
     identify(&client, platform, config.query_protocol)?;
     window_of(&client, platform)
+}
+
+/// The same for the window of a later [`Pool::attach_beside`]: `None` where the service has no window of this index.
+///
+/// # Errors
+/// [`AttachError`]: no service, another one, or a window that cannot be used.
+pub fn find_window_beside<P: Platform>(
+    platform: &P,
+    config: &Config,
+    window: u8,
+) -> Result<Option<Window>, AttachError> {
+    let client = Client::new(config.protocol, window);
+    identify(&client, platform, config.query_protocol)?;
+    match window_of(&client, platform) {
+        Err(AttachError::Refused(ResultCode::INVALID_PARAMETER)) => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 impl<'a> Found<'a> {
     /// The pool over it, which holds nothing yet.
     #[inline]
     fn pool<P: Platform>(self, platform: P, config: Config) -> Pool<'a, P> {
+        let RoomFor {
+            window,
+            view,
+            metadata,
+            service_limit,
+        } = self.room;
         let growth_limit = config
             .growth_limit_bytes
-            .min(self.window.bytes())
+            .min(window.bytes())
             .max(CHUNK_BYTES)
             .next_multiple_of(CHUNK_BYTES);
         Pool {
             platform,
             client: self.client,
-            window: self.window,
-            view: self.view,
+            window,
+            view,
             config,
             attachment: self.attachment,
-            shared: Shared::new(&self.metadata),
+            shared: Shared::new(&metadata),
             state: InterruptLock::new(State {
-                central: Central::new(self.metadata),
-                growth: Growth::new(growth_limit, self.service_limit),
+                central: Central::new(metadata),
+                growth: Growth::new(growth_limit, service_limit),
                 counters: Counters::new(self.attachment.cap_bytes),
             }),
         }

@@ -27,9 +27,6 @@ use crate::platform::{CallFailed, Platform};
 /// the number only bounds what a service that never stops being busy can cost.
 const ATTEMPTS: u32 = 16;
 
-/// The only window of version 1.
-const WINDOW_INDEX: u8 = 0;
-
 /// Number of calls that are counted: all that the shim makes.
 pub(crate) const CALLS: usize = CALL_COUNTERS;
 
@@ -88,22 +85,32 @@ pub(crate) struct Wish {
     pub contiguous: bool,
 }
 
-/// The calls of one attachment.
+/// The calls of one attachment about one window.
 #[derive(Debug)]
 pub(crate) struct Client {
     protocol: u32,
     epoch: u32,
+    window: u8,
     /// Calls issued, by number. Every repetition counts: each one is an exit.
     issued: [AtomicU64; CALLS],
 }
 
 impl Client {
     /// A client that has not attached yet.
-    pub fn new(protocol: u32) -> Self {
+    pub fn new(protocol: u32, window: u8) -> Self {
         Self {
             protocol,
             epoch: 0,
+            window,
             issued: array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// The calls of the same attachment about another window.
+    pub fn beside(&self, window: u8) -> Self {
+        Self {
+            epoch: self.epoch,
+            ..Self::new(self.protocol, window)
         }
     }
 
@@ -216,7 +223,7 @@ impl Client {
     /// GROW.
     pub fn grow<P: Platform>(&self, platform: &P, wish: &Wish) -> Result<Granted, CallError> {
         let request = Request::Grow {
-            window: WINDOW_INDEX,
+            window: self.window,
             contiguous: wish.contiguous,
             epoch: self.epoch,
             least: wish.least,
@@ -254,7 +261,7 @@ impl Client {
     /// SET_LIMITS.
     pub fn set_cap<P: Platform>(&self, platform: &P, cap: u64) -> Result<LimitsSet, CallError> {
         let request = Request::SetLimits {
-            window: WINDOW_INDEX,
+            window: self.window,
             epoch: self.epoch,
             cap,
         };
@@ -269,7 +276,7 @@ impl Client {
         self.call(
             platform,
             &Request::Describe {
-                window: WINDOW_INDEX,
+                window: self.window,
                 item,
             },
         )

@@ -16,6 +16,9 @@ const ADDRESS_LIMIT: u64 = 1 << 52;
 /// The largest window. Its units have numbers of 26 bits, its granules of 31.
 pub const MAX_WINDOW_BYTES: u64 = 128 << 30;
 
+/// Chunks of all windows of a service together, at most (docs/PROTOCOL.md, P-6.5).
+pub(crate) const MAX_CHUNKS: u64 = MAX_WINDOW_BYTES / CHUNK_BYTES;
+
 pub(crate) const UNIT_SHIFT: u32 = UNIT_BYTES.trailing_zeros();
 /// Units of one chunk.
 pub(crate) const UNITS_PER_CHUNK: u32 = 1 << (CHUNK_BYTES.trailing_zeros() - UNIT_SHIFT);
@@ -72,6 +75,11 @@ impl Window {
             Some(offset) if offset < self.bytes => Some(offset),
             _ => None,
         }
+    }
+
+    /// Whether some address lies in both.
+    pub(crate) const fn overlaps(&self, other: &Self) -> bool {
+        self.base <= other.last && other.base <= self.last
     }
 
     /// First address of a chunk.

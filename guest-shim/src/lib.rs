@@ -31,6 +31,7 @@ mod sync;
 #[cfg(feature = "transport")]
 pub mod transport;
 mod unmap;
+mod windows;
 #[cfg(feature = "virtio")]
 pub mod virtio;
 
@@ -40,7 +41,7 @@ mod loom_tests;
 mod tests;
 
 pub use allocator::{metadata_bytes, metadata_bytes_with_small};
-pub use attach::{AttachError, Attachment, Config, find_window};
+pub use attach::{AttachError, Attachment, Config, find_window, find_window_beside};
 pub use constraints::{Constraints, CopyIn, Direction};
 pub use convert::{ConvertError, ConvertList};
 pub use error::{MapError, UnmapError};
@@ -53,3 +54,4 @@ pub use pool::Pool;
 pub use reservation::Reservation;
 pub use shared_buffer::SharedBuffer;
 pub use statistics::{Pressure, PressureLevel, Statistics};
+pub use windows::Windows;

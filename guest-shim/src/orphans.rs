@@ -11,7 +11,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::allocator::Run;
 use crate::client::CallError;
 use crate::error::MapError;
-use crate::geometry::CHUNK_BYTES;
+use crate::geometry::{CHUNK_BYTES, MAX_CHUNKS};
 use crate::maintenance::GivenBack;
 use crate::platform::Platform;
 use crate::pool::Pool;
@@ -41,12 +41,15 @@ impl<P: Platform> Pool<'_, P> {
     /// Takes over every chunk that earlier kernels hold: it is shared already, so the pool has grown without asking the
     /// host. Called right after attach, while nobody else uses the pool; hence the exclusive reference.
     ///
+    /// Chunks of other windows become the attachment's as well; a pool of theirs ([`Pool::attach_beside`]) finds them by the same
+    /// call. Where there is none they stay held and unused.
+    ///
     /// # Errors
     /// Why it stopped. What was taken over until then is the pool's; what was not is still an orphan, or held and unused
     /// until the next attachment.
     pub fn adopt_orphans(&mut self, page: &impl ListPage) -> Result<Adoption, MapError> {
         // Each turn empties one epoch, and an epoch that holds something holds a chunk.
-        for _ in 0..=self.window.chunks() {
+        for _ in 0..=MAX_CHUNKS {
             let Some(older) = self.older_epoch(page)? else {
                 return self.take_in(page);
             };
@@ -55,13 +58,13 @@ impl<P: Platform> Pool<'_, P> {
         Err(MapError::Busy)
     }
 
-    /// Gives back every chunk that earlier kernels hold.
+    /// Gives back every chunk that earlier kernels hold, of all windows.
     ///
     /// # Errors
     /// Why it stopped; what was given back until then is counted by the service only.
     pub fn release_orphans(&self, page: &impl ListPage) -> Result<GivenBack, MapError> {
         let mut given = GivenBack::default();
-        for _ in 0..=self.window.chunks() {
+        for _ in 0..=MAX_CHUNKS {
             let Some(older) = self.older_epoch(page)? else {
                 self.with_state(|state| state.growth.gave_back());
                 return Ok(given);
@@ -78,7 +81,7 @@ impl<P: Platform> Pool<'_, P> {
         Err(MapError::Busy)
     }
 
-    /// Ends the attachment; returns the bytes that are granted still, which are orphans from now on. A kernel unmaps
+    /// Ends the attachment, that of all its pools; returns the bytes that are granted still, which are orphans from now on. A kernel unmaps
     /// everything and calls [`Pool::give_back`] before. Memory that is handed out stays shared; the pool does not grow or
     /// shrink any more.
     ///
@@ -105,7 +108,7 @@ impl<P: Platform> Pool<'_, P> {
     fn take_in(&self, page: &impl ListPage) -> Result<Adoption, MapError> {
         let mut adoption = Adoption::default();
         self.for_each_granted(page, |run| {
-            if run.epoch != self.attachment.epoch {
+            if run.epoch != self.attachment.epoch || self.is_elsewhere(run) {
                 return Ok(());
             }
             // A list entry is checked like the answer to a growth.
@@ -156,7 +159,8 @@ impl<P: Platform> Pool<'_, P> {
             let mut first = None;
             self.for_each_granted(page, |run| {
                 let end = run.base.saturating_add(run.bytes);
-                if run.epoch == self.attachment.epoch && end > edge && first.is_none() {
+                let ours = run.epoch == self.attachment.epoch && !self.is_elsewhere(run);
+                if ours && end > edge && first.is_none() {
                     let base = run.base.max(edge);
                     first = Some((base, end - base, run.generation));
                 }
@@ -171,6 +175,12 @@ impl<P: Platform> Pool<'_, P> {
         Ok(())
     }
 
+    /// Whether no byte of a run lies in the window: it is another window's, and no run lies in two (P-7.2).
+    const fn is_elsewhere(&self, run: &GrantedRun) -> bool {
+        let end = self.window.base() + self.window.bytes();
+        run.base >= end || run.base.saturating_add(run.bytes) <= self.window.base()
+    }
+
     /// Calls `visit` for every run that LIST_GRANTED reports.
     fn for_each_granted(
         &self,
@@ -181,8 +191,8 @@ impl<P: Platform> Pool<'_, P> {
             capacity: MAX_ENTRIES,
             ..ListHeader::default()
         };
-        // Each call but the last moves the cursor on.
-        for _ in 0..=self.window.chunks() {
+        // Each call but the last moves the cursor on, which counts the chunks of all windows.
+        for _ in 0..=MAX_CHUNKS {
             page.write(0, header.as_bytes());
             let outcome = self.client.list_granted(&self.platform, page.address());
             let ended = match outcome {

@@ -37,7 +37,7 @@ use snp::ghcb::PROTOCOL_VERSION as GHCB_VERSION;
 use snp::msr::SevFeatures;
 use spin::Once;
 use svsm_swiotlb::page_state::{PageStates, RamRanges};
-use svsm_swiotlb::pool::{ChunkRecords, Pool, Window};
+use svsm_swiotlb::pool::{ChunkRecords, Pool, Pools, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::FromBytes;
 
@@ -69,13 +69,17 @@ struct Inputs {
 pub fn boot(c_bit: u64) -> Result<Infallible, Reason> {
     let inputs = inputs(c_bit)?;
     let ghcb = bring_up(inputs)?;
+    let window = inputs.plan.placement.window();
     log::info!(
         "svsm-swiotlb {}, window {:#x}..{:#x}, {} MiB of RAM",
         env!("CARGO_PKG_VERSION"),
-        inputs.plan.placement.window.start,
-        inputs.plan.placement.window.end,
+        window.start,
+        window.end,
         tracked_bytes(&inputs.plan) >> 20,
     );
+    if let Some(low) = inputs.plan.placement.low_window() {
+        log::info!("low window {:#x}..{:#x}", low.start, low.end);
+    }
     run(inputs, ghcb)
 }
 
@@ -336,14 +340,30 @@ fn service(
 ) -> Result<&'static Service<'static, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
-    let base = GuestPhysicalAddress::new(placement.window.start);
-    let window = Window::new(base, placement.window.bytes()).map_err(|_| invalid)?;
+    let window_of = |range: PhysRange| {
+        let base = GuestPhysicalAddress::new(range.start);
+        Window::new(base, range.bytes()).map_err(|_| invalid)
+    };
+    let window = window_of(placement.window())?;
+    let low = placement.low_window().map(window_of).transpose()?;
     let ram = launched::array(ram_list, tracked_ram(&inputs.plan).map(Ok))?;
     let ram = RamRanges::new(ram).map_err(|_| invalid)?;
     let pages = usize::try_from(ram.pages()).map_err(|_| invalid)?;
-    let (records, states) = launched::split_storage(storage, window.chunks(), pages)?;
-    let pool = Pool::new(window, ChunkRecords::new(records), inputs.block.hard_cap)
-        .map_err(|_| invalid)?;
+    let low_chunks = low.map_or(0, |low| low.chunks());
+    let chunks = window.chunks().saturating_add(low_chunks);
+    let (records, states) = launched::split_storage(storage, chunks, pages)?;
+    let (records, low_records) = (records.split_at_checked(window.chunks())).ok_or(invalid)?;
+    let pool_of = |window, records, cap| {
+        Pool::new(window, ChunkRecords::new(records), cap).map_err(|_| invalid)
+    };
+    let pool = pool_of(window, records, inputs.block.hard_cap)?;
+    let pools = match low {
+        Some(low) => {
+            let low = pool_of(low, low_records, low.bytes())?;
+            Pools::two(pool, low).map_err(|_| invalid)?
+        }
+        None => pool.into(),
+    };
     let states = PageStates::new(ram, states).map_err(|_| invalid)?;
     let mut configuration = Configuration::with_encryption_bit(inputs.c_bit_position());
     configuration.protocol_number = inputs.block.protocol_number;
@@ -352,6 +372,6 @@ fn service(
     if inputs.block.unit_limit_lifted() {
         configuration = configuration.without_unit_limit();
     }
-    let service = Service::new(&Machine, configuration, pool, states).map_err(|_| invalid)?;
+    let service = Service::new(&Machine, configuration, pools, states).map_err(|_| invalid)?;
     Ok(SERVICE.call_once(|| service))
 }

@@ -11,13 +11,14 @@ use crate::layout::{
     BOOT_CALLING_AREA, CPUID_COPY, FIRMWARE_BYTES, FIRMWARE_END, PAGE_BYTES, RESET_VECTOR,
     SECRETS_COPY, ZERO_PAGE,
 };
+use crate::placement::{LOW_END, WindowWish};
 use crate::range_list::PhysRange;
 use crate::termination::Reason;
 
 /// First bytes of the page.
 pub const MAGIC: [u8; 8] = *b"SVSMSWIO";
 /// Layout version of the structure.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Most launch ranges that fit.
 pub const MAX_LAUNCH_RANGES: usize = 32;
 /// Room for the guest's command line; the rest is zero.
@@ -107,6 +108,8 @@ pub struct BootBlock {
     pub window_bytes: u64,
     /// Most bytes of the window that are ever granted at one time, a multiple of 2 MiB; no call raises it.
     pub hard_cap: u64,
+    /// Bytes of a second window, below 4 GiB, a multiple of 2 MiB; 0 for none. All of it may be granted.
+    pub low_window_bytes: u64,
     /// Where the guest starts.
     pub payload_entry: u64,
     /// [`PAYLOAD_ELF64`], [`PAYLOAD_LINUX`] or [`PAYLOAD_FIRMWARE`].
@@ -131,7 +134,7 @@ pub struct BootBlock {
     pub cmdline: [u8; CMDLINE_BYTES],
 }
 
-const _: () = assert!(size_of::<BootBlock>() == 104 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
+const _: () = assert!(size_of::<BootBlock>() == 112 + 24 * MAX_LAUNCH_RANGES + CMDLINE_BYTES);
 const _: () = assert!(size_of::<BootBlock>() <= 4096);
 
 impl BootBlock {
@@ -164,13 +167,17 @@ impl BootBlock {
         self.flags & FLAG_UNIT_LIMIT_LIFTED != 0
     }
 
-    /// Where the window ends at the latest.
+    /// The windows that the image wants.
     #[must_use]
-    pub const fn window_limit(&self) -> u64 {
-        if self.flags & FLAG_WINDOW_LOW != 0 {
-            1 << 32
-        } else {
-            u64::MAX
+    pub const fn window_wish(&self) -> WindowWish {
+        WindowWish {
+            bytes: self.window_bytes,
+            limit: if self.flags & FLAG_WINDOW_LOW != 0 {
+                LOW_END
+            } else {
+                u64::MAX
+            },
+            low_bytes: self.low_window_bytes,
         }
     }
 
@@ -288,6 +295,8 @@ impl BootBlock {
             || !self.window_bytes.is_multiple_of(large)
             || !self.hard_cap.is_multiple_of(large)
             || self.hard_cap > self.window_bytes
+            || !self.low_window_bytes.is_multiple_of(large)
+            || self.low_window_bytes >= LOW_END
         {
             return Err(Reason::WindowSize);
         }
@@ -350,6 +359,11 @@ mod tests {
             reason(|b| b.hard_cap = b.window_bytes + (2 << 20)),
             Err(Reason::WindowSize)
         );
+        for low in [4096, 1 << 32, u64::MAX << 21] {
+            let refused = reason(|b| b.low_window_bytes = low);
+            assert_eq!(refused, Err(Reason::WindowSize), "{low:#x}");
+        }
+        assert_eq!(reason(|b| b.low_window_bytes = 2 << 20), Ok(()));
     }
 
     #[test]

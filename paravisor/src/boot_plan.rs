@@ -29,7 +29,7 @@ pub struct BootPlan<'a> {
     map: MemoryMap<'a>,
     /// The firmware's image, which no map calls RAM; empty without firmware.
     firmware: PhysRange,
-    /// Window and storage.
+    /// Windows and storage.
     pub placement: Placement,
     /// The part of the storage that holds the list of the tracked ranges.
     pub ram_list: PhysRange,
@@ -74,8 +74,7 @@ impl<'a> BootPlan<'a> {
         let placement = place(
             map.ram(),
             in_ram,
-            boot_block.window_bytes,
-            boot_block.window_limit(),
+            boot_block.window_wish(),
             needs.bytes(),
         )?;
         let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
@@ -109,10 +108,10 @@ impl<'a> BootPlan<'a> {
         self.map.ram()
     }
 
-    /// All RAM, firmware's image included, but the window: the pages that have a state byte and that VMPL0 maps.
+    /// All RAM, firmware's image included, but the windows: the pages that have a state byte and that VMPL0 maps.
     pub fn tracked(&self) -> impl Iterator<Item = PhysRange> + Clone + use<'_, 'a> {
-        let window = core::slice::from_ref(&self.placement.window);
-        with_firmware(self.ram(), self.firmware).flat_map(|range| range.without(window))
+        let windows = &self.placement.windows;
+        with_firmware(self.ram(), self.firmware).flat_map(|range| range.without(windows))
     }
 
     /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
@@ -125,7 +124,7 @@ impl<'a> BootPlan<'a> {
     #[must_use]
     pub fn is_tracked(&self, range: &PhysRange) -> bool {
         (self.map.is_ram(range) || self.firmware.contains(range))
-            && !self.placement.window.overlaps(range)
+            && !(self.placement.windows.iter()).any(|window| window.overlaps(range))
     }
 
     /// What is validated of the storage: all but the pages that are shared with the host, its last ones.
@@ -166,7 +165,13 @@ impl<'a> BootPlan<'a> {
         &self,
         mut put: impl FnMut(u64, MapEntry) -> Result<(), Reason>,
     ) -> Result<u64, Reason> {
-        let Placement { window, storage } = self.placement;
+        let Placement {
+            windows: [window, low],
+            storage,
+        } = self.placement;
+        let mut ours = [OWN_REGION, storage, window, low];
+        ours.sort_unstable_by_key(|range| range.start);
+        let [first, second, third, fourth] = ours;
         let mut count = 0;
         let mut add = |range: PhysRange, kind| {
             if range.is_empty() {
@@ -189,7 +194,7 @@ impl<'a> BootPlan<'a> {
                 start: LEGACY_RANGE.start.max(entry.start),
                 end: LEGACY_RANGE.end.min(entry.end),
             };
-            for hole in [legacy, OWN_REGION, storage, window] {
+            for hole in [legacy, first, second, third, fourth] {
                 if hole.start < hole.end && entry.contains(&hole) {
                     add(
                         PhysRange {
@@ -226,7 +231,7 @@ pub(crate) fn with_firmware(
 
 #[cfg(test)]
 pub(crate) mod tests {
-    use super::{BootPlan, KIND_RESERVED, KIND_USABLE, PhysRange, Placement, Reason, StorageNeeds};
+    use super::{BootPlan, KIND_RESERVED, KIND_USABLE, PhysRange, Reason, StorageNeeds};
     use crate::boot_block::{
         BootBlock, FLAG_WINDOW_LOW, KIND_GUEST_PAYLOAD, KIND_PARAVISOR, LaunchRange, MAGIC,
         PAYLOAD_FIRMWARE, PAYLOAD_LINUX, RAM_FIRMWARE, VERSION,
@@ -344,7 +349,7 @@ pub(crate) mod tests {
         block.check().unwrap();
         let plan = plan_for(&block, map(), 1).unwrap();
         let window = range(0x1_7c00_0000, 0x1_8000_0000);
-        assert_eq!(plan.placement.window, window);
+        assert_eq!(plan.placement.window(), window);
         assert_eq!(plan.placement.storage, range(0x1_7be0_0000, 0x1_7c00_0000));
         let want = [
             range(0, 0xa_0000),
@@ -364,11 +369,47 @@ pub(crate) mod tests {
         block.flags |= FLAG_WINDOW_LOW;
         block.check().unwrap();
         let plan = plan_for(&block, map(), 1).unwrap();
-        assert_eq!(plan.placement.window, range(0x1c00_0000, 0x2000_0000));
+        assert_eq!(plan.placement.window(), range(0x1c00_0000, 0x2000_0000));
         assert!(
             plan.guest_ram()
                 .any(|ram| ram == range(1 << 32, 0x1_8000_0000))
         );
+    }
+
+    #[test]
+    fn w1_both_windows_are_hidden_and_may_not_be_validated() {
+        let mut block = boot_block();
+        block.low_window_bytes = 32 << 20;
+        block.check().unwrap();
+        let plan = plan_for(&block, map(), 1).unwrap();
+        let low = range(0x1e00_0000, 0x2000_0000);
+        assert_eq!(plan.placement.low_window(), Some(low));
+        for window in plan.placement.windows {
+            assert!(!plan.tracked().any(|ram| ram.overlaps(&window)));
+            let first = range(window.start, window.start + 0x1000);
+            assert!(!plan.is_tracked(&first) && !plan.may_validate(&first));
+            let across = range(window.start - 0x1000, window.start + 0x1000);
+            assert!(!plan.may_validate(&across));
+        }
+        let want = [
+            (0x90_0000, 0x1e00_0000, KIND_USABLE),
+            (0x1e00_0000, 0x2000_0000, KIND_RESERVED),
+            (0x1_0000_0000, 0x1_7be0_0000, KIND_USABLE),
+            (0x1_7be0_0000, 0x1_7c00_0000, KIND_RESERVED),
+            (0x1_7c00_0000, 0x1_8000_0000, KIND_RESERVED),
+        ];
+        assert_eq!(described(&plan)[3..], want);
+
+        // The other order: the low window lies under storage and window.
+        let below = map_of(&[(0, 0xa0, 0), (0x100, 0x1_ff00, 0)]);
+        let plan = plan_for(&block, below, 1).unwrap();
+        let want = [
+            (0x90_0000, 0x19e0_0000, KIND_USABLE),
+            (0x19e0_0000, 0x1be0_0000, KIND_RESERVED),
+            (0x1be0_0000, 0x1c00_0000, KIND_RESERVED),
+            (0x1c00_0000, 0x2000_0000, KIND_RESERVED),
+        ];
+        assert_eq!(described(&plan)[3..], want);
     }
 
     #[test]
@@ -416,7 +457,7 @@ pub(crate) mod tests {
         let map = map_of(&[(0, 0xa0, 0), (0x100, 0x7_ff00, 0), (1 << 20, 1022 << 18, 0)]);
         for processors in [1, 512] {
             let plan = plan_for(&block, map, processors).unwrap();
-            let Placement { window, storage } = plan.placement;
+            let (window, storage) = (plan.placement.window(), plan.placement.storage);
             assert_eq!(window, range(end - 64 * GIB, end));
             // A byte for each page of what is not the window, a word for each of its chunks.
             let states = (1024 - 64) * GIB / 4096;

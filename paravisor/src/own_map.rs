@@ -36,7 +36,7 @@ pub enum Stage {
 ///
 /// # Errors
 /// [`Reason::MapTooLong`] when memory is too scattered for the tables, [`Reason::WindowMapped`] when
-/// a page of the window is mapped in spite of the plan (invariant W1).
+/// a page of a window is mapped in spite of the plan (invariant W1).
 pub fn build(
     tables: &mut [Table],
     base: u64,
@@ -47,7 +47,7 @@ pub fn build(
 ) -> Result<u64, Reason> {
     let mut map = IdentityMap::new(tables, base, c_bit).map_err(|_| Reason::MapTooLong)?;
     fill(&mut map, plan, image, stage).map_err(|_| Reason::MapTooLong)?;
-    if map.maps_any(plan.placement.window) {
+    if (plan.placement.windows.into_iter()).any(|window| map.maps_any(window)) {
         return Err(Reason::WindowMapped);
     }
     Ok(map.root())
@@ -104,7 +104,7 @@ fn fill(
 #[cfg(test)]
 mod tests {
     use super::{IdentityMap, ImageParts, PhysRange, Reason, Stage, Table, build, fill};
-    use crate::boot_plan::tests::{boot_block, plan as plan_of, plan_for};
+    use crate::boot_plan::tests::{boot_block, map, plan as plan_of, plan_for};
     use crate::layout::{BOOT_BLOCK, FIXED_PAGES_END, IMAGE_LOAD};
     use crate::memory_map::tests::map_of;
     use crate::processor_memory::PLAIN_TABLES;
@@ -185,7 +185,7 @@ mod tests {
         let root = build(&mut tables, BASE, &plan, &parts(), Stage::Storage, C_BIT);
         assert_eq!(root, Ok(BASE | C_BIT));
         // A plan whose storage reaches into the window is noticed, and so is an image that lies there.
-        let window = plan.placement.window;
+        let window = plan.placement.window();
         plan.placement.storage.end = window.start + 0x1000;
         let mapped = |tables: &mut [Table], image: &ImageParts<'_>, stage| {
             build(tables, BASE, &plan, image, stage, C_BIT)
@@ -195,6 +195,19 @@ mod tests {
         let text = PhysRange::new(window.start, 0x1000).unwrap();
         let image = ImageParts { text, ..parts() };
         assert_eq!(mapped(&mut tables, &image, Stage::All), wrong);
+
+        // The low window likewise.
+        let mut block = boot_block();
+        block.low_window_bytes = 32 << 20;
+        let plan = plan_for(&block, map(), 1).unwrap();
+        let mapped = |image: &ImageParts<'_>| {
+            let mut tables = [Table::EMPTY; 16];
+            build(&mut tables, BASE, &plan, image, Stage::All, C_BIT)
+        };
+        assert_eq!(mapped(&parts()), Ok(BASE | C_BIT));
+        let low = plan.placement.low_window().unwrap();
+        let text = PhysRange::new(low.end - 0x1000, 0x1000).unwrap();
+        assert_eq!(mapped(&ImageParts { text, ..parts() }), wrong);
     }
 
     #[test]

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-//! Where the pool window and the service's storage go, and the boot-time half of invariant W1.
+//! Where the pool windows and the service's storage go, and the boot-time half of invariant W1.
 //!
 //! The window is the top of the highest range of RAM that is large enough, or of those below 4 GiB if the
-//! image wants it there; the storage lies right below it. A violation never moves the window elsewhere: it ends the boot with its reason, because a VMM
+//! image wants it there; the storage lies right below it. The low window, if the image wants one, is the top of the highest range
+//! below 4 GiB of what is left. A violation never moves a window elsewhere: it ends the boot with its reason, because a VMM
 //! that hands over such a map is broken or hostile.
 
 use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAGE_BYTES};
@@ -32,17 +33,45 @@ pub const OWN_REGION: PhysRange = PhysRange {
     end: HANDOVER_END,
 };
 
+/// Where addresses of 32 bits end.
+pub const LOW_END: u64 = 1 << 32;
+
+/// The windows that an image wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WindowWish {
+    /// Bytes of the window.
+    pub bytes: u64,
+    /// Where it ends at the latest.
+    pub limit: u64,
+    /// Bytes of the low window; 0 for none.
+    pub low_bytes: u64,
+}
+
 /// What boot carves out of RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Placement {
-    /// The pool window: never validated, never mapped.
-    pub window: PhysRange,
+    /// The pool windows by their numbers, the low one second and empty if there is none: never validated, never mapped.
+    pub windows: [PhysRange; 2],
     /// The service's state; 2 MiB aligned at both ends, so that no large page is shared with the
     /// guest.
     pub storage: PhysRange,
 }
 
 impl Placement {
+    /// The window, number 0.
+    #[must_use]
+    pub const fn window(&self) -> PhysRange {
+        let [window, _] = self.windows;
+        window
+    }
+
+    /// The low window, number 1; `None` if there is none.
+    #[must_use]
+    pub fn low_window(&self) -> Option<PhysRange> {
+        let [_, low] = self.windows;
+        Some(low).filter(|low| !low.is_empty())
+    }
+
     /// Whether `needs`, the memory that a payload needs to start, lies in one range of RAM and is not
     /// ours. Builder, runner and image decide by this one function.
     ///
@@ -53,11 +82,12 @@ impl Placement {
         mut ram: impl Iterator<Item = PhysRange>,
         needs: &PhysRange,
     ) -> Result<(), Reason> {
-        let ours = [self.window, self.storage, OWN_REGION];
+        let ours = [self.storage, OWN_REGION];
         let free = needs.is_empty()
             || ram.any(|entry| entry.contains(needs))
                 && !ours
                     .iter()
+                    .chain(&self.windows)
                     .chain(&DEVICE_RANGES)
                     .any(|one| one.overlaps(needs));
         if free {
@@ -68,18 +98,16 @@ impl Placement {
     }
 }
 
-/// Chooses window and storage.
+/// Chooses windows and storage.
 ///
-/// `ram` is the RAM of the checked memory map, `launch` the launch ranges, sorted; the window ends at
-/// `window_limit` at the latest.
+/// `ram` is the RAM of the checked memory map, `launch` the launch ranges, sorted.
 ///
 /// # Errors
 /// A reason per rule of invariant W1 that the memory map breaks.
 pub fn place(
     ram: impl Iterator<Item = PhysRange> + Clone,
     launch: &[PhysRange],
-    window_bytes: u64,
-    window_limit: u64,
+    wish: WindowWish,
     storage_bytes: u64,
 ) -> Result<Placement, Reason> {
     let is_ram = |range: &PhysRange| ram.clone().any(|entry| entry.contains(range));
@@ -89,9 +117,9 @@ pub fn place(
     if !launch.iter().all(is_ram) {
         return Err(Reason::LaunchOutsideRam);
     }
-    let (entry, window) = ram
-        .filter(|entry| entry.end <= window_limit)
-        .filter_map(|entry| top_of(&entry, window_bytes).map(|window| (entry, window)))
+    let (entry, window) = (ram.clone())
+        .filter(|entry| entry.end <= wish.limit)
+        .filter_map(|entry| top_of(&entry, wish.bytes).map(|window| (entry, window)))
         .last()
         .ok_or(Reason::WindowNoRoom)?;
     check_window(&window, launch)?;
@@ -103,7 +131,23 @@ pub fn place(
     let storage = top_of(&below, storage_bytes.next_multiple_of(LARGE_PAGE_BYTES))
         .filter(|storage| is_free(storage, launch))
         .ok_or(Reason::StorageNoRoom)?;
-    Ok(Placement { window, storage })
+    let taken = [window, storage];
+    let low = if wish.low_bytes == 0 {
+        PhysRange::default()
+    } else {
+        let low = ram
+            .flat_map(|entry| entry.without(&taken))
+            .filter(|piece| piece.end <= LOW_END)
+            .filter_map(|piece| top_of(&piece, wish.low_bytes))
+            .last()
+            .ok_or(Reason::WindowNoRoom)?;
+        check_window(&low, launch)?;
+        low
+    };
+    Ok(Placement {
+        windows: [window, low],
+        storage,
+    })
 }
 
 /// The last `bytes` bytes of `entry` that begin and end at a multiple of 2 MiB.
@@ -147,7 +191,7 @@ fn check_window(window: &PhysRange, launch: &[PhysRange]) -> Result<(), Reason> 
 
 #[cfg(test)]
 mod tests {
-    use super::{LAUNCH_VMSA, OWN_REGION, PhysRange, Placement, Reason, place};
+    use super::{LAUNCH_VMSA, LOW_END, OWN_REGION, PhysRange, Placement, Reason, WindowWish, place};
 
     const MIB: u64 = 1 << 20;
 
@@ -159,15 +203,22 @@ mod tests {
     }
 
     const LOW: PhysRange = mib(1, 512);
-    const ANYWHERE: u64 = u64::MAX;
+    /// One window, wherever it finds room.
+    const fn anywhere(bytes: u64) -> WindowWish {
+        WindowWish {
+            bytes,
+            limit: u64::MAX,
+            low_bytes: 0,
+        }
+    }
     const PAYLOAD: PhysRange = mib(16, 18);
 
     #[test]
     fn window_is_the_top_of_the_highest_range_that_holds_it() {
         let ram = [LOW, mib(4096, 4097 + 256), mib(8192, 8200)];
-        let placed = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 5000).unwrap();
+        let placed = place(ram.into_iter(), &[PAYLOAD], anywhere(128 * MIB), 5000).unwrap();
         let want = Placement {
-            window: mib(4224, 4352),
+            windows: [mib(4224, 4352), PhysRange::default()],
             storage: mib(4222, 4224),
         };
         assert_eq!(placed, want);
@@ -176,22 +227,63 @@ mod tests {
     #[test]
     fn a_low_window_is_the_top_of_the_highest_range_below_the_limit() {
         let ram = [LOW, mib(1024, 2048), mib(4096, 8192)];
-        let limit = 4096 * MIB;
-        let placed =
-            |ram: &[PhysRange], bytes| place(ram.iter().copied(), &[PAYLOAD], bytes, limit, 5000);
-        assert_eq!(placed(&ram, 128 * MIB).unwrap().window, mib(1920, 2048));
+        let placed = |ram: &[PhysRange], bytes| {
+            let wish = WindowWish {
+                limit: LOW_END,
+                ..anywhere(bytes)
+            };
+            place(ram.iter().copied(), &[PAYLOAD], wish, 5000)
+        };
+        assert_eq!(placed(&ram, 128 * MIB).unwrap().window(), mib(1920, 2048));
         assert_eq!(placed(&ram, 1024 * MIB), Err(Reason::StorageNoRoom));
         assert_eq!(placed(&ram, 1026 * MIB), Err(Reason::WindowNoRoom));
         assert_eq!(
-            placed(&[LOW, ram[2]], 128 * MIB).unwrap().window,
+            placed(&[LOW, ram[2]], 128 * MIB).unwrap().window(),
             mib(384, 512)
         );
     }
 
     #[test]
+    fn a_second_window_lies_below_4_gib_and_changes_nothing_above() {
+        let placed = |ram: &[PhysRange], low: u64| {
+            let wish = WindowWish {
+                low_bytes: low * MIB,
+                ..anywhere(128 * MIB)
+            };
+            place(ram.iter().copied(), &[PAYLOAD], wish, 5000)
+        };
+        let ram = [LOW, mib(1024, 2048), mib(4096, 8192)];
+        let one = placed(&ram, 0).unwrap();
+        assert_eq!(one.low_window(), None);
+        let two = placed(&ram, 64).unwrap();
+        assert_eq!((two.window(), two.storage), (one.window(), one.storage));
+        assert_eq!(two.low_window(), Some(mib(1984, 2048)));
+        // The highest range where there is room; none of it where there is none.
+        let smaller = [LOW, mib(1024, 1084), mib(4096, 8192)];
+        assert_eq!(placed(&smaller, 64).unwrap().low_window(), Some(mib(448, 512)));
+        assert_eq!(placed(&ram, 1026), Err(Reason::WindowNoRoom));
+        assert_eq!(
+            placed(&[LOW, mib(3072, 8192)], 512),
+            Err(Reason::WindowNoRoom),
+            "a range that goes on above 4 GiB"
+        );
+        assert_eq!(placed(&[LOW, ram[2]], 496), Err(Reason::WindowOverLaunch));
+        let devices = [LOW, mib(4064, 4096), ram[2]];
+        assert_eq!(placed(&devices, 22), Err(Reason::WindowOverHole));
+        // With all RAM below 4 GiB it lies under storage and window.
+        let all_low = placed(&[LOW], 64).unwrap();
+        assert_eq!(all_low.window(), mib(384, 512));
+        assert_eq!(all_low.storage, mib(382, 384));
+        assert_eq!(all_low.low_window(), Some(mib(318, 382)));
+        let check = |needs| all_low.check_payload([LOW].into_iter(), &needs).is_ok();
+        assert!(check(mib(16, 318)));
+        assert!(!check(mib(16, 319)));
+    }
+
+    #[test]
     fn a_broken_map_names_the_rule() {
         let reason = |ram: &[PhysRange], launch: &[PhysRange], window, storage| {
-            place(ram.iter().copied(), launch, window, ANYWHERE, storage).unwrap_err()
+            place(ram.iter().copied(), launch, anywhere(window), storage).unwrap_err()
         };
         assert_eq!(
             reason(&[mib(5, 512)], &[], 2 * MIB, 1),
@@ -235,14 +327,14 @@ mod tests {
     #[test]
     fn a_payload_needs_ram_that_is_not_ours() {
         let ram = [LOW, mib(4096, 4352)];
-        let high = place(ram.into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 1).unwrap();
+        let high = place(ram.into_iter(), &[PAYLOAD], anywhere(128 * MIB), 1).unwrap();
         let check = |needs| high.check_payload(ram.into_iter(), &needs).is_ok();
         assert!(check(mib(16, 512)));
         assert!(check(mib(16, 16)), "nothing");
         assert!(!check(mib(16, 513)), "beyond RAM");
         assert!(!check(mib(8, 32)), "the hand-over area");
         assert!(!check(mib(4096, 4223)), "storage");
-        let low = place([LOW].into_iter(), &[PAYLOAD], 128 * MIB, ANYWHERE, 1).unwrap();
+        let low = place([LOW].into_iter(), &[PAYLOAD], anywhere(128 * MIB), 1).unwrap();
         let check = |needs| low.check_payload([LOW].into_iter(), &needs).is_ok();
         assert!(check(mib(16, 382)));
         assert!(!check(mib(16, 383)), "storage");
@@ -254,8 +346,7 @@ mod tests {
         let placed = place(
             [mib(4, 512)].into_iter(),
             &[OWN_REGION],
-            2 * MIB,
-            ANYWHERE,
+            anywhere(2 * MIB),
             2 * MIB + 1,
         )
         .unwrap();

@@ -30,11 +30,14 @@ impl StorageNeeds {
     ) -> Self {
         let tracked = with_firmware(ram, block.firmware());
         let bytes = (tracked.clone()).fold(0_u64, |sum, range| sum.saturating_add(range.bytes()));
-        // The window cuts one of them in two at the most.
-        let ranges = tracked.clone().count() as u64 + 1;
+        // A window cuts one of them in two at the most.
+        let ranges = tracked.clone().count() as u64 + 2;
         let restricted = block.restricted_injection();
         Self {
-            service: storage_bytes(bytes, block.window_bytes),
+            service: storage_bytes(
+                bytes,
+                block.window_bytes.saturating_add(block.low_window_bytes),
+            ),
             ram_list: (ranges * size_of::<RamRange>() as u64).next_multiple_of(PAGE_BYTES),
             processors: ProcessorNeeds::new(processors, restricted, scattered_tables(tracked)),
         }

@@ -50,6 +50,7 @@ pub fn boot_page(
         sev_features: options.features.sev_features().into_bits(),
         window_bytes: options.window,
         hard_cap: options.hard_cap_bytes(),
+        low_window_bytes: options.low_window_bytes(),
         payload_entry: payload.entry,
         payload_kind: payload.kind,
         boot_params: payload.boot_params,

@@ -92,6 +92,12 @@ pub enum Error {
     /// The window is empty or not a multiple of 2 MiB.
     #[error("a window of {} is impossible; pass a multiple of 2MiB, at least 2MiB", format_size(*.0))]
     Window(u64),
+    /// The low window is empty, not a multiple of 2 MiB, or cannot lie below 4 GiB.
+    #[error("a low window of {} is impossible; pass a multiple of 2MiB below 4GiB, or leave --low-window away", format_size(*.0))]
+    LowWindow(u64),
+    /// Both windows are to be low.
+    #[error("--low-window is a window beside a high one; leave --window-place low away")]
+    TwoLowWindows,
     /// The cap is not a multiple of 2 MiB or exceeds the window.
     #[error(
         "a cap of {} is impossible with a window of {}; pass a multiple of 2MiB up to the window",

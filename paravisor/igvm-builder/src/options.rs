@@ -4,6 +4,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use paravisor::placement::LOW_END;
 
 use crate::Error;
 use crate::byte_size::parse_size;
@@ -68,6 +69,9 @@ pub struct Options {
     /// Where in guest memory: at its top, or below 4 GiB, where devices with 32 address bits reach it
     #[arg(long, value_enum, value_name = "HIGH|LOW", default_value = "high")]
     pub window_place: WindowPlace,
+    /// A second window, below 4 GiB, for devices that do not reach the first [default: none]
+    #[arg(long, value_name = "SIZE", value_parser = parse_size)]
+    pub low_window: Option<u64>,
     /// Most of the window that may ever be granted, whatever the guest asks for [default: the window]
     #[arg(long, alias = "cap", value_name = "SIZE", value_parser = parse_size)]
     pub hard_cap: Option<u64>,
@@ -106,6 +110,12 @@ impl Options {
         self.hard_cap.unwrap_or(self.window)
     }
 
+    /// Bytes of the second window; 0 for none.
+    #[must_use]
+    pub fn low_window_bytes(&self) -> u64 {
+        self.low_window.unwrap_or(0)
+    }
+
     /// Refuses values that no image can have, whatever the input files hold.
     ///
     /// # Errors
@@ -120,6 +130,14 @@ impl Options {
                 cap: self.hard_cap_bytes(),
                 window: self.window,
             });
+        }
+        if let Some(low) = self.low_window {
+            if !whole_chunks(low) || low >= LOW_END {
+                return Err(Error::LowWindow(low));
+            }
+            if self.window_place == WindowPlace::Low {
+                return Err(Error::TwoLowWindows);
+            }
         }
         self.features.check()?;
         if !PRIVATE_PROTOCOLS.contains(&self.protocol) {

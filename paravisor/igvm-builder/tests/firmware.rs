@@ -78,6 +78,7 @@ fn built(payload: &[u8], change: impl FnOnce(&mut Options)) -> Result<Image, Err
         payload: folder.path().join("payload"),
         initrd: None,
         window: 64 << 20,
+        low_window: None,
         hard_cap: None,
         window_place: WindowPlace::High,
         unit_limit: Switch::On,

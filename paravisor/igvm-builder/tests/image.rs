@@ -34,6 +34,7 @@ fn options(folder: &Path, paravisor: &[u8], payload: &[u8]) -> Options {
         payload: folder.join("payload"),
         initrd: None,
         window: 256 * MIB,
+        low_window: None,
         hard_cap: None,
         window_place: WindowPlace::High,
         unit_limit: Switch::On,
@@ -179,12 +180,21 @@ fn the_boot_block_describes_the_image() {
     assert_eq!(block.window_bytes, 256 * MIB);
     assert_eq!(block.hard_cap, 64 * MIB);
     assert!(block.unit_limit_lifted() && block.restricted_injection());
-    assert_eq!(block.window_limit(), 1 << 32);
+    assert_eq!(block.window_wish().limit, 1 << 32);
+    assert_eq!(block.low_window_bytes, 0);
     assert_eq!(block.ram_mode, 1);
     assert_eq!(block.protocol_number, 0x4000_0001);
     assert_eq!(block.payload_entry, 0x100_0000);
     assert_eq!(block.cmdline[..9], *b"mode=all\0");
     assert!(rest.iter().all(|byte| *byte == 0));
+    options.window_place = WindowPlace::High;
+    options.low_window = Some(32 * MIB);
+    let two = build(&options).expect("suitable files");
+    let (_, page) = &pages(&two)[&layout::BOOT_BLOCK];
+    let (with_two, _) = BootBlock::read_from_prefix(page).expect("a page");
+    assert_eq!(with_two.check(), Ok(()));
+    let wish = with_two.window_wish();
+    assert_eq!((wish.limit, wish.low_bytes), (u64::MAX, 32 * MIB));
     let ranges: Vec<_> = block
         .ranges()
         .iter()
@@ -380,6 +390,21 @@ fn impossible_options_are_refused() {
         "a cap of 258MiB",
     );
     refused(|options| options.hard_cap = Some(MIB), "a cap of 1MiB");
+    refused(|options| options.low_window = Some(0), "a low window of 0B");
+    refused(
+        |options| options.low_window = Some(MIB),
+        "a low window of 1MiB",
+    );
+    refused(
+        |options| options.low_window = Some(4096 * MIB),
+        "a low window of 4GiB",
+    );
+    refused(
+        |options| {
+            (options.low_window, options.window_place) = (Some(2 * MIB), WindowPlace::Low);
+        },
+        "--low-window is a window beside a high one;",
+    );
     refused(|options| options.protocol = 2, "protocol 0x2");
     refused(|options| options.cpus = 0, "0 vCPUs");
     refused(

@@ -42,6 +42,7 @@ fn attempt(
         payload: file("kernel", kernel),
         initrd: initrd.map(|bytes| file("initrd", bytes)),
         window: 64 * MIB,
+        low_window: None,
         hard_cap: None,
         window_place: WindowPlace::High,
         unit_limit: Switch::On,
@@ -184,7 +185,7 @@ fn whoever_knows_the_memory_map_can_say_that_it_is_too_little() {
     let block = boot_block(&pages);
     let check = |mib: u64| {
         let ram = [PhysRange::new(0, mib * MIB).expect("no wrap")];
-        let placement = place(ram.into_iter(), &[], block.window_bytes, u64::MAX, 1).expect("room");
+        let placement = place(ram.into_iter(), &[], block.window_wish(), 1).expect("room");
         placement.check_payload(ram.into_iter(), &block.payload_needs())
     };
     // 64 MiB for the kernel, 2 MiB storage, 64 MiB window.

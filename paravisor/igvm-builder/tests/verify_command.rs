@@ -34,6 +34,7 @@ impl Files {
             payload: files.path().join("payload"),
             initrd: None,
             window: 64 << 20,
+            low_window: None,
             hard_cap: None,
             window_place: WindowPlace::High,
             unit_limit: Switch::On,

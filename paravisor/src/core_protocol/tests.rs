@@ -86,7 +86,7 @@ fn with_processors(machine: &TestMachine, processors: &[u32], test: impl FnOnce(
         };
         test(&World {
             machine,
-            window: plan.placement.window,
+            window: plan.placement.window(),
             states: &states,
             core,
             vcpu,

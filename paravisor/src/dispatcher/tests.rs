@@ -46,7 +46,7 @@ fn world(test: impl FnOnce(&World<'_>)) {
             .unwrap();
         machine.launch(LIST);
 
-        let placed = plan.placement.window;
+        let placed = plan.placement.window();
         let window = Window::new(gpa(placed.start), placed.bytes()).unwrap();
         let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
         let pool = Pool::new(window, ChunkRecords::new(&records), window.bytes()).unwrap();

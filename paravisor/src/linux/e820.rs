@@ -38,7 +38,10 @@ pub fn e820(
     plan: &BootPlan<'_>,
     mut put: impl FnMut(usize, E820Entry) -> Result<(), Reason>,
 ) -> Result<usize, Reason> {
-    let Placement { window, storage } = plan.placement;
+    let Placement {
+        windows: [window, low],
+        storage,
+    } = plan.placement;
     let holes = [LEGACY_RANGE, OWN_REGION, BLOB, TABLES, storage];
     let ram = plan.tracked().flat_map(|range| range.without(&holes));
     let mut ram = ram.map(|range| (range, E820_RAM)).peekable();
@@ -55,6 +58,7 @@ pub fn e820(
         (TABLES, E820_ACPI),
         (storage, E820_RESERVED),
         (window, E820_RESERVED),
+        (low, E820_RESERVED),
         (configuration, E820_RESERVED),
     ];
     special.sort_unstable_by_key(|(range, _)| range.start);
@@ -91,7 +95,14 @@ mod tests {
 
     /// Start, end and kind of every entry.
     fn entries(map: MemoryMap<'_>) -> (BootPlan<'_>, Vec<(u64, u64, u32)>) {
-        let plan = plan_for(&linux_boot_block(), map, 1).unwrap();
+        entries_for(0, map)
+    }
+
+    /// The same beside a low window.
+    fn entries_for(low_window_bytes: u64, map: MemoryMap<'_>) -> (BootPlan<'_>, Vec<(u64, u64, u32)>) {
+        let mut block = linux_boot_block();
+        block.low_window_bytes = low_window_bytes;
+        let plan = plan_for(&block, map, 1).unwrap();
         let mut list = Vec::new();
         let count = e820(&plan, |number, entry| {
             assert_eq!(number, list.len());
@@ -108,7 +119,8 @@ mod tests {
             assert!(pair[0].1 <= pair[1].0, "{pair:x?}");
         }
         let ours = [
-            plan.placement.window,
+            plan.placement.windows[0],
+            plan.placement.windows[1],
             plan.placement.storage,
             OWN_REGION,
             BLOB,
@@ -143,6 +155,17 @@ mod tests {
             (0x1_7c00_0000, 0x1_8000_0000, E820_RESERVED),
         ];
         assert_eq!(list, want);
+    }
+
+    #[test]
+    fn w1_a_low_window_is_reserved() {
+        let (plan, list) = entries_for(32 << 20, map());
+        check(&plan, &list);
+        let want = [
+            (0x91_2000, 0x1e00_0000, E820_RAM),
+            (0x1e00_0000, 0x2000_0000, E820_RESERVED),
+        ];
+        assert_eq!(list[7..9], want);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! The guest's command line: words of the form `key=value`, separated by spaces.
 //!
-//! `mode=all|disk|selftest|watch|restart|overtaken|limits|attacked|attacked-work|host-replies` chooses what runs, `protocol=NUMBER` under which number the service is
+//! `mode=all|disk|selftest|watch|restart|overtaken|limits|windows|attacked|attacked-work|host-replies` chooses what runs, `protocol=NUMBER` under which number the service is
 //! looked for (hexadecimal with `0x`, else decimal), `devices=blk,net,nvme` which devices must be there;
 //! others are used where they are found.
 
@@ -22,6 +22,8 @@ pub struct Mode {
     pub overtaken: bool,
     /// Have the whole window granted at attach and give it back: the longest calls there are.
     pub limits: bool,
+    /// Map in both windows, and move the disks through the second one.
+    pub windows: bool,
     /// Make calls whose pages the host attacks.
     pub attacked: Option<Attacked>,
     /// Make calls whose page-state changes the host answers in its manner.
@@ -46,6 +48,7 @@ impl Mode {
         restart: false,
         overtaken: false,
         limits: false,
+        windows: false,
         attacked: None,
         host_replies: false,
     };
@@ -88,6 +91,11 @@ impl Mode {
                 },
                 b"limits" => Self {
                     limits: true,
+                    ..Self::NOTHING
+                },
+                b"windows" => Self {
+                    windows: true,
+                    disk: true,
                     ..Self::NOTHING
                 },
                 b"attacked" => Self {
@@ -199,6 +207,8 @@ mod tests {
         assert!(overtaken.overtaken && !overtaken.restart && !overtaken.disk);
         let limits = Mode::parse(b"mode=limits").expect("known mode");
         assert!(limits.limits && !limits.restart && !limits.disk && !restart.limits);
+        let windows = Mode::parse(b"mode=windows").expect("known mode");
+        assert!(windows.windows && windows.disk && !windows.self_test && !disk.windows);
         for (line, attacked) in [
             (&b"mode=attacked"[..], Attacked::List),
             (b"mode=attacked-work", Attacked::Work),

@@ -38,6 +38,15 @@ pub fn report(svsm: &Svsm, protocol: u32) {
     ] {
         emit(Record::Service { name, value });
     }
+    if statistics.second.window_bytes != 0 {
+        for (name, value) in [
+            ("second-window", statistics.second.window_bytes),
+            ("second-granted", statistics.second.granted_bytes),
+            ("second-peak-granted", statistics.second.peak_granted_bytes),
+        ] {
+            emit(Record::Service { name, value });
+        }
+    }
     for (anomaly, count) in HostAnomaly::ALL.into_iter().zip(statistics.host_anomalies) {
         if count != 0 {
             emit(Record::Service {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //! From the first instruction to a running pool, then the guest's work, then the end.
 
+use core::mem::MaybeUninit;
+
 use guest_shim::{Config, Pool, metadata_bytes};
 use paravisor::handover::{Handover, MAX_MAP_ENTRIES, MapEntry};
 use paravisor::layout::{HANDOVER_BASE, HANDOVER_END, HANDOVER_MAP};
@@ -23,7 +25,7 @@ use test_guest::stop::Stop;
 
 use crate::devices::Others;
 use crate::machine::caller::Caller;
-use crate::machine::calling::{Acceptance, Kernel, POOL, Svsm};
+use crate::machine::calling::{Acceptance, FIRST_POOL, Kernel, POOL, Svsm};
 use crate::machine::conversion;
 use crate::machine::cpu;
 use crate::machine::ending::{fail, terminate};
@@ -33,7 +35,7 @@ use crate::machine::memory::{self, Buffers, ExchangePage, exchange_page};
 use crate::machine::pass_watch::emit;
 use crate::machine::restart::restart;
 use crate::machine::{attacked, host_replies, overtaken, processor, team, watch};
-use crate::{disk_job, many_job, probe, restart_job, service_report};
+use crate::{disk_job, many_job, probe, restart_job, service_report, windows_job};
 
 /// The start page tables map this much.
 const START_MAPPED: u64 = 4 << 30;
@@ -41,6 +43,9 @@ const START_MAPPED: u64 = 4 << 30;
 const SPARE_TABLES: u64 = 64;
 /// Page tables for the edges of a range of usable RAM.
 const EDGE_TABLES: u64 = 2;
+
+/// The first window, and the second one where it is used.
+type Windows = (Range, Option<Range>);
 
 /// Memory of the guest, before the window's size is known and after.
 struct Plan {
@@ -73,18 +78,22 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
     if mode.overtaken && !finds_core(&svsm) {
         terminate(Stop::Attach);
     }
-    let window = find_window(&svsm, protocol).unwrap_or_else(|| terminate(Stop::Attach));
-    let plan = plan_memory(&facts, window, mode).unwrap_or_else(|| terminate(Stop::Memory));
+    let window = find_window(&svsm, protocol, 0).unwrap_or_else(|| terminate(Stop::Attach));
+    let second = mode.windows.then(|| {
+        find_window(&svsm, protocol, 1).unwrap_or_else(|| terminate(Stop::Windows))
+    });
+    let windows = (window, second);
+    let plan = plan_memory(&facts, windows, mode).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));
     let mut arena = Arena::new(plan.early);
-    switch_page_tables(&facts, window, &mut arena).unwrap_or_else(|_| terminate(Stop::Memory));
+    switch_page_tables(&facts, windows, &mut arena).unwrap_or_else(|_| terminate(Stop::Memory));
     let (mut test, private) = self_test_facts(&facts, protocol, window, &mut arena)
         .unwrap_or_else(|| terminate(Stop::Memory));
 
     let early = mode
         .self_test
         .then(|| probe::before_attach(&svsm, &test, private));
-    let ghcb = attach(svsm, protocol, window, mode, &mut arena, plan.left_alone);
+    let ghcb = attach(svsm, protocol, windows, mode, &mut arena, plan.left_alone);
     let attachment = greet(boot_tsc, &facts);
     (test.epoch, test.cap) = (attachment.epoch, attachment.cap_bytes);
     test.granted_bytes = granted_bytes();
@@ -121,6 +130,11 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         let Some(buffers) = memory.and_then(Buffers::new) else {
             fail(Stop::Memory, format_args!("no memory for the buffers"))
         };
+        if mode.windows
+            && let Err(step) = windows_job::run(&svsm, protocol, buffers)
+        {
+            fail(Stop::Windows, format_args!("{step}"));
+        }
         let cpus = team::start(svsm, &mut arena);
         let others = Others::find(ghcb, devices);
         if cpus == 1 && others.is_empty() {
@@ -247,11 +261,11 @@ fn core_call(call: u32, rcx: u64) -> CallRegisters {
     CallRegisters::new(CallId { protocol, call }.to_rax(), [rcx, 0, 0])
 }
 
-/// Asks the service where the window is. The shim checks the service's identity when it attaches;
+/// Asks the service where a window is. The shim checks the service's identity when it attaches;
 /// the page tables have to be there before.
-fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
+fn find_window(svsm: &Svsm, protocol: u32, window: u8) -> Option<Range> {
     let request = Request::Describe {
-        window: 0,
+        window,
         item: DescribeItem::Geometry,
     };
     let answer = svsm.call(request.encode(protocol))?;
@@ -261,14 +275,15 @@ fn find_window(svsm: &Svsm, protocol: u32) -> Option<Range> {
 
 /// Divides the largest free stretch that the start page tables reach. Small machines have no room for the devices' buffers
 /// of every vCPU, so only the mode that uses those gets them.
-fn plan_memory(facts: &BootFacts<'_>, window: Range, mode: Mode) -> Option<Plan> {
+fn plan_memory(facts: &BootFacts<'_>, windows: Windows, mode: Mode) -> Option<Plan> {
+    let (window, second) = windows;
     let top = facts
         .usable()
         .map(|range| range.end)
         .fold(window.end, u64::max);
     let edges = facts.usable().count() as u64 * EDGE_TABLES;
     let tables = (top.div_ceil(1 << 30) + SPARE_TABLES + edges) * PAGE_SIZE;
-    let metadata = pool_metadata(window);
+    let metadata = pool_metadata(window) + second.map_or(0, pool_metadata);
     // Two large pages for the self-test: one used, one lost to its alignment.
     let early = tables + metadata + team::MEMORY_BYTES + 3 * LARGE_PAGE_SIZE;
     let more = if mode.disk { many_job::MEMORY_BYTES } else { 0 };
@@ -303,7 +318,7 @@ fn accept_ram(svsm: &Svsm, facts: &BootFacts<'_>, range: Range) -> Result<(), St
 /// Builds the guest's address space and switches to it.
 fn switch_page_tables(
     facts: &BootFacts<'_>,
-    window: Range,
+    (window, second): Windows,
     arena: &mut Arena,
 ) -> Result<(), MapError> {
     // SAFETY: The arena's range is accepted RAM below 4 GiB, which the start page tables map.
@@ -327,6 +342,9 @@ fn switch_page_tables(
         )?;
     }
     tables.map(window, Access::SHARED)?;
+    if let Some(second) = second {
+        tables.map(second, Access::SHARED)?;
+    }
     // SAFETY: Image, stack and data stay where they are, with the access their segments ask for.
     unsafe { processor::load_page_tables(tables.cr3()) };
     Ok(())
@@ -373,7 +391,7 @@ fn pool_metadata(window: Range) -> u64 {
 fn attach(
     svsm: Svsm,
     protocol: u32,
-    window: Range,
+    (window, second): Windows,
     mode: Mode,
     arena: &mut Arena,
     left_alone: Range,
@@ -419,8 +437,43 @@ fn attach(
             format_args!("the kernel before left a wrong account"),
         );
     }
-    POOL.call_once(|| pool);
+    match second {
+        Some(second) => {
+            let first = FIRST_POOL.call_once(|| pool);
+            let other = attach_second(first, svsm, second, config, arena);
+            POOL.call_once(|| other);
+        }
+        None => {
+            POOL.call_once(|| pool);
+        }
+    }
     ghcb
+}
+
+/// A pool of the second window beside that of the first.
+fn attach_second(
+    first: &Pool<'static, Kernel>,
+    svsm: Svsm,
+    window: Range,
+    config: Config,
+    arena: &mut Arena,
+) -> Pool<'static, Kernel> {
+    // SAFETY: Accepted RAM that our page tables map private for ever.
+    let metadata = unsafe { memory::leak_bytes(arena, pool_metadata(window)) };
+    let Some(metadata) = metadata else {
+        terminate(Stop::Memory)
+    };
+    // SAFETY: Our page tables map this window as the other one.
+    let kernel = unsafe { Kernel::new(svsm, window) };
+    let mut place = MaybeUninit::uninit();
+    if first
+        .attach_beside(&mut place, 1, kernel, metadata, config)
+        .is_err()
+    {
+        terminate(Stop::Windows)
+    }
+    // SAFETY: Attached, so the pool is there.
+    unsafe { place.assume_init() }
 }
 
 /// The first lines on the console.

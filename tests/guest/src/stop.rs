@@ -50,6 +50,8 @@ pub enum Stop {
     Restart = 19,
     /// The service's counters or events could not be read.
     Trace = 20,
+    /// The second window is not there, or a mapping is in the wrong one.
+    Windows = 21,
 }
 
 impl Stop {

@@ -7,6 +7,7 @@
 #[expect(dead_code, reason = "the tests of the service alone use more of it")]
 mod service_machine;
 mod shim_orphans;
+mod shim_windows;
 
 use std::ptr::{NonNull, without_provenance_mut};
 
@@ -15,7 +16,7 @@ use guest_shim::{
     PressureLevel, UnmapError, metadata_bytes,
 };
 use protocol::{CHUNK_BYTES, Call};
-use service_machine::{ServiceMachine, WINDOW};
+use service_machine::{LOW_WINDOW, ServiceMachine, WINDOW};
 use snp::address::{GuestPhysicalAddress, PAGE_SIZE, PageSize, Vmpl};
 use snp::psc::PscOperation;
 use snp::svsm::{CallId, CallRegisters, core_protocol};
@@ -31,11 +32,17 @@ struct Guest {
 
 impl Guest {
     fn new(chunks: usize) -> Self {
-        let machine = ServiceMachine::new(chunks);
-        for chunk in 0..chunks as u64 {
-            let page = GuestPhysicalAddress::new(WINDOW + chunk * CHUNK_BYTES);
-            let host = machine.machine;
-            assert!(host.host_changes(page, PageSize::Size2M, PscOperation::Private));
+        Self::with_low(chunks, 0)
+    }
+
+    fn with_low(chunks: usize, low_chunks: usize) -> Self {
+        let machine = ServiceMachine::with_low(chunks, low_chunks);
+        for (window, chunks) in [(WINDOW, chunks), (LOW_WINDOW, low_chunks)] {
+            for chunk in 0..chunks as u64 {
+                let page = GuestPhysicalAddress::new(window + chunk * CHUNK_BYTES);
+                let host = machine.machine;
+                assert!(host.host_changes(page, PageSize::Size2M, PscOperation::Private));
+            }
         }
         Self { machine }
     }

@@ -17,16 +17,26 @@ use crate::asked::{CHUNK, asked};
 use crate::guest::{self, PROTOCOL, raw};
 use crate::light_host::LightHost;
 use crate::world::{self, NO_CONVERT, Watched, with_configuration};
-use crate::{Chunk, Shape, Tried, World, with_world};
+use crate::{Chunk, SecondWindow, Shape, Tried, World, with_world};
 
 /// The world of a case: a small pool, and pages of RAM in each state.
 pub const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 6,
     hard_cap: 5,
+    second: None,
     ram: 0x20_0000,
     // Under Miri no large pages.
     ram_pages: if cfg!(miri) { 24 } else { 3 * LARGE },
+};
+/// The same with a second window below the first.
+pub const TWO: Shape = Shape {
+    second: Some(SecondWindow {
+        window: 0x3000_0000,
+        chunks: 4,
+        hard_cap: 3,
+    }),
+    ..SHAPE
 };
 /// Pages of 4 KiB in a large one.
 const LARGE: u64 = 512;
@@ -157,6 +167,20 @@ pub fn calls_without_convert(bytes: &[u8]) -> Tried {
     })
 }
 
+/// The same as [`hostile_host`] beside a second window: the bytes have another meaning.
+///
+/// # Panics
+/// At the first difference between service and model.
+pub fn two_windows(bytes: &[u8]) -> Tried {
+    let (length, rest) = bytes.split_first().unwrap_or((&0, &[]));
+    let (host, guest) = rest.split_at(rest.len().min(4 * usize::from(*length % 16)));
+    with_world(LightHost::default(), TWO, &pages(), |world| {
+        world.platform.inner().feed(host);
+        run_calls(world, &mut Bytes(guest));
+        world.model().tried.clone()
+    })
+}
+
 /// The same as [`calls`] with a host whose replies are bytes as well, and instructions that surprise: up to 15 times four
 /// bytes of replies, as the first byte says, then up to 15 surprises of two bytes, as the second says.
 ///
@@ -259,9 +283,14 @@ fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
     let kind = bytes.below(24);
     let (current, held) = {
         let model = world.model();
-        let at = bytes.below(SHAPE.chunks as u64);
-        let chunk = usize::try_from(at).map_or(Chunk::Free, |at| model.chunks[at]);
-        (u64::from(model.epoch), (at, chunk))
+        let at = bytes.below(model.shape.all_chunks() as u64);
+        let at = usize::try_from(at).unwrap_or(0);
+        let held = (model.shape.chunk_address(at), model.chunks[at]);
+        (u64::from(model.epoch), held)
+    };
+    let window = match world.model().shape.second {
+        Some(_) => u64::from(bytes.byte() % 2),
+        None => 0,
     };
     let claim = bytes.byte();
     let epoch = match claim {
@@ -278,15 +307,19 @@ fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
             let more = if claim == 201 { 300 } else { 0 };
             let least = (sizes[0].min(sizes[1]) + more) * CHUNK;
             let most = (sizes[0].max(sizes[1]) + more) * CHUNK;
-            raw(7, epoch << 32 | u64::from(claim & 1) << 8, least, most)
+            raw(
+                7,
+                epoch << 32 | u64::from(claim & 1) << 8 | window,
+                least,
+                most,
+            )
         }
         6..=9 => {
-            let (at, chunk) = held;
+            let (base, chunk) = held;
             let (epoch, generation) = match chunk {
                 Chunk::Held { epoch, generation } => (u64::from(epoch), u64::from(generation)),
                 _ => (epoch, sizes[1]),
             };
-            let base = SHAPE.window + at * CHUNK;
             let wrong = u64::from(claim >= 250);
             raw(
                 8,
@@ -306,13 +339,13 @@ fn next_call<P: HostPages + GuestMemory + PageInstructions + Watched>(
             raw(3, list, epoch, 0)
         }
         12 => raw(10, address, 8 * (1 + bytes.below(80)), 0),
-        13 => raw(12, epoch << 32, sizes[0] * CHUNK, 0),
+        13 => raw(12, epoch << 32 | window, sizes[0] * CHUNK, 0),
         14 => match bytes.below(6) {
             0 => guest::adopt(low(current), low(epoch).saturating_sub(1)),
             1 => guest::release_orphans(low(epoch), low(current).saturating_sub(1)),
             2 => guest::detach(low(epoch)),
             3 => raw(11, address, 32 * (1 + bytes.below(40)), bytes.below(64)),
-            _ => raw(bytes.below(2), 0, bytes.below(4), 0),
+            _ => raw(bytes.below(2), window, bytes.below(4), 0),
         },
         15 => raw(bytes.below(18), bytes.word(), bytes.word(), bytes.word()),
         16..=19 => {

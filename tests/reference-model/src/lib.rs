@@ -37,7 +37,7 @@ pub mod transcript;
 mod watched;
 pub mod world;
 
-pub use state::{Chunk, Model, Shape, Tried};
+pub use state::{Chunk, Model, SecondWindow, Shape, Tried};
 pub use transcript::{Event, Executed, Recorder};
 pub use world::{World, with_world};
 

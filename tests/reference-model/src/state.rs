@@ -2,11 +2,12 @@
 //! The model's state (chapter 3), and a step of it.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::ops::Range;
 use std::sync::Arc;
 
 use protocol::convert::Outcome;
 use protocol::result::refusal_index;
-use protocol::statistics::{STATISTICS_BYTES, Statistics};
+use protocol::statistics::{STATISTICS_BYTES, Statistics, WindowStatistics};
 use protocol::trace::TraceRecord;
 use protocol::{Refusal, ResultRegisters, result};
 use snp::address::PageSize;
@@ -26,10 +27,74 @@ pub struct Shape {
     pub chunks: usize,
     /// Chunks that may be granted at most.
     pub hard_cap: usize,
+    /// Window 1, if there is one.
+    pub second: Option<SecondWindow>,
     /// First byte of guest RAM.
     pub ram: u64,
     /// Pages of guest RAM.
     pub ram_pages: u64,
+}
+
+/// A window beside the first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondWindow {
+    /// First byte.
+    pub window: u64,
+    /// Its chunks.
+    pub chunks: usize,
+    /// Those of them that may be granted at most.
+    pub hard_cap: usize,
+}
+
+impl Shape {
+    /// First byte, chunks and hard cap of each window there is, by its index.
+    pub fn windows(&self) -> impl Iterator<Item = SecondWindow> + use<> {
+        let first = SecondWindow {
+            window: self.window,
+            chunks: self.chunks,
+            hard_cap: self.hard_cap,
+        };
+        [Some(first), self.second].into_iter().flatten()
+    }
+
+    /// Chunks of all windows.
+    pub fn all_chunks(&self) -> usize {
+        self.windows().map(|window| window.chunks).sum()
+    }
+
+    /// The numbers of a window's chunks, which count through all windows (P-7.3); `None` if there is no such window.
+    pub fn numbers(&self, window: u64) -> Option<Range<usize>> {
+        let index = usize::try_from(window).ok()?;
+        let chunks = self.windows().nth(index)?.chunks;
+        let before: usize = self.windows().take(index).map(|one| one.chunks).sum();
+        Some(before..before + chunks)
+    }
+
+    /// The numbers of so many chunks from an address on, if they lie in one window.
+    pub fn chunks_at(&self, base: u64, chunks: u64) -> Option<Range<usize>> {
+        (0..).zip(self.windows()).find_map(|(index, window)| {
+            let numbers = self.numbers(index)?;
+            let first = usize::try_from(base.checked_sub(window.window)? / CHUNK).ok()?;
+            let end = first.checked_add(usize::try_from(chunks).ok()?)?;
+            (first < window.chunks && end <= window.chunks)
+                .then(|| numbers.start + first..numbers.start + end)
+        })
+    }
+
+    /// Address of a chunk by its number.
+    ///
+    /// # Panics
+    /// Where there is no such chunk.
+    pub fn chunk_address(&self, number: usize) -> u64 {
+        let mut before = 0;
+        for window in self.windows() {
+            if number < before + window.chunks {
+                return window.window + bytes(number - before);
+            }
+            before += window.chunks;
+        }
+        panic!("chunk {number} of {before}")
+    }
 }
 
 /// A chunk between two calls (clause P-3.8; a call leaves none in transition, P-3.9).
@@ -87,16 +152,16 @@ pub struct Model {
     pub attached: bool,
     /// Last generation given out; 0 before the first grant.
     pub generation: u32,
-    /// Chunks that may be granted.
-    pub cap: usize,
-    /// The chunks.
+    /// Chunks that may be granted of each window.
+    pub caps: [usize; 2],
+    /// The chunks of all windows.
     pub chunks: Vec<Chunk>,
     /// Pages of guest RAM, by address; those that are not named are Invalid.
     pub pages: Arc<BTreeMap<u64, PageState>>,
     /// The calling area of whoever calls.
     pub calling_area: Option<u64>,
-    /// Counters; of the first fields of the structure only `peak_granted_bytes`, `released_bytes` and
-    /// `acknowledged_bytes` are kept here, the others follow from the rest.
+    /// Counters; of those about a window only `peak_granted_bytes`, and of the first fields of the structure `released_bytes` and
+    /// `acknowledged_bytes`, are kept here, the others follow from the rest.
     pub counters: Statistics,
     /// The newest records (chapter 12).
     pub trace: VecDeque<TraceRecord>,
@@ -121,8 +186,8 @@ impl Model {
             epoch: 0,
             attached: false,
             generation: 0,
-            cap: shape.hard_cap,
-            chunks: vec![Chunk::Free; shape.chunks],
+            caps: [shape.hard_cap, shape.second.map_or(0, |one| one.hard_cap)],
+            chunks: vec![Chunk::Free; shape.all_chunks()],
             pages: Arc::default(),
             calling_area: None,
             counters: Statistics::default(),
@@ -232,16 +297,34 @@ impl Model {
         }
     }
 
-    /// Chunks that are held.
+    /// Chunks that are held, of all windows.
     pub fn granted(&self) -> usize {
-        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { .. });
-        self.chunks.iter().filter(held).count()
+        (0..2).map(|window| self.granted_of(window)).sum()
     }
 
-    /// Chunks that are quarantined.
-    pub fn quarantined(&self) -> usize {
+    /// The chunks of a window; none if there is no such window.
+    pub fn chunks_of_window(&self, window: u64) -> &[Chunk] {
+        let numbers = self.shape.numbers(window);
+        numbers.and_then(|all| self.chunks.get(all)).unwrap_or(&[])
+    }
+
+    /// Chunks of a window that are held.
+    pub fn granted_of(&self, window: u64) -> usize {
+        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { .. });
+        self.chunks_of_window(window).iter().filter(held).count()
+    }
+
+    /// Chunks of a window that are quarantined.
+    pub fn quarantined_of(&self, window: u64) -> usize {
         let quarantined = |chunk: &&Chunk| **chunk == Chunk::Quarantined;
-        self.chunks.iter().filter(quarantined).count()
+        let chunks = self.chunks_of_window(window).iter();
+        chunks.filter(quarantined).count()
+    }
+
+    /// The cap of a window in chunks; 0 if there is no such window.
+    pub fn cap_of(&self, window: u64) -> usize {
+        let index = usize::try_from(window).unwrap_or(usize::MAX);
+        self.caps.get(index).copied().unwrap_or(0)
     }
 
     /// Chunks that an epoch holds.
@@ -250,9 +333,10 @@ impl Model {
         self.chunks.iter().filter(held).count()
     }
 
-    /// The longest run of free chunks.
-    pub fn longest_free_run(&self) -> usize {
-        let runs = self.chunks.split(|chunk| *chunk != Chunk::Free);
+    /// The longest run of free chunks of a window.
+    pub fn longest_free_run(&self, window: u64) -> usize {
+        let chunks = self.chunks_of_window(window);
+        let runs = chunks.split(|chunk| *chunk != Chunk::Free);
         runs.map(<[Chunk]>::len).max().unwrap_or(0)
     }
 
@@ -279,9 +363,16 @@ impl Model {
             bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
             epoch: if self.attached { self.epoch.into() } else { 0 },
             window_bytes: bytes(self.shape.chunks),
-            cap_bytes: bytes(self.cap),
-            granted_bytes: bytes(self.granted()),
-            quarantined_bytes: bytes(self.quarantined()),
+            cap_bytes: bytes(self.cap_of(0)),
+            granted_bytes: bytes(self.granted_of(0)),
+            quarantined_bytes: bytes(self.quarantined_of(0)),
+            second: WindowStatistics {
+                window_bytes: bytes(self.chunks_of_window(1).len()),
+                cap_bytes: bytes(self.cap_of(1)),
+                granted_bytes: bytes(self.granted_of(1)),
+                peak_granted_bytes: self.counters.second.peak_granted_bytes,
+                quarantined_bytes: bytes(self.quarantined_of(1)),
+            },
             ..self.counters
         }
     }

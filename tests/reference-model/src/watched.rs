@@ -103,16 +103,17 @@ pub fn machine(shape: &Shape, pages: &[(u64, PageState)]) -> Machine {
 }
 
 /// The ranges of a machine for such a world.
-pub fn machine_ranges(shape: &Shape) -> [Range; 2] {
+pub fn machine_ranges(shape: &Shape) -> Vec<Range> {
     let large = PAGE_SIZE * 512;
-    [
-        Range {
-            base: shape.ram,
-            bytes: (shape.ram_pages * PAGE_SIZE).next_multiple_of(large),
-        },
-        Range {
-            base: shape.window,
-            bytes: shape.chunks as u64 * CHUNK_BYTES,
-        },
-    ]
+    let ram = Range {
+        base: shape.ram,
+        bytes: (shape.ram_pages * PAGE_SIZE).next_multiple_of(large),
+    };
+    let windows = shape.windows().map(|one| Range {
+        base: one.window,
+        bytes: one.chunks as u64 * CHUNK_BYTES,
+    });
+    let mut ranges: Vec<_> = [ram].into_iter().chain(windows).collect();
+    ranges.sort_by_key(|range| range.base);
+    ranges
 }

@@ -10,7 +10,7 @@ use snp::address::{GuestPhysicalAddress, PAGE_SIZE};
 use snp::svsm::CallRegisters;
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
 use svsm_swiotlb::platform::{GuestMemory, HostPages, PageInstructions};
-use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
+use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Pools, Window};
 use svsm_swiotlb::{Configuration, Service};
 
 pub use crate::watched::{SECRET, Watched, machine, machine_ranges};
@@ -86,14 +86,21 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
         let word = word.expect("a page of RAM");
         word.store(state.to_byte(), Ordering::Relaxed);
     }
-    let records: Vec<AtomicU64> = (0..shape.chunks).map(|_| AtomicU64::new(0)).collect();
-    let states =
-        PageStates::new(RamRanges::new(&mut ram).expect("a range"), &words).expect("words");
-    let window = GuestPhysicalAddress::new(shape.window);
-    let window = Window::new(window, shape.chunks as u64 * CHUNK_BYTES).expect("a window");
-    let hard_cap = shape.hard_cap as u64 * CHUNK_BYTES;
-    let pool = Pool::new(window, ChunkRecords::new(&records), hard_cap).expect("records");
-    let service = Service::new(&platform, configuration, pool, states).expect("apart");
+    let records: Vec<AtomicU64> = (0..shape.all_chunks()).map(|_| AtomicU64::new(0)).collect();
+    let (first, second) = records.split_at(shape.chunks);
+    let states = PageStates::new(RamRanges::new(&mut ram).expect("a range"), &words).expect("words");
+    let mut pools = shape.windows().zip([first, second]).map(|(one, records)| {
+        let base = GuestPhysicalAddress::new(one.window);
+        let window = Window::new(base, one.chunks as u64 * CHUNK_BYTES).expect("a window");
+        let hard_cap = one.hard_cap as u64 * CHUNK_BYTES;
+        Pool::new(window, ChunkRecords::new(records), hard_cap).expect("records")
+    });
+    let pool = pools.next().expect("a first window");
+    let pools = match pools.next() {
+        Some(second) => Pools::two(pool, second).expect("apart"),
+        None => pool.into(),
+    };
+    let service = Service::new(&platform, configuration, pools, states).expect("apart");
     let mut model = Model::new(
         shape,
         service.protocol_number(),
@@ -171,9 +178,8 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
             statistics == expected,
             "P-8.2: {statistics:?} instead of {expected:?}"
         );
-        let records = self.service.pool().records();
         for (number, expected) in model.chunks.iter().enumerate() {
-            let chunk = chunk_of(records, number)?;
+            let chunk = chunk_of(self.service.pools(), number)?;
             require!(
                 chunk == *expected,
                 "W2, P3: chunk {number} is {chunk:?} instead of {expected:?}"
@@ -239,37 +245,32 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     }
 
     fn invariants_of_chunks(&self) -> Result<(), Violation> {
-        let Shape {
-            window,
-            chunks,
-            hard_cap,
-            ..
-        } = self.model().shape;
-        let bytes = chunks as u64 * CHUNK_BYTES;
-        if let Some(leak) = self.platform.inner().leak(window, bytes) {
-            return Err(leak);
-        }
-        let (mut granted, mut quarantined) = (0, 0);
-        let records = self.service.pool().records();
-        for number in 0..chunks {
-            match chunk_of(records, number)? {
-                Chunk::Held { .. } => granted += CHUNK_BYTES,
-                Chunk::Quarantined => quarantined += CHUNK_BYTES,
-                Chunk::Free => {}
+        let shape = self.model().shape;
+        let statistics = self.service.statistics().windows();
+        let windows = (0..).zip(shape.windows()).zip(statistics);
+        for ((index, window), statistics) in windows {
+            let bytes = window.chunks as u64 * CHUNK_BYTES;
+            if let Some(leak) = self.platform.inner().leak(window.window, bytes) {
+                return Err(leak);
             }
+            let (mut granted, mut quarantined) = (0, 0);
+            for number in shape.numbers(index).unwrap_or_default() {
+                match chunk_of(self.service.pools(), number)? {
+                    Chunk::Held { .. } => granted += CHUNK_BYTES,
+                    Chunk::Quarantined => quarantined += CHUNK_BYTES,
+                    Chunk::Free => {}
+                }
+            }
+            require!(
+                (statistics.granted_bytes, statistics.quarantined_bytes) == (granted, quarantined),
+                "P-3.12: {statistics:?} instead of {granted} and {quarantined}"
+            );
+            let peak = statistics.peak_granted_bytes;
+            require!(
+                peak >= granted && peak <= window.hard_cap as u64 * CHUNK_BYTES,
+                "P-3.12: peak {peak} of {granted}"
+            );
         }
-        let statistics = self.service.statistics();
-        require!(
-            (statistics.granted_bytes, statistics.quarantined_bytes) == (granted, quarantined),
-            "P-3.12: {} and {} instead of {granted} and {quarantined}",
-            statistics.granted_bytes,
-            statistics.quarantined_bytes
-        );
-        let peak = statistics.peak_granted_bytes;
-        require!(
-            peak >= granted && peak <= hard_cap as u64 * CHUNK_BYTES,
-            "P-3.12: peak {peak} of {granted}"
-        );
         Ok(())
     }
 
@@ -279,7 +280,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// The invariant that does not hold.
     pub fn resynchronise(&self) -> Result<(), Violation> {
         self.invariants()?;
-        let chunks: Result<Vec<Chunk>, _> = (0..self.model().shape.chunks)
+        let chunks: Result<Vec<Chunk>, _> = (0..self.model().shape.all_chunks())
             .map(|chunk| self.chunk(chunk))
             .collect();
         let mut model = self.model();
@@ -295,7 +296,8 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
         model.trace = (trace.oldest()..trace.next())
             .filter_map(|number| trace.record(number))
             .collect();
-        model.cap = usize::try_from(model.counters.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX);
+        model.caps = (model.counters.windows())
+            .map(|one| usize::try_from(one.cap_bytes / CHUNK_BYTES).unwrap_or(usize::MAX));
         let all = (0..model.shape.ram_pages).map(|page| model.shape.ram + page * PAGE_SIZE);
         let states = all.filter_map(|page| Some((page, self.page(page)?)));
         model.pages = Arc::new(states.collect());
@@ -313,7 +315,7 @@ impl<P: HostPages + GuestMemory + PageInstructions + Watched> World<'_, P> {
     /// # Errors
     /// When it is in transition (clause P-3.9).
     pub fn chunk(&self, number: usize) -> Result<Chunk, Violation> {
-        chunk_of(self.service.pool().records(), number)
+        chunk_of(self.service.pools(), number)
     }
 }
 
@@ -333,8 +335,13 @@ fn invariants_of_page<P: Watched>(
     contradiction.map_or(Ok(()), Err)
 }
 
-fn chunk_of(records: &ChunkRecords<'_>, number: usize) -> Result<Chunk, Violation> {
-    Ok(match records.state(number) {
+fn chunk_of(pools: &Pools<'_>, number: usize) -> Result<Chunk, Violation> {
+    let chunks = pools.first().records().len();
+    let state = match (number.checked_sub(chunks), pools.second()) {
+        (Some(in_second), Some(second)) => second.records().state(in_second),
+        _ => pools.first().records().state(number),
+    };
+    Ok(match state {
         ChunkState::Free => Chunk::Free,
         ChunkState::Held(holder) => Chunk::Held {
             epoch: holder.epoch.number(),

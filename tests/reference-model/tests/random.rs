@@ -125,6 +125,11 @@ proptest! {
     }
 
     #[test]
+    fn p_3_2_w2_random_calls_beside_a_second_window_agree_with_the_model(bytes in vec(any::<u8>(), 0..LONG * 3 / 2)) {
+        drive::two_windows(&bytes);
+    }
+
+    #[test]
     fn p4_random_replies_agree_with_the_model(bytes in vec(any::<u8>(), 0..LONG * 3 / 2)) {
         drive::hostile_host(&bytes);
     }

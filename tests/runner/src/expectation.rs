@@ -48,7 +48,7 @@ impl Expectation {
             .filter_map(|word| word.strip_prefix("mode="))
             .next_back();
         match mode {
-            Some("disk") => Self::Disk,
+            Some("disk" | "windows") => Self::Disk,
             Some("selftest") => Self::SelfTest,
             Some("restart") => Self::Restart,
             Some("limits" | "attacked" | "attacked-work" | "host-replies") => Self::Success,
@@ -127,6 +127,7 @@ mod tests {
             ("mode=all mode=disk", Expectation::Disk),
             ("mode=selftest", Expectation::SelfTest),
             ("mode=restart", Expectation::Restart),
+            ("mode=windows", Expectation::Disk),
         ] {
             let mut block = BootBlock::new_zeroed();
             block.cmdline[..text.len()].copy_from_slice(text.as_bytes());

@@ -72,12 +72,12 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
         .collect()
 }
 
-/// Finds the place of the paravisor's window in `ram`, by its own rules, and checks that what the guest
-/// needs to start fits beside it.
+/// Finds the places of the paravisor's windows in `ram`, by its own rules, and checks that what the guest
+/// needs to start fits beside them.
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
-pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failure> {
+pub fn windows(block: &BootBlock, ram: &[Range<u64>]) -> Result<Vec<Range<u64>>, Failure> {
     let ram = ranges(ram);
     let launch: Vec<_> = block
         .ranges_in_ram()
@@ -92,18 +92,19 @@ pub fn window(block: &BootBlock, ram: &[Range<u64>]) -> Result<Range<u64>, Failu
     let placed = place(
         ram.clone(),
         &launch,
-        block.window_bytes,
-        block.window_limit(),
+        block.window_wish(),
         SMALLEST_STORAGE,
     )
     .and_then(|placement| {
         placement.check_payload(ram, &needs)?;
-        Ok(placement.window.start..placement.window.end)
+        let windows = [Some(placement.window()), placement.low_window()];
+        let there = windows.into_iter().flatten();
+        Ok(there.map(|one| one.start..one.end).collect())
     });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
             "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
-            format_size(block.window_bytes),
+            format_size(block.window_bytes + block.low_window_bytes),
             memory.next_multiple_of(1 << 20) >> 20,
             reason.text()
         ))
@@ -173,7 +174,7 @@ mod tests {
     use paravisor::boot_block::{BootBlock, LaunchRange, PAYLOAD_FIRMWARE};
     use zerocopy::FromZeros;
 
-    use super::{GuestMemory, IMAGE_BASE, Range, in_pieces, memory, plan, ram, window};
+    use super::{GuestMemory, IMAGE_BASE, Range, in_pieces, memory, plan, ram, windows};
 
     const MIB: u64 = 1 << 20;
 
@@ -264,14 +265,23 @@ mod tests {
         ] {
             block.window_bytes = mib * MIB;
             let top = 128 * MIB;
-            let placed = window(&block, &ram).ok();
-            assert_eq!(placed, fits.then(|| top - mib * MIB..top), "{mib} MiB");
+            let placed = windows(&block, &ram).ok();
+            let only = top - mib * MIB..top;
+            assert_eq!(placed, fits.then(|| vec![only]), "{mib} MiB");
         }
         block.window_bytes = 64 * MIB;
         block.payload_entry = 0x100_0200;
         for (until, fits) in [(62, true), (63, false)] {
             block.payload_needs_until = until * MIB;
-            assert_eq!(window(&block, &ram).is_ok(), fits, "{until} MiB");
+            assert_eq!(windows(&block, &ram).is_ok(), fits, "{until} MiB");
+        }
+        // 2 MiB of storage lie between them.
+        for (mib, fits) in [(20, true), (46, false)] {
+            block.low_window_bytes = mib * MIB;
+            block.payload_needs_until = 0;
+            let placed = windows(&block, &ram).ok();
+            let two = vec![64 * MIB..128 * MIB, (62 - mib) * MIB..62 * MIB];
+            assert_eq!(placed, fits.then_some(two), "{mib} MiB");
         }
     }
 }

@@ -49,10 +49,10 @@ pub struct Outcome {
     pub igvm_bytes: u64,
     /// Launch digest of the image.
     pub digest: LaunchDigest,
-    /// Size of the window, if the image has one.
+    /// Size of the windows, if the image has any.
     pub window_bytes: Option<u64>,
-    /// Where it lies, as the paravisor places it.
-    pub window: Option<Range<u64>>,
+    /// Where they lie, as the paravisor places them.
+    pub windows: Vec<Range<u64>>,
     /// vCPUs of the guest.
     pub vcpus: u32,
     /// Devices of the machine.
@@ -115,7 +115,7 @@ struct Inputs {
     plan: MemoryPlan,
     /// RAM as the guest is told.
     ram: Vec<Range<u64>>,
-    window: Option<Range<u64>>,
+    windows: Vec<Range<u64>>,
     disk: Option<Disk>,
     expectation: Expectation,
 }
@@ -223,8 +223,8 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         igvm_bytes: inputs.image.file_bytes,
         digest: launch_digest(&inputs.image.directives, inputs.image.mask, options.vcpus)
             .map_err(|error| Failure::bad_input(error.to_string()))?,
-        window_bytes: block.map(|block| block.window_bytes),
-        window: inputs.window,
+        window_bytes: block.map(|block| block.window_bytes + block.low_window_bytes),
+        windows: inputs.windows,
         vcpus: options.vcpus,
         devices,
         device_files,
@@ -254,9 +254,9 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
     if let Some(entries) = options.map_entries {
         ram = guest_memory::in_pieces(&ram, entries)?;
     }
-    let window = match &image.boot_block {
-        Some(block) => Some(guest_memory::window(block, &ram)?),
-        None => None,
+    let windows = match &image.boot_block {
+        Some(block) => guest_memory::windows(block, &ram)?,
+        None => Vec::new(),
     };
     let has_disks = options.device_set().contains(&Device::Blk);
     let disk = match &options.disk {
@@ -279,7 +279,7 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         memory,
         plan,
         ram,
-        window,
+        windows,
         disk,
     })
 }
@@ -348,7 +348,7 @@ fn locate(vcpus: u32, inputs: &Inputs, page: AttackedPage) -> u64 {
     };
     match page {
         AttackedPage::CallingArea => block.calling_area,
-        AttackedPage::Storage => match &inputs.window {
+        AttackedPage::Storage => match inputs.windows.first() {
             Some(window) => window.start - guest_memory::storage(&inputs.ram, block, vcpus),
             None => 0,
         },

@@ -147,6 +147,8 @@ unsafe impl Platform for Kernel {
     }
 }
 
+/// The pool of the first window, where that of the second one is [`POOL`].
+pub static FIRST_POOL: Once<Pool<'static, Kernel>> = Once::new();
 /// The pool, for the block driver, whose memory interface has no object.
 pub static POOL: Once<Pool<'static, Kernel>> = Once::new();
 /// Extents for the data of every request in flight.

@@ -165,7 +165,7 @@ pub const ATTACHED: &[Case] = &[
         call(f, Call::Identify, [0, 1, 0])
     }),
     Case::refused("describe-absent-window", PARAMETER, |f, _| {
-        call(f, Call::Describe, [1, 0, 0])
+        call(f, Call::Describe, [7, 0, 0])
     }),
     Case::refused("describe-window-8", PARAMETER, |f, _| {
         call(f, Call::Describe, [8, 0, 0])
@@ -217,7 +217,7 @@ pub const ATTACHED: &[Case] = &[
     Case::refused("list-beyond", ADDRESS, |f, _| list(f, Facts::BEYOND)),
     // GROW.
     Case::refused("grow-absent-window", PARAMETER, |f, _| {
-        grow(f, 1, CHUNK_BYTES, CHUNK_BYTES)
+        grow(f, 7, CHUNK_BYTES, CHUNK_BYTES)
     }),
     Case::refused("grow-reserved", PARAMETER, |f, _| {
         grow(f, 1 << 9, CHUNK_BYTES, CHUNK_BYTES)
@@ -318,7 +318,7 @@ pub const ATTACHED: &[Case] = &[
     }),
     // SET_LIMITS.
     Case::refused("set-limits-absent-window", PARAMETER, |f, _| {
-        set_limits(f, 1, CHUNK_BYTES)
+        set_limits(f, 7, CHUNK_BYTES)
     }),
     Case::refused("set-limits-reserved", PARAMETER, |f, _| {
         set_limits(f, 1 << 8, CHUNK_BYTES)

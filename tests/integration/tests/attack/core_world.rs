@@ -183,7 +183,7 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
     record(&boot_block(), &plan, &states).unwrap();
-    let window = plan.placement.window;
+    let window = plan.placement.window();
     let window = Window::new(gpa(window.start), window.bytes()).unwrap();
     let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
     let pool = Pool::new(window, ChunkRecords::new(&records), WINDOW_BYTES).unwrap();
@@ -311,7 +311,7 @@ impl World<'_> {
     /// nothing private.
     pub fn check(&self) {
         let machine = self.platform.machine();
-        let window = self.plan.placement.window;
+        let window = self.plan.placement.window();
         assert!(
             !machine.any_validated(gpa(window.start), window.bytes()),
             "W1"

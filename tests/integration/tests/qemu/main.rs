@@ -251,6 +251,45 @@ mod restarts {
     }
 }
 
+/// A second window below 4 GiB. The guest compares where mappings lie, and moves its disks through that window.
+mod windows {
+    use super::*;
+
+    const TWO: [&str; 4] = ["--window", "64MiB", "--low-window", "32MiB"];
+
+    #[test]
+    fn each_mapping_lies_where_its_device_reaches_it() {
+        let bench = Bench::packed(&[&TWO[..], &["--cmdline", "mode=windows"]].concat());
+        // The second machine has RAM above 4 GiB, so the first window is there.
+        for memory in [&[][..], &["--memory", "3GiB", "--no-pattern"]] {
+            let outcome = bench.run(memory);
+            assert_eq!(outcome.code, 0, "{}", outcome.text);
+            let service = &outcome.report["service"];
+            assert_eq!(service["second-window"], 32 << 20, "{}", outcome.text);
+            // The GHCB's chunk; what the disks needed is the other's.
+            assert_eq!(service["peak-granted"], 2 << 20, "{}", outcome.text);
+            let peak = service["second-peak-granted"].as_u64();
+            assert!(peak >= Some(6 << 20), "{}", outcome.text);
+            assert_eq!(service["second-granted"], 0, "{}", outcome.text);
+        }
+    }
+
+    /// A guest that knows one window, on the same image: everything is as without the other.
+    #[test]
+    fn a_guest_may_leave_the_second_one_alone() {
+        let outcome = Bench::packed(&TWO).run(&[]);
+        assert_eq!(outcome.code, 0, "{}", outcome.text);
+        let service = &outcome.report["service"];
+        assert_eq!(service["second-peak-granted"], 0, "{}", outcome.text);
+    }
+
+    #[test]
+    fn a_guest_that_wants_two_finds_out_that_there_is_one() {
+        let outcome = Bench::packed(&["--cmdline", "mode=windows"]).run(&[]);
+        assert_ends(&outcome, DIED, "0xb:0x15: the guest gave up");
+    }
+}
+
 /// Limits of the image, and a guest that asks for all there is.
 mod limits {
     use super::*;

@@ -11,14 +11,16 @@ use snp::svsm::ResultCode;
 use snp_model::layout::Range;
 use snp_model::machine::Machine;
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRange, RamRanges};
-use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
+use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Pools, Window};
 use svsm_swiotlb::storage::{chunk_record_bytes, page_state_bytes};
 use svsm_swiotlb::{Configuration, Service};
 
 /// Guest RAM, apart from the window.
 const RAM: RamRange = RamRange::new(GuestPhysicalAddress::new(0), 2 << 20);
 /// First byte of the window.
-pub const WINDOW: u64 = 4 << 20;
+pub const WINDOW: u64 = 64 << 20;
+/// First byte of the low window, if there is one.
+pub const LOW_WINDOW: u64 = 4 << 20;
 /// The guest's page for lists.
 pub const LIST: GuestPhysicalAddress = GuestPhysicalAddress::new(0x1000);
 
@@ -32,31 +34,49 @@ pub struct ServiceMachine {
 impl ServiceMachine {
     /// A window of so many chunks, one page of RAM for lists.
     pub fn new(chunks: usize) -> Self {
-        let window_bytes = chunks as u64 * CHUNK_BYTES;
-        let ranges = [
+        Self::with_low(chunks, 0)
+    }
+
+    /// The same beside a low window of so many chunks, unless they are 0.
+    pub fn with_low(chunks: usize, low_chunks: usize) -> Self {
+        let bytes = |chunks| chunks as u64 * CHUNK_BYTES;
+        let window_bytes = bytes(chunks);
+        let mut ranges = vec![
             Range {
                 base: RAM.base.bits(),
                 bytes: RAM.bytes,
+            },
+            Range {
+                base: LOW_WINDOW,
+                bytes: bytes(low_chunks),
             },
             Range {
                 base: WINDOW,
                 bytes: window_bytes,
             },
         ];
+        ranges.retain(|range| range.bytes > 0);
         let machine: &'static Machine = Box::leak(Box::new(Machine::new(&ranges)));
         machine.launch(LIST, PAGE_SIZE);
 
         let words: Vec<AtomicU8> = zeroed(page_state_bytes(RAM.bytes));
-        let records: Vec<AtomicU64> = zeroed(chunk_record_bytes(window_bytes) / 8);
         let list: &'static mut [RamRange] = Box::leak(Box::new([RAM]));
         let pages = PageStates::new(RamRanges::new(list).unwrap(), words.leak()).unwrap();
         pages
             .set_at_boot(LIST, PAGE_SIZE, PageState::Valid)
             .unwrap();
-        let window = Window::new(GuestPhysicalAddress::new(WINDOW), window_bytes).unwrap();
-        let pool = Pool::new(window, ChunkRecords::new(records.leak()), window_bytes).unwrap();
+        let pool = |base, bytes| {
+            let window = Window::new(GuestPhysicalAddress::new(base), bytes).unwrap();
+            let records: Vec<AtomicU64> = zeroed(chunk_record_bytes(bytes) / 8);
+            Pool::new(window, ChunkRecords::new(records.leak()), bytes).unwrap()
+        };
+        let first = pool(WINDOW, window_bytes);
+        let pools = match low_chunks {
+            0 => first.into(),
+            low => Pools::two(first, pool(LOW_WINDOW, bytes(low))).unwrap(),
+        };
         let configuration = Configuration::with_encryption_bit(51);
-        let service = Service::new(machine, configuration, pool, pages).unwrap();
+        let service = Service::new(machine, configuration, pools, pages).unwrap();
         Self {
             machine,
             service,

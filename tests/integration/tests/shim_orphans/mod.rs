@@ -22,7 +22,7 @@ const CHUNK: usize = 2 << 20;
 const CHUNKS: usize = 12;
 
 /// The guest's page for lists.
-struct Page<'a>(&'a Guest);
+pub struct Page<'a>(pub &'a Guest);
 
 impl ListPage for Page<'_> {
     fn address(&self) -> u64 {

@@ -8,7 +8,6 @@ use snp::address::PageSize;
 use snp::svsm::ResultCode;
 
 use super::{Answer, refused, results};
-use crate::asked::CHUNK;
 use crate::host::{Batch, Change, Verdict, next_batch};
 use crate::state::{Chunk, Model, bytes};
 use crate::{Event, Violation, events::kind, require};
@@ -21,6 +20,7 @@ const SHARED: u8 = 2;
 impl Model {
     pub(super) fn grow(
         &mut self,
+        window: u64,
         contiguous: bool,
         least: u64,
         most: u64,
@@ -32,30 +32,40 @@ impl Model {
             return Ok(Err(Refusal::too_large(bytes(BATCH)))); // P-5.7.4
         }
         let needed = if contiguous { least } else { 1 };
-        let limit = most.min(BATCH).min(self.cap.saturating_sub(self.granted()));
+        let granted = self.granted_of(window);
+        let headroom = self.cap_of(window).saturating_sub(granted);
+        let limit = most.min(BATCH).min(headroom);
         if limit < needed {
             return refused(result::CAP_REACHED);
         }
-        if self.longest_free_run() < needed {
+        if self.longest_free_run(window) < needed {
             return refused(result::NO_CONTIGUOUS_RUN);
         }
         let batch = self.next_change(events)?;
         let run = self.run_of(&batch)?;
         require!(batch.operation == SHARED, "P-5.7.5: asked for {batch:?}");
+        let numbers = self.shape.numbers(window).unwrap_or_default();
+        require!(
+            numbers.start <= run.start && run.end <= numbers.end,
+            "P-3.2: {run:?} is not in window {window}"
+        );
         let free = self.chunks.get(run.clone()).unwrap_or(&[]);
         require!(
             free.iter().all(|chunk| *chunk == Chunk::Free),
             "W2: {run:?} is not all free: {free:?}"
         );
         let wished = least.min(limit);
-        let satisfiable = self.longest_free_run() >= wished;
+        let satisfiable = self.longest_free_run(window) >= wished;
         require!(
             (needed..=limit).contains(&run.len()) && (!satisfiable || run.len() >= wished),
             "P-5.7.3: a run of {} for {least} to {most}, at most {limit}",
             run.len()
         );
-        let peak = bytes(self.granted() + run.len()); // P-8.3: reached by a refused growth, too
-        self.counters.peak_granted_bytes = self.counters.peak_granted_bytes.max(peak);
+        let peak = match window {
+            0 => &mut self.counters.peak_granted_bytes,
+            _ => &mut self.counters.second.peak_granted_bytes,
+        };
+        *peak = bytes(granted + run.len()).max(*peak); // P-8.3: reached by a refused growth, too
         let done = match batch.verdict {
             Verdict::Complete => run.len(),
             Verdict::Declined(done, _) => done,
@@ -95,10 +105,8 @@ impl Model {
             );
             if matches!(back.verdict, Verdict::Broken(_)) {
                 self.set(run.clone(), Chunk::Quarantined);
-                self.note_quarantined_chunks(
-                    self.shape.window + bytes(run.start),
-                    bytes(run.len()),
-                );
+                let base = self.shape.chunk_address(run.start);
+                self.note_quarantined_chunks(base, bytes(run.len()));
                 return refused(result::HOST_MISBEHAVED);
             }
         }
@@ -114,7 +122,7 @@ impl Model {
         events: &mut &[Event],
     ) -> Answer {
         // P-5.8.1: in the window, then held by exactly this holder.
-        let Some(range) = self.chunk_range(base, chunks) else {
+        let Some(range) = self.shape.chunks_at(base, chunks) else {
             return refused(ResultCode::INVALID_ADDRESS);
         };
         let range = range.start..range.end.min(range.start + BATCH); // P-5.8.2
@@ -185,7 +193,7 @@ impl Model {
 
     /// The chunks of a batch, in its order.
     pub(super) fn chunks_of(&self, batch: &Batch) -> Result<Vec<usize>, Violation> {
-        let chunk = |base: &u64| self.chunk_range(*base, 1).map(|range| range.start);
+        let chunk = |base: &u64| self.shape.chunks_at(*base, 1).map(|range| range.start);
         let chunks: Option<Vec<usize>> = batch.chunks.iter().map(chunk).collect();
         chunks.ok_or_else(|| format!("W1: {batch:?} leaves the window"))
     }
@@ -196,12 +204,6 @@ impl Model {
         let run = chunks[0]..chunks[0] + chunks.len();
         require!(run.clone().eq(chunks), "P-5.7.2: {batch:?} is no run");
         Ok(run)
-    }
-
-    fn chunk_range(&self, base: u64, chunks: u64) -> Option<Range<usize>> {
-        let first = usize::try_from(base.checked_sub(self.shape.window)? / CHUNK).ok()?;
-        let end = first.checked_add(usize::try_from(chunks).ok()?)?;
-        (end <= self.shape.chunks).then_some(first..end)
     }
 
     fn set(&mut self, chunks: impl IntoIterator<Item = usize>, to: Chunk) {

@@ -52,7 +52,7 @@ impl Model {
         };
         let end = list % PAGE + HEADER + ENTRY * u64::from(header.capacity);
         let cursor = usize::try_from(header.cursor).unwrap_or(usize::MAX);
-        if header.capacity == 0 || end > PAGE || cursor > self.shape.chunks {
+        if header.capacity == 0 || end > PAGE || cursor > self.shape.all_chunks() {
             return refused(ResultCode::INVALID_PARAMETER); // P-7.4
         }
         let written = writes(list, list - list % PAGE + end, events)?;
@@ -63,15 +63,15 @@ impl Model {
             return Err("P-7.1: the header was not written".into());
         };
         let next = usize::try_from(out.cursor).unwrap_or(usize::MAX);
-        let stop = self.shape.chunks.min(cursor + WORK_UNITS);
+        let stop = self.shape.all_chunks().min(cursor + WORK_UNITS);
         require!(
             out.capacity == header.capacity && out.written <= header.capacity,
             "P-7.1: {out:?} for {header:?}"
         );
         require!(
-            next <= stop && (next > cursor || cursor == self.shape.chunks),
+            next <= stop && (next > cursor || cursor == self.shape.all_chunks()),
             "P-7.3: from {cursor} to {next} of {}",
-            self.shape.chunks
+            self.shape.all_chunks()
         );
         self.check_runs(list, &out, &written, cursor..next)?;
         let whole = HEADER + ENTRY * u64::from(out.written);
@@ -85,7 +85,7 @@ impl Model {
             next == stop || out.written == out.capacity,
             "P-5.3.1: stopped at {next} without a reason"
         );
-        if next < self.shape.chunks {
+        if next < self.shape.all_chunks() {
             refused(ResultCode::INCOMPLETE)
         } else {
             Ok(Ok(results(0, 0, 0)))
@@ -100,19 +100,20 @@ impl Model {
         written: &Written,
         range: std::ops::Range<usize>,
     ) -> Result<(), Violation> {
-        let mut listed = vec![Chunk::Free; self.shape.chunks];
+        let mut listed = vec![Chunk::Free; self.shape.all_chunks()];
         for number in 0..u64::from(out.written) {
             let at = list + HEADER + ENTRY * number;
             let Some(run) = written.get::<GrantedRun>(at) else {
                 return Err(format!("P-7.1: entry {number} was not written"));
             };
-            let first = run.base.wrapping_sub(self.shape.window) / CHUNK;
             require!(
                 run.base.is_multiple_of(CHUNK) && run.bytes.is_multiple_of(CHUNK) && run.bytes > 0,
                 "P-7.2: {run:?}"
             );
-            for chunk in first..first.saturating_add(run.bytes / CHUNK) {
-                let chunk = usize::try_from(chunk).unwrap_or(usize::MAX);
+            let Some(chunks) = self.shape.chunks_at(run.base, run.bytes / CHUNK) else {
+                return Err(format!("P-7.2: {run:?} lies in no window"));
+            };
+            for chunk in chunks {
                 require!(
                     range.contains(&chunk) && listed[chunk] == Chunk::Free,
                     "P-7.2: {run:?} twice, or not in {range:?}"
@@ -149,7 +150,7 @@ impl Model {
             return refused(code);
         }
         let statistics = self.statistics();
-        let length = room.min(520); // P-8.1
+        let length = room.min(560); // P-8.1
         let written = writes(buffer, buffer + length, events)?;
         if written.faulted {
             return self.faulted(buffer);

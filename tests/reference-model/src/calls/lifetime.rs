@@ -61,24 +61,30 @@ impl Model {
         results(bytes(adopted), bytes(left), 0)
     }
 
-    /// P-5.5.1: as RELEASE, one batch, wherever its chunks lie.
+    /// P-5.5.1: as RELEASE, one batch, wherever in a window its chunks lie; the first window that has any.
     pub(super) fn release_orphans(&mut self, older: u32, events: &mut &[Event]) -> Answer {
-        let orphans = self.held_by(older);
-        if orphans == 0 {
+        if self.held_by(older) == 0 {
             return Ok(Ok(results(0, 0, 0)));
         }
+        let held = |chunk: &&Chunk| matches!(chunk, Chunk::Held { epoch, .. } if *epoch == older);
+        let of_window = |window| self.chunks_of_window(window).iter().filter(held).count();
+        let (window, orphans) = match of_window(0) {
+            0 => (1, of_window(1)),
+            orphans => (0, orphans),
+        };
         let batch = self.next_change(events)?;
         let chunks = self.chunks_of(&batch)?;
         require!(
             batch.operation == PRIVATE && chunks.len() == orphans.min(BATCH),
             "P-5.5.1: {batch:?} for {orphans} orphans"
         );
+        let numbers = self.shape.numbers(window).unwrap_or_default();
         for (number, chunk) in chunks.iter().enumerate() {
             let orphan = matches!(self.chunks[*chunk], Chunk::Held { epoch, .. } if epoch == older);
             let once = !chunks[..number].contains(chunk);
             require!(
-                orphan && once,
-                "W2: chunk {chunk} is none of epoch {older}, or comes twice"
+                orphan && once && numbers.contains(chunk),
+                "W2: chunk {chunk} is none of epoch {older} and window {window}, or comes twice"
             );
         }
         let acknowledged = self.settle_release(&chunks, &batch);

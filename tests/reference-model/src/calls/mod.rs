@@ -34,7 +34,7 @@ impl Model {
         if let Asked::Describe { window, .. }
         | Asked::Grow { window, .. }
         | Asked::SetLimits { window, .. } = asked
-            && window != 0
+            && self.shape.numbers(window).is_none()
         {
             return refused(ResultCode::INVALID_PARAMETER); // P-3.2
         }
@@ -52,13 +52,19 @@ impl Model {
         }
         match asked {
             Asked::Identify => Ok(Ok(self.identity)),
-            Asked::Describe { item: 0, .. } => {
-                Ok(Ok(results(self.shape.window, bytes(self.shape.chunks), 21)))
+            Asked::Describe { item: 0, window } => {
+                let chunks = self.chunks_of_window(window).len();
+                let first = self.shape.numbers(window).map_or(0, |all| all.start);
+                Ok(Ok(results(
+                    self.shape.chunk_address(first),
+                    bytes(chunks),
+                    21,
+                )))
             }
-            Asked::Describe { item: 1, .. } => Ok(Ok(results(
-                bytes(self.cap),
-                bytes(self.granted()),
-                bytes(self.quarantined()),
+            Asked::Describe { item: 1, window } => Ok(Ok(results(
+                bytes(self.cap_of(window)),
+                bytes(self.granted_of(window)),
+                bytes(self.quarantined_of(window)),
             ))),
             Asked::Describe { .. } => Ok(Ok(results(4096, 253, bytes(253)))), // P-6.4
             Asked::Attach { version } => Ok(self.attach(version)),
@@ -73,11 +79,12 @@ impl Model {
             } => self.write_trace(buffer, bytes, from, events),
             Asked::Detach { .. } => Ok(Ok(self.detach())),
             Asked::Grow {
+                window,
                 contiguous,
                 least,
                 most,
                 ..
-            } => self.grow(contiguous, least, most, events),
+            } => self.grow(window, contiguous, least, most, events),
             Asked::Release {
                 base,
                 chunks,
@@ -85,7 +92,7 @@ impl Model {
                 generation,
             } => self.release(base, chunks, epoch, generation, events),
             Asked::Statistics { buffer, bytes } => self.write_statistics(buffer, bytes, events),
-            Asked::SetLimits { cap, .. } => Ok(self.set_limits(cap)),
+            Asked::SetLimits { window, cap, .. } => Ok(self.set_limits(window, cap)),
             Asked::MemoryForm { .. } => refused(ResultCode::UNSUPPORTED_CALL), // P-5.16.5
         }
     }
@@ -98,12 +105,14 @@ impl Model {
         (claimed != self.epoch).then_some(result::STALE_EPOCH)
     }
 
-    fn set_limits(&mut self, cap: u64) -> Result<ResultRegisters, Refusal> {
+    fn set_limits(&mut self, window: u64, cap: u64) -> Result<ResultRegisters, Refusal> {
         let cap = usize::try_from(cap).unwrap_or(usize::MAX);
-        if cap > self.shape.hard_cap {
+        let index = usize::try_from(window).unwrap_or(usize::MAX);
+        let hard_cap = self.shape.windows().nth(index).map(|one| one.hard_cap);
+        if hard_cap.is_none_or(|hard_cap| cap > hard_cap) {
             return Err(ResultCode::INVALID_PARAMETER.into()); // P-5.12.1
         }
-        let previous = std::mem::replace(&mut self.cap, cap);
+        let previous = std::mem::replace(&mut self.caps[index], cap);
         Ok(results(bytes(previous), 0, 0))
     }
 }

@@ -20,6 +20,7 @@ const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 1,
     hard_cap: 1,
+    second: None,
     ram: 0x20_0000,
     // Under Miri no large page.
     ram_pages: if cfg!(miri) { 16 } else { 2 * LARGE },
@@ -156,7 +157,7 @@ where
             }
         }
     }
-    world.call(&guest::statistics(page(3), 520));
+    world.call(&guest::statistics(page(3), 560));
     world.call(&guest::trace(page(3), 4096, 0));
 }
 

@@ -23,6 +23,7 @@ pub const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 3,
     hard_cap: 3,
+    second: None,
     ram: LARGE - FEW * 4096,
     // Under Miri there is no large page.
     ram_pages: if cfg!(miri) { FEW } else { FEW + LARGE_PAGES },
@@ -183,7 +184,7 @@ pub fn registers(world: &Tiny<'_>, letter: Letter) -> Option<CallRegisters> {
             world.platform.inner().store(LIST, header.as_bytes());
             guest::list(epoch, LIST)
         }
-        Statistics => guest::statistics(LIST, 520),
+        Statistics => guest::statistics(LIST, 560),
         Adopt => guest::adopt(epoch, epoch.saturating_sub(1)),
         ReleaseOrphans => guest::release_orphans(epoch, epoch.saturating_sub(1)),
         Detach => guest::detach(epoch),

@@ -51,7 +51,7 @@ fn state(world: &Tiny<'_>) -> State {
         model.epoch > 0,
         model.attached,
         model.stopped,
-        model.cap,
+        model.cap_of(0),
         chunks,
         few.map(|page| model.page(page)).collect(),
         host.load(CONVERT_LIST, 32),

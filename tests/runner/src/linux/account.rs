@@ -79,13 +79,13 @@ pub struct Shared {
 pub struct Account {
     /// By name: boot (until the drivers are there), work, after.
     pub phases: BTreeMap<String, Phase>,
-    /// Guest memory that is shared, the window included.
+    /// Guest memory that is shared, the windows included.
     pub shared: Shared,
-    /// Of that, the window.
+    /// Of that, the windows.
     pub window: Shared,
-    /// Bytes outside the window that became shared once the module was there.
+    /// Bytes outside the windows that became shared once the module was there.
     pub shared_elsewhere: u64,
-    /// Bytes of shared pages outside the window, and no GHCBs, that changed once the module was there.
+    /// Bytes of shared pages outside the windows, and no GHCBs, that changed once the module was there.
     pub changed_elsewhere: u64,
     /// Pages that were watched for that.
     pub watched_pages: u64,
@@ -96,8 +96,7 @@ impl Account {
     #[must_use]
     pub fn of(outcome: &Outcome) -> Self {
         let transcript = &outcome.transcript;
-        let nowhere = 0..0;
-        let window = outcome.window.as_ref().unwrap_or(&nowhere);
+        let windows = &outcome.windows;
         let loaded = transcript.marks.get(&LOADED);
         let elsewhere = |conversion: &&Conversion| {
             conversion.shared && loaded.is_some_and(|loaded| conversion.tsc > *loaded)
@@ -118,17 +117,20 @@ impl Account {
                 })
                 .collect(),
             shared: shared(transcript, |conversion| conversion.total_shared),
-            window: shared(transcript, within(window)),
+            window: shared(transcript, within(windows)),
             shared_elsewhere: transcript
                 .conversions
                 .iter()
                 .filter(elsewhere)
-                .map(|conversion| conversion.bytes - overlap(conversion, window))
+                .map(|conversion| conversion.bytes - overlap(conversion, windows))
                 .sum(),
             changed_elsewhere: transcript
                 .changes
                 .iter()
-                .filter(|change| !change.protocol && !window.contains(&change.gpa))
+                .filter(|change| {
+                    let inside = windows.iter().any(|window| window.contains(&change.gpa));
+                    !change.protocol && !inside
+                })
                 .map(|change| change.bytes)
                 .sum(),
             watched_pages: count("shared.watched").unwrap_or(0),
@@ -162,10 +164,14 @@ fn phase(transcript: &Transcript, growth: &Counters, from: Option<u64>, to: u64)
     }
 }
 
-fn overlap(conversion: &Conversion, window: &Range<u64>) -> u64 {
+/// Bytes of a conversion in the windows, which are apart.
+fn overlap(conversion: &Conversion, windows: &[Range<u64>]) -> u64 {
     let end = conversion.gpa.saturating_add(conversion.bytes);
-    end.min(window.end)
-        .saturating_sub(conversion.gpa.max(window.start))
+    let of_one = |window: &Range<u64>| {
+        end.min(window.end)
+            .saturating_sub(conversion.gpa.max(window.start))
+    };
+    windows.iter().map(of_one).sum()
 }
 
 /// Shared bytes at each moment; `then` says how many there are after a conversion.
@@ -192,13 +198,13 @@ fn shared(transcript: &Transcript, mut then: impl FnMut(&Conversion) -> u64) -> 
     all
 }
 
-/// Shared bytes of `window` after each conversion. Page by page: a chunk may be shared that is shared.
-fn within(window: &Range<u64>) -> impl FnMut(&Conversion) -> u64 {
+/// Shared bytes of `windows` after each conversion. Page by page: a chunk may be shared that is shared.
+fn within(windows: &[Range<u64>]) -> impl FnMut(&Conversion) -> u64 {
     let mut pages = BTreeSet::new();
     move |conversion| {
         let end = conversion.gpa.saturating_add(conversion.bytes);
-        let touched = conversion.gpa.max(window.start)..end.min(window.end);
-        for page in touched.step_by(PAGE) {
+        let touched = |window: &Range<u64>| conversion.gpa.max(window.start)..end.min(window.end);
+        for page in windows.iter().flat_map(|window| touched(window).step_by(PAGE)) {
             if conversion.shared {
                 pages.insert(page);
             } else {
@@ -255,7 +261,7 @@ mod tests {
             after,
         };
         assert_eq!(all, of(2_101_248, 2_101_248, 4_198_400, 4096));
-        let window = shared(&transcript, within(&(0x20_0000..0x60_0000)));
+        let window = shared(&transcript, within(&[0x20_0000..0x40_0000, 0x40_0000..0x60_0000]));
         assert_eq!(window, of(2 << 20, 2 << 20, 4 << 20, 0));
     }
 

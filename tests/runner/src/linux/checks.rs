@@ -51,7 +51,7 @@ pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     if !outcome.own_initrd {
         list.push(cpus(facts, outcome.vcpus));
         list.extend(later_kernel(facts));
-        if let Some(window) = &outcome.window {
+        for window in &outcome.windows {
             if outcome.firmware {
                 list.push(no_ram(facts, window));
             } else {
@@ -122,7 +122,7 @@ fn later_kernel(facts: &Facts) -> Option<Check> {
     })
 }
 
-/// The window is reserved, and no page of it is in the kernel's direct map.
+/// A window is reserved, and no page of it is in the kernel's direct map.
 fn memory(facts: &Facts, window: &Range<u64>) -> [Check; 2] {
     let around = facts
         .reserved
@@ -151,7 +151,7 @@ fn memory(facts: &Facts, window: &Range<u64>) -> [Check; 2] {
     [reserved, unmapped]
 }
 
-/// Firmware is told of no RAM in the window, and its map does not say what else is there.
+/// Firmware is told of no RAM in a window, and its map does not say what else is there.
 fn no_ram(facts: &Facts, window: &Range<u64>) -> Check {
     let overlaps = |ram: &&Range<u64>| ram.start < window.end && window.start < ram.end;
     let over = facts.ram.iter().find(overlaps);

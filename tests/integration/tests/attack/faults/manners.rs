@@ -16,6 +16,7 @@ const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 6,
     hard_cap: 6,
+    second: None,
     ram: 0x20_0000,
     ram_pages: 4,
 };

@@ -63,6 +63,7 @@ impl Scenario {
             window: WINDOW,
             chunks,
             hard_cap: chunks,
+            second: None,
             ram: RAM,
             ram_pages,
         };

@@ -18,8 +18,8 @@ const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
 fn forbidden(world: &World<'_>) -> Vec<(&'static str, u64)> {
     let placement = &world.plan.placement;
     vec![
-        ("the window", placement.window.start),
-        ("the window's last page", placement.window.end - PAGE_SIZE),
+        ("the window", placement.window().start),
+        ("the window's last page", placement.window().end - PAGE_SIZE),
         ("the service's storage", placement.storage.start),
         ("the paravisor", OWN),
         ("the launch VMSA", LAUNCH_VMSA),

@@ -18,6 +18,7 @@ const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 6,
     hard_cap: 4,
+    second: None,
     ram: 0x20_0000,
     ram_pages: 2,
 };
@@ -124,6 +125,7 @@ fn conversions(test: fn(&Judged<'_>)) {
         window: 0x4000_0000,
         chunks: 2,
         hard_cap: 2,
+        second: None,
         ram: RAM,
         ram_pages: 16,
     };

@@ -106,7 +106,7 @@ impl<'a> NewKernel<'a> {
         let statistics = self.world.service.statistics();
         assert_eq!(statistics.granted_bytes, self.held, "lost, or leaked");
         assert_eq!(statistics.quarantined_bytes, 0);
-        let whole = self.world.plan.placement.window.bytes();
+        let whole = self.world.plan.placement.window().bytes();
         while self.held < whole {
             let before = self.held;
             self.grow();

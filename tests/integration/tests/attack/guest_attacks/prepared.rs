@@ -30,7 +30,7 @@ pub fn core(world: &World<'_>, number: u32, rcx: u64, rdx: u64, r8: u64) -> Resu
 }
 
 pub fn window(world: &World<'_>) -> u64 {
-    world.plan.placement.window.start
+    world.plan.placement.window().start
 }
 
 /// Epoch 1 holds the first chunk with generation 1; page 9 is a VMSA, page 10 its calling area; the host returns early.

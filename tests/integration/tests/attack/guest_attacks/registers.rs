@@ -17,6 +17,7 @@ const SHAPE: Shape = Shape {
     window: 0x4000_0000,
     chunks: 4,
     hard_cap: 3,
+    second: None,
     ram: 0x20_0000,
     ram_pages: 16,
 };

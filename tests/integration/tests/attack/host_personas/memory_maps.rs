@@ -130,7 +130,7 @@ fn w1_no_memory_map_moves_the_window_over_anything() {
             return Ok(());
         };
         placed.set(placed.get() + 1);
-        let window = plan.placement.window;
+        let window = plan.placement.window();
         // Sorted, so what is left of it begins where an entry ends.
         let mut left = window;
         for (first, pages, kind) in &list {

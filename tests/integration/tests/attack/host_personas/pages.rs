@@ -169,7 +169,7 @@ pub fn race(world: &World<'_>) {
 }
 
 pub fn deputy(world: &World<'_>) {
-    let window = world.plan.placement.window;
+    let window = world.plan.placement.window();
     for address in [
         OWN,
         window.start,

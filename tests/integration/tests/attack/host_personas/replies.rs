@@ -21,7 +21,7 @@ use crate::platform::gpa;
 
 /// A window that is the guest's as far as the host is concerned, so that a lie matters.
 pub fn assign_window(world: &World<'_>) -> u64 {
-    let window = world.plan.placement.window;
+    let window = world.plan.placement.window();
     for chunk in (window.start..window.end).step_by(2 << 20) {
         let machine = world.platform.machine();
         machine.host_changes(gpa(chunk), PageSize::Size2M, PscOperation::Private);
