@@ -11,6 +11,7 @@
 
 use core::convert::Infallible;
 use core::iter::once;
+use core::sync::atomic::AtomicU64;
 
 use paravisor::acceptance::{Acceptance, OwnMemory};
 use paravisor::apic_ids::ApicIds;
@@ -330,6 +331,22 @@ fn processors(
     Ok(carved.vcpus)
 }
 
+#[inline(never)]
+fn window_of(range: PhysRange) -> Result<Window, Reason> {
+    let base = GuestPhysicalAddress::new(range.start);
+    Window::new(base, range.bytes()).map_err(|_| Reason::StorageInvalid)
+}
+
+/// A pool whose records are a part of the storage.
+#[inline(never)]
+fn pool_of(
+    window: Window,
+    records: &'static [AtomicU64],
+    hard_cap: u64,
+) -> Result<Pool<'static>, Reason> {
+    Pool::new(window, ChunkRecords::new(records), hard_cap).map_err(|_| Reason::StorageInvalid)
+}
+
 /// The service over its storage, in its place.
 // Never inlined: it is built on the stack before it is moved, and what the boot does later needs that room.
 #[inline(never)]
@@ -340,10 +357,6 @@ fn service(
 ) -> Result<&'static Service<'static, Machine>, Reason> {
     let invalid = Reason::StorageInvalid;
     let placement = inputs.plan.placement;
-    let window_of = |range: PhysRange| {
-        let base = GuestPhysicalAddress::new(range.start);
-        Window::new(base, range.bytes()).map_err(|_| invalid)
-    };
     let window = window_of(placement.window())?;
     let low = placement.low_window().map(window_of).transpose()?;
     let ram = launched::array(ram_list, tracked_ram(&inputs.plan).map(Ok))?;
@@ -353,9 +366,6 @@ fn service(
     let chunks = window.chunks().saturating_add(low_chunks);
     let (records, states) = launched::split_storage(storage, chunks, pages)?;
     let (records, low_records) = (records.split_at_checked(window.chunks())).ok_or(invalid)?;
-    let pool_of = |window, records, cap| {
-        Pool::new(window, ChunkRecords::new(records), cap).map_err(|_| invalid)
-    };
     let pool = pool_of(window, records, inputs.block.hard_cap)?;
     let pools = match low {
         Some(low) => {

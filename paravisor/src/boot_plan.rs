@@ -71,12 +71,7 @@ impl<'a> BootPlan<'a> {
         }
         let in_ram = boot_block.ranges_in_ram().len();
         let in_ram = launch_ranges.get(..in_ram).unwrap_or(&[]);
-        let placement = place(
-            map.ram(),
-            in_ram,
-            boot_block.window_wish(),
-            needs.bytes(),
-        )?;
+        let placement = place(map.ram(), in_ram, boot_block.window_wish(), needs.bytes())?;
         let entry = PhysRange::new(boot_block.payload_entry, 1).ok_or(Reason::PayloadEntry)?;
         if !payload.contains(&entry) {
             return Err(Reason::PayloadEntry);
@@ -169,9 +164,6 @@ impl<'a> BootPlan<'a> {
             windows: [window, low],
             storage,
         } = self.placement;
-        let mut ours = [OWN_REGION, storage, window, low];
-        ours.sort_unstable_by_key(|range| range.start);
-        let [first, second, third, fourth] = ours;
         let mut count = 0;
         let mut add = |range: PhysRange, kind| {
             if range.is_empty() {
@@ -194,18 +186,24 @@ impl<'a> BootPlan<'a> {
                 start: LEGACY_RANGE.start.max(entry.start),
                 end: LEGACY_RANGE.end.min(entry.end),
             };
-            for hole in [legacy, first, second, third, fourth] {
-                if hole.start < hole.end && entry.contains(&hole) {
-                    add(
-                        PhysRange {
-                            start,
-                            end: hole.start,
-                        },
-                        KIND_USABLE,
-                    )?;
-                    add(hole, KIND_RESERVED)?;
-                    start = hole.end;
-                }
+            let holes = [legacy, OWN_REGION, storage, window, low];
+            let next = |start| {
+                let ahead = |hole: &&PhysRange| {
+                    hole.start >= start && hole.start < hole.end && entry.contains(hole)
+                };
+                let holes = holes.iter().filter(ahead);
+                holes.min_by_key(|hole| hole.start)
+            };
+            while let Some(hole) = next(start) {
+                add(
+                    PhysRange {
+                        start,
+                        end: hole.start,
+                    },
+                    KIND_USABLE,
+                )?;
+                add(*hole, KIND_RESERVED)?;
+                start = hole.end;
             }
             add(
                 PhysRange {

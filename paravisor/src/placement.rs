@@ -79,12 +79,12 @@ impl Placement {
     /// [`Reason::PayloadNoRoom`].
     pub fn check_payload(
         &self,
-        mut ram: impl Iterator<Item = PhysRange>,
+        ram: impl Iterator<Item = PhysRange>,
         needs: &PhysRange,
     ) -> Result<(), Reason> {
         let ours = [self.storage, OWN_REGION];
         let free = needs.is_empty()
-            || ram.any(|entry| entry.contains(needs))
+            || is_in(ram, needs)
                 && !ours
                     .iter()
                     .chain(&self.windows)
@@ -110,18 +110,15 @@ pub fn place(
     wish: WindowWish,
     storage_bytes: u64,
 ) -> Result<Placement, Reason> {
-    let is_ram = |range: &PhysRange| ram.clone().any(|entry| entry.contains(range));
+    let is_ram = |range: &PhysRange| is_in(ram.clone(), range);
     if !is_ram(&OWN_REGION) {
         return Err(Reason::ImageOutsideRam);
     }
     if !launch.iter().all(is_ram) {
         return Err(Reason::LaunchOutsideRam);
     }
-    let (entry, window) = (ram.clone())
-        .filter(|entry| entry.end <= wish.limit)
-        .filter_map(|entry| top_of(&entry, wish.bytes).map(|window| (entry, window)))
-        .last()
-        .ok_or(Reason::WindowNoRoom)?;
+    let nothing = PhysRange::default();
+    let (entry, window) = highest(ram.clone(), &nothing, wish.bytes, wish.limit)?;
     check_window(&window, launch)?;
 
     let below = PhysRange {
@@ -131,23 +128,49 @@ pub fn place(
     let storage = top_of(&below, storage_bytes.next_multiple_of(LARGE_PAGE_BYTES))
         .filter(|storage| is_free(storage, launch))
         .ok_or(Reason::StorageNoRoom)?;
-    let taken = [window, storage];
-    let low = if wish.low_bytes == 0 {
-        PhysRange::default()
-    } else {
-        let low = ram
-            .flat_map(|entry| entry.without(&taken))
-            .filter(|piece| piece.end <= LOW_END)
-            .filter_map(|piece| top_of(&piece, wish.low_bytes))
-            .last()
-            .ok_or(Reason::WindowNoRoom)?;
+    let mut low = nothing;
+    if wish.low_bytes != 0 {
+        let taken = PhysRange {
+            start: storage.start,
+            end: window.end,
+        };
+        (_, low) = highest(ram, &taken, wish.low_bytes, LOW_END)?;
         check_window(&low, launch)?;
-        low
-    };
+    }
     Ok(Placement {
         windows: [window, low],
         storage,
     })
+}
+
+/// Whether one range of RAM holds all of `range`.
+// Once in the image: what walks over RAM is long.
+#[inline(never)]
+fn is_in(mut ram: impl Iterator<Item = PhysRange>, range: &PhysRange) -> bool {
+    ram.any(|entry| entry.contains(range))
+}
+
+/// The highest range of RAM that ends at `limit` at the latest and has room for `bytes`, and its top; of the range in which
+/// `taken` lies, what is below.
+#[inline(never)]
+fn highest(
+    ram: impl Iterator<Item = PhysRange>,
+    taken: &PhysRange,
+    bytes: u64,
+    limit: u64,
+) -> Result<(PhysRange, PhysRange), Reason> {
+    let mut found = Err(Reason::WindowNoRoom);
+    for mut entry in ram {
+        if entry.overlaps(taken) {
+            entry.end = taken.start;
+        }
+        if let Some(top) = top_of(&entry, bytes)
+            && entry.end <= limit
+        {
+            found = Ok((entry, top));
+        }
+    }
+    found
 }
 
 /// The last `bytes` bytes of `entry` that begin and end at a multiple of 2 MiB.
@@ -168,6 +191,7 @@ fn is_free(range: &PhysRange, launch: &[PhysRange]) -> bool {
 
 /// The rules for the window itself. The guest's boot VMSA is a page of the image and so excluded
 /// with it.
+#[inline(never)]
 fn check_window(window: &PhysRange, launch: &[PhysRange]) -> Result<(), Reason> {
     let vmsa = PhysRange {
         start: LAUNCH_VMSA,
@@ -191,7 +215,9 @@ fn check_window(window: &PhysRange, launch: &[PhysRange]) -> Result<(), Reason> 
 
 #[cfg(test)]
 mod tests {
-    use super::{LAUNCH_VMSA, LOW_END, OWN_REGION, PhysRange, Placement, Reason, WindowWish, place};
+    use super::{
+        LAUNCH_VMSA, LOW_END, OWN_REGION, PhysRange, Placement, Reason, WindowWish, place,
+    };
 
     const MIB: u64 = 1 << 20;
 
@@ -260,7 +286,10 @@ mod tests {
         assert_eq!(two.low_window(), Some(mib(1984, 2048)));
         // The highest range where there is room; none of it where there is none.
         let smaller = [LOW, mib(1024, 1084), mib(4096, 8192)];
-        assert_eq!(placed(&smaller, 64).unwrap().low_window(), Some(mib(448, 512)));
+        assert_eq!(
+            placed(&smaller, 64).unwrap().low_window(),
+            Some(mib(448, 512))
+        );
         assert_eq!(placed(&ram, 1026), Err(Reason::WindowNoRoom));
         assert_eq!(
             placed(&[LOW, mib(3072, 8192)], 512),

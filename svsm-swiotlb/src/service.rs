@@ -84,7 +84,8 @@ impl<'a, P: HostPages + GuestMemory> Service<'a, P> {
     ) -> Result<Self, WindowError> {
         let pools = pools.into();
         let ram = pages.ranges();
-        if (pools.windows()).any(|window| ram.overlaps(window.base(), window.bytes())) {
+        let in_ram = |pool: &Pool<'_>| ram.overlaps(pool.window().base(), pool.window().bytes());
+        if in_ram(pools.first()) || pools.second().is_some_and(in_ram) {
             return Err(WindowError::OverlapsRam);
         }
         Ok(Self {

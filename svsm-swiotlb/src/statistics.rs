@@ -143,7 +143,7 @@ impl Counters {
     /// The copy a guest gets; `epoch` is 0 before the first ATTACH.
     pub fn snapshot(&self, epoch: u32, pools: &Pools<'_>) -> Statistics {
         let first = of_window(pools.first());
-        Statistics {
+        let mut statistics = Statistics {
             version: STATISTICS_VERSION,
             bytes: u32::try_from(STATISTICS_BYTES).unwrap_or(0),
             epoch: epoch.into(),
@@ -154,22 +154,27 @@ impl Counters {
             quarantined_bytes: first.quarantined_bytes,
             released_bytes: get(&self.released_bytes),
             acknowledged_bytes: get(&self.acknowledged_bytes),
-            calls: self.calls.each_ref().map(get),
+            calls: [0; CALL_COUNTERS],
             unknown_calls: get(&self.unknown_calls),
-            refusals: self.refusals.each_ref().map(get),
+            refusals: [0; REFUSAL_COUNTERS],
             psc_exits: get(&self.psc_exits),
             psc_reissues: get(&self.psc_reissues),
             psc_entries_shared: get(&self.psc_entries_shared),
             psc_entries_private: get(&self.psc_entries_private),
-            host_anomalies: self.host_anomalies.each_ref().map(get),
+            host_anomalies: [0; HostAnomaly::ALL.len()],
             guest_page_faults: get(&self.guest_page_faults),
             memory_form_calls: get(&self.memory_form_calls),
             memory_form_refused: get(&self.memory_form_refused),
             second: pools.second().map(of_window).unwrap_or_default(),
-        }
+        };
+        get_all(&mut statistics.calls, &self.calls);
+        get_all(&mut statistics.refusals, &self.refusals);
+        get_all(&mut statistics.host_anomalies, &self.host_anomalies);
+        statistics
     }
 }
 
+#[inline(never)]
 fn of_window(pool: &Pool<'_>) -> WindowStatistics {
     let accounts = pool.accounts();
     WindowStatistics {
@@ -189,6 +194,14 @@ impl Default for Counters {
 
 fn add(counter: &AtomicU64, amount: u64) {
     counter.fetch_add(amount, Ordering::Relaxed);
+}
+
+/// Reads several counters by one loop: an array's would be unrolled, once for each length.
+#[inline(never)]
+fn get_all(values: &mut [u64], counters: &[AtomicU64]) {
+    for (value, counter) in values.iter_mut().zip(counters) {
+        *value = get(counter);
+    }
 }
 
 fn get(counter: &AtomicU64) -> u64 {

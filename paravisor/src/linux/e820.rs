@@ -99,7 +99,10 @@ mod tests {
     }
 
     /// The same beside a low window.
-    fn entries_for(low_window_bytes: u64, map: MemoryMap<'_>) -> (BootPlan<'_>, Vec<(u64, u64, u32)>) {
+    fn entries_for(
+        low_window_bytes: u64,
+        map: MemoryMap<'_>,
+    ) -> (BootPlan<'_>, Vec<(u64, u64, u32)>) {
         let mut block = linux_boot_block();
         block.low_window_bytes = low_window_bytes;
         let plan = plan_for(&block, map, 1).unwrap();

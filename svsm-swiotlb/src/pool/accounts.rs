@@ -102,6 +102,7 @@ impl Accounts {
     }
 
     /// From now on no call of an epoch before this one changes the cap.
+    #[inline(never)]
     pub fn begin_epoch(&self, epoch: Epoch) {
         let own = u64::from(epoch.number());
         // A later one may have begun meanwhile.

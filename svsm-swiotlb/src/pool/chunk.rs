@@ -100,6 +100,7 @@ impl<'a> ChunkRecords<'a> {
     }
 
     /// State of a chunk; Quarantined past the end, where nothing can be had either.
+    #[inline(never)]
     pub fn state(&self, chunk: usize) -> ChunkState {
         let word = self
             .words

@@ -20,6 +20,7 @@ pub struct Tally {
 
 impl Pool<'_> {
     /// Gives chunks of `from` to `to`, at most `limit`; their generations stay.
+    #[inline(never)]
     pub fn adopt(&self, from: Epoch, to: Epoch, limit: usize) -> Tally {
         let mut tally = Tally::default();
         for chunk in 0..self.records.len() {
@@ -41,28 +42,24 @@ impl Pool<'_> {
         tally
     }
 
-    /// Takes at most one batch of the chunks that `from` holds; and how many it holds beside them.
-    pub fn claim_orphans(&self, from: Epoch) -> (TransitSet<'_>, usize) {
-        let mut set = TransitSet::new(self);
+    /// Takes chunks that `from` holds, as many as `set` has room for, if it is of this pool; returns how many it holds beside
+    /// them.
+    // Once in the image, and not once for each window; so are others here.
+    #[inline(never)]
+    pub fn claim_orphans<'p>(&'p self, from: Epoch, set: &mut TransitSet<'p>) -> usize {
+        let ours = core::ptr::eq(set.pool, self);
         let mut left = 0_usize;
         for chunk in 0..self.records.len() {
             let state = self.records.state(chunk);
             let Some(holder) = held_or_releasing(state, from) else {
                 continue;
             };
-            let taken = state == ChunkState::Held(holder) && set.take(chunk, holder);
+            let taken = ours && state == ChunkState::Held(holder) && set.take(chunk, holder);
             if !taken {
                 left = left.saturating_add(1);
             }
         }
-        (set, left)
-    }
-
-    /// How many chunks `from` holds, those included that are on their way back in another call.
-    pub(super) fn count_orphans(&self, from: Epoch) -> usize {
-        (0..self.records.len())
-            .filter(|chunk| held_or_releasing(self.records.state(*chunk), from).is_some())
-            .count()
+        left
     }
 }
 
@@ -89,12 +86,18 @@ pub struct TransitSet<'p> {
 }
 
 impl<'p> TransitSet<'p> {
-    const fn new(pool: &'p Pool<'p>) -> Self {
+    /// No chunks of this pool.
+    pub(super) const fn new(pool: &'p Pool<'p>) -> Self {
         Self {
             pool,
             chunks: [0; BATCH_CHUNKS],
             count: 0,
         }
+    }
+
+    /// Becomes a set of chunks of this pool; for one that has none.
+    pub(super) const fn turn_to(&mut self, pool: &'p Pool<'p>) {
+        self.pool = pool;
     }
 
     /// Moves a chunk from Held to Releasing and into the set, if there is room and nobody was quicker.

@@ -86,7 +86,8 @@ impl<'a> Pools<'a> {
 
     /// Whether any byte of `[address, address + bytes)` lies in a window; see [`Window::touches`].
     pub fn touches(&self, address: GuestPhysicalAddress, bytes: u64) -> bool {
-        self.windows().any(|window| window.touches(address, bytes))
+        let touched = |pool: &Pool<'_>| pool.window().touches(address, bytes);
+        touched(&self.first) || self.second.as_ref().is_some_and(touched)
     }
 
     /// The pool and the chunks of a range of whole chunks; `None` unless it lies wholly in one window.
@@ -95,31 +96,34 @@ impl<'a> Pools<'a> {
         base: GuestPhysicalAddress,
         bytes: u64,
     ) -> Option<(&Pool<'a>, Range<usize>)> {
-        self.iter()
-            .find_map(|pool| Some((pool, pool.window().chunk_range(base, bytes)?)))
+        let pool = match &self.second {
+            Some(second) if second.window().touches(base, bytes) => second,
+            _ => &self.first,
+        };
+        Some((pool, pool.window().chunk_range(base, bytes)?))
     }
 
     /// Bytes granted of all windows.
     pub fn granted_bytes(&self) -> u64 {
-        self.iter()
-            .map(|pool| pool.accounts().granted_bytes())
-            .fold(0, u64::saturating_add)
+        let of = |pool: &Pool<'_>| pool.accounts().granted_bytes();
+        of(&self.first).saturating_add(self.second.as_ref().map_or(0, of))
     }
 
     /// From now on no call of an epoch before this one changes a cap.
     pub(crate) fn begin_epoch(&self, epoch: Epoch) {
-        for pool in self.iter() {
-            pool.accounts().begin_epoch(epoch);
+        self.first.accounts().begin_epoch(epoch);
+        if let Some(second) = &self.second {
+            second.accounts().begin_epoch(epoch);
         }
     }
 
     /// Gives chunks of `from` to `to`, at most `limit` of all windows; their generations stay.
     pub(crate) fn adopt(&self, from: Epoch, to: Epoch, limit: usize) -> Tally {
-        let mut tally = Tally::default();
-        for pool in self.iter() {
-            let of_this = pool.adopt(from, to, limit.saturating_sub(tally.moved));
-            tally.moved = tally.moved.saturating_add(of_this.moved);
-            tally.left = tally.left.saturating_add(of_this.left);
+        let mut tally = self.first.adopt(from, to, limit);
+        if let Some(second) = &self.second {
+            let there = second.adopt(from, to, limit.saturating_sub(tally.moved));
+            tally.moved = tally.moved.saturating_add(there.moved);
+            tally.left = tally.left.saturating_add(there.left);
         }
         tally
     }
@@ -127,22 +131,22 @@ impl<'a> Pools<'a> {
     /// Takes at most one batch of the chunks that `from` holds in one window, the first where any can be taken; and how many it
     /// holds beside them, wherever they lie.
     pub(crate) fn claim_orphans(&self, from: Epoch) -> (TransitSet<'_>, usize) {
-        let (of_first, left) = self.first.claim_orphans(from);
-        let Some(second) = &self.second else {
-            return (of_first, left);
-        };
-        if of_first.is_empty() {
-            let (of_second, left_there) = second.claim_orphans(from);
-            return (of_second, left.saturating_add(left_there));
+        let mut set = TransitSet::new(&self.first);
+        let mut left = self.first.claim_orphans(from, &mut set);
+        if let Some(second) = &self.second {
+            // A set is of one window: with chunks of the first it takes none here.
+            if set.is_empty() {
+                set.turn_to(second);
+            }
+            left = left.saturating_add(second.claim_orphans(from, &mut set));
         }
-        (of_first, left.saturating_add(second.count_orphans(from)))
+        (set, left)
     }
 
     /// Chunks of all windows.
     pub(crate) fn chunks(&self) -> usize {
-        self.windows()
-            .map(Window::chunks)
-            .fold(0, usize::saturating_add)
+        let of = |pool: &Pool<'_>| pool.window().chunks();
+        of(&self.first).saturating_add(self.second.as_ref().map_or(0, of))
     }
 
     /// The run of one holder that chunk `number` begins, and its first byte; it ends at the end of its window, or before chunk

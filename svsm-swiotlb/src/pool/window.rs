@@ -79,6 +79,7 @@ impl Window {
     /// This is the check an integrator puts in front of everything that validates, grants or maps a page for the guest:
     /// PVALIDATE, REMAP_CA, CREATE_VCPU, DELETE_VCPU and DEPOSIT_MEM refuse such a page with INVALID_ADDRESS. A range
     /// that wraps counts as touching.
+    #[inline(never)]
     pub const fn touches(&self, address: GuestPhysicalAddress, bytes: u64) -> bool {
         match address.bits().checked_add(bytes) {
             Some(end) => {

@@ -18,7 +18,8 @@ use crate::platform::PscExit;
 use crate::pool::{MAX_WINDOW_CHUNKS, Pools, WindowError};
 use crate::state::ServiceState;
 use crate::test_platform::{
-    Answer, CHUNK, Guest, LOW_BASE, Manner, TestPlatform, WINDOW_BASE, page_states, pool_at, service_with_two,
+    Answer, CHUNK, Guest, LOW_BASE, Manner, TestPlatform, WINDOW_BASE, page_states, pool_at,
+    service_with_two,
 };
 use crate::{Configuration, Service};
 
@@ -34,12 +35,7 @@ fn describe(service: &Service<'_, TestPlatform>, window: u8, item: DescribeItem)
     [answer.rcx, answer.rdx, answer.r8]
 }
 
-fn set_limits(
-    service: &Service<'_, TestPlatform>,
-    window: u8,
-    epoch: u32,
-    chunks: u64,
-) -> Answer {
+fn set_limits(service: &Service<'_, TestPlatform>, window: u8, epoch: u32, chunks: u64) -> Answer {
     service.call(Request::SetLimits {
         window,
         epoch,
@@ -109,7 +105,10 @@ fn p_3_2_p_5_7_p_5_8_grants_come_from_the_window_named_and_go_back_to_where_they
     let high = service.guest_grow_of(0, epoch, 2, 2).unwrap();
     assert_eq!((low.rcx, low.rdx), (LOW_BASE, 3 * CHUNK));
     assert_eq!((high.rcx, high.rdx), (WINDOW_BASE, 2 * CHUNK));
-    assert_ne!(low.r8, high.r8, "P-3.6: a generation numbers a grant, of whatever window");
+    assert_ne!(
+        low.r8, high.r8,
+        "P-3.6: a generation numbers a grant, of whatever window"
+    );
     let usage = |window| describe(&service, window, DescribeItem::Usage);
     assert_eq!(usage(0), [HIGH * CHUNK, 2 * CHUNK, 0]);
     assert_eq!(usage(1), [LOW * CHUNK, 3 * CHUNK, 0]);
@@ -117,7 +116,10 @@ fn p_3_2_p_5_7_p_5_8_grants_come_from_the_window_named_and_go_back_to_where_they
     // One exhausted, the other not.
     let rest = service.guest_grow_of(1, epoch, 1, 8).unwrap();
     assert_eq!(rest.rdx, CHUNK);
-    assert_eq!(code(service.guest_grow_of(1, epoch, 1, 1)), result::CAP_REACHED);
+    assert_eq!(
+        code(service.guest_grow_of(1, epoch, 1, 1)),
+        result::CAP_REACHED
+    );
     service.guest_grow_of(0, epoch, 1, 1).unwrap();
 
     // The generation of one is not the other's, and no range lies in both.
@@ -148,7 +150,10 @@ fn p_3_12_p_5_12_each_window_has_its_cap_and_only_the_newest_epoch_sets_it() {
     );
     assert_eq!(previous(set_limits(&service, 0, epoch, LOW + 1)), HIGH);
     service.guest_grow_of(1, epoch, 1, 1).unwrap();
-    assert_eq!(code(service.guest_grow_of(1, epoch, 1, 1)), result::CAP_REACHED);
+    assert_eq!(
+        code(service.guest_grow_of(1, epoch, 1, 1)),
+        result::CAP_REACHED
+    );
     service.guest_grow_of(0, epoch, 2, 2).unwrap();
 
     // A call of an epoch that has ended, which was under way when it did.
