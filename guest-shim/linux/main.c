@@ -17,10 +17,11 @@
 #include "module.h"
 
 struct svsm_swiotlb_pool *svsm_pool;
-u64 svsm_window_first, svsm_window_last;
+u64 svsm_window_first, svsm_window_last, svsm_least_reach;
+struct svsm_low_window svsm_low;
 unsigned long svsm_max_mapping = SZ_2M;
 
-static void *storage, *metadata;
+static void *storage, *metadata, *low_storage, *low_metadata;
 
 /* ---- parameters ---- */
 
@@ -122,7 +123,7 @@ static void shut_down(void)
 	u64 orphaned = 0;
 
 	svsm_maintenance_stop();
-	svsm_swiotlb_give_back(svsm_pool, NULL);
+	svsm_give_back();
 	svsm_swiotlb_detach(svsm_pool, &orphaned);
 	if (orphaned)
 		pr_info("%llu bytes stay granted, devices did not let them go\n", orphaned);
@@ -170,12 +171,67 @@ static void release_orphans(void)
 	free_page((unsigned long)page);
 }
 
+static void free_low(void)
+{
+	svsm_low_window_unmap();
+	vfree(low_metadata);
+	vfree(low_storage);
+	low_metadata = low_storage = NULL;
+	svsm_low = (struct svsm_low_window){};
+}
+
 static void free_pool(void)
 {
-	svsm_window_unmap();
+	free_low();
+	svsm_windows_unmap();
 	vfree(metadata);
 	vfree(storage);
 	svsm_pool = NULL;
+}
+
+/*
+ * A second window, for devices that do not reach the first. Nothing is granted
+ * of it before such a device maps. Without it they keep the kernel's own way.
+ */
+static void attach_low(struct svsm_swiotlb_config config)
+{
+	struct svsm_swiotlb_window window;
+	struct svsm_swiotlb_pool *pool;
+	size_t bytes;
+	int error;
+
+	svsm_least_reach = svsm_window_last;
+	error = svsm_swiotlb_window_beside(svsm_pool, 1, &window);
+	if (error || !window.bytes || window.base > svsm_window_first)
+		goto none;
+	bytes = svsm_swiotlb_metadata_bytes(window.bytes, nr_cpu_ids);
+	low_storage = vzalloc(svsm_swiotlb_pool_bytes());
+	low_metadata = vzalloc(bytes);
+	if (!low_storage || !low_metadata) {
+		pr_warn("no memory for %zu bytes of records of the low window; devices that need it keep the kernel's own way\n",
+			bytes);
+		free_low();
+		return;
+	}
+	config.initial_bytes = 0;
+	config.minimum_bytes = 0;
+	config.cap_bytes = 0;
+	error = svsm_swiotlb_attach_beside(svsm_pool, 1, &config, low_storage, svsm_swiotlb_pool_bytes(),
+					   low_metadata, bytes, &pool);
+	if (error) {
+		free_low();
+		goto none;
+	}
+	svsm_low = (struct svsm_low_window){ pool, window.base, window.bytes };
+	svsm_least_reach = window.base + window.bytes - 1;
+	pr_info("low window [mem %#llx-%#llx], %zu KiB of records\n", window.base, svsm_least_reach,
+		bytes >> 10);
+	return;
+
+none:
+	if (error)
+		pr_warn("no low window: %s; devices that need it keep the kernel's own way\n",
+			svsm_swiotlb_error_text(error));
 }
 
 static int attach(void)
@@ -230,6 +286,7 @@ static int attach(void)
 	warn_of_small_cap();
 	pr_info("window [mem %#llx-%#llx], %zu KiB of records, calls by %s\n", svsm_window_first,
 		svsm_window_last, bytes >> 10, svsm_call_path());
+	attach_low(config);
 	return 0;
 }
 

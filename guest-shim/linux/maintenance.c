@@ -17,16 +17,25 @@ static DECLARE_DEFERRABLE_WORK(work, maintain);
 static void maintain(struct work_struct *unused)
 {
 	svsm_swiotlb_maintain(svsm_pool, NULL);
+	if (svsm_low.pool)
+		svsm_swiotlb_maintain(svsm_low.pool, NULL);
 	queue_delayed_work(system_freezable_wq, &work, msecs_to_jiffies(period));
+}
+
+static int give_back(struct svsm_swiotlb_pool *pool)
+{
+	struct svsm_swiotlb_given_back given;
+	int error = svsm_swiotlb_give_back(pool, &given);
+
+	return error ?: given.stopped_by;
 }
 
 /* Gives back every empty chunk at once. Returns 0, or an enum svsm_swiotlb_error. */
 int svsm_give_back(void)
 {
-	struct svsm_swiotlb_given_back given;
-	int error = svsm_swiotlb_give_back(svsm_pool, &given);
+	int error = svsm_low.pool ? give_back(svsm_low.pool) : 0;
 
-	return error ?: given.stopped_by;
+	return give_back(svsm_pool) ?: error;
 }
 
 void svsm_maintenance_init(unsigned int period_ms)

@@ -20,6 +20,32 @@
 extern struct svsm_swiotlb_pool *svsm_pool;
 /* First and last address of the window. */
 extern u64 svsm_window_first, svsm_window_last;
+
+/*
+ * A second window of the attachment, for devices that do not reach the first.
+ * Without one its pool is null, it has no bytes, and no address lies in it.
+ */
+struct svsm_low_window {
+	struct svsm_swiotlb_pool *pool;
+	u64 first, bytes;
+};
+
+extern struct svsm_low_window svsm_low;
+
+/* Last address of the window that ends lower: a device that reaches less is not the pool's. */
+extern u64 svsm_least_reach;
+
+static inline bool svsm_in_low_window(u64 address)
+{
+	return address - svsm_low.first < svsm_low.bytes;
+}
+
+/* Whose an address is. What lies in neither window is the first pool's, which names the mistake. */
+static inline struct svsm_swiotlb_pool *svsm_pool_at(u64 address)
+{
+	return unlikely(svsm_in_low_window(address)) ? svsm_low.pool : svsm_pool;
+}
+
 /* Largest mapping that drivers are told of, in bytes. */
 extern unsigned long svsm_max_mapping;
 
@@ -42,7 +68,8 @@ const char *svsm_call_path(void);
 
 /* window.c */
 
-void svsm_window_unmap(void);
+void svsm_low_window_unmap(void);
+void svsm_windows_unmap(void);
 
 /* operations.c */
 

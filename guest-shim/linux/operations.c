@@ -3,7 +3,7 @@
  * The DMA operations: each is one call of the library, in the kernel's types.
  *
  * A request that cannot be served fails here. Nothing falls back to another
- * pool, so what a device can reach is the window and nothing else.
+ * pool, so what a device can reach is the windows and nothing else.
  */
 #define pr_fmt(fmt) KBUILD_MODNAME ": " fmt
 
@@ -39,6 +39,20 @@ static u64 crossed_by_window(u64 boundary)
 	return (svsm_window_first ^ svsm_window_last) & ~boundary;
 }
 
+/* A window as a device sees it that does not reach all of the first, or has other wishes. */
+struct window {
+	struct svsm_swiotlb_pool *pool;
+	u64 first, last;
+};
+
+/* The first window for whoever reaches all of it, for others the low one if there is one. */
+static struct window window_for(u64 reach)
+{
+	if (reach < svsm_window_last && svsm_low.pool)
+		return (struct window){ svsm_low.pool, svsm_low.first, svsm_low.first + svsm_low.bytes - 1 };
+	return (struct window){ svsm_pool, svsm_window_first, svsm_window_last };
+}
+
 /*
  * Whether a mapping of a device may lie anywhere: the device reaches all of the
  * window and has no other wish. That is the fast way.
@@ -54,19 +68,20 @@ static noinline s64 map_constrained(struct device *dev, phys_addr_t phys, size_t
 {
 	u64 reach = reach_of(dev, *dev->dma_mask);
 	u64 boundary = dma_get_seg_boundary(dev);
+	const struct window window = window_for(reach);
 	const struct svsm_swiotlb_constraints constraints = {
 		.min_align_mask = dma_get_min_align_mask(dev),
-		.highest_address = reach < svsm_window_last ? reach : 0,
-		.boundary = crossed_by_window(boundary) ? boundary + 1 : 0,
+		.highest_address = reach < window.last ? reach : 0,
+		.boundary = (window.first ^ window.last) & ~boundary ? boundary + 1 : 0,
 	};
 
-	return svsm_swiotlb_map_address(svsm_pool, phys_to_virt(phys), size, direction,
+	return svsm_swiotlb_map_address(window.pool, phys_to_virt(phys), size, direction,
 					SVSM_SWIOTLB_COPY_IN_KEEP, &constraints);
 }
 
 /*
  * Whether a buffer has bytes to copy: memory beyond all RAM has none, and those
- * of the window are no driver's. Looking a page up instead (pfn_valid()) costs
+ * of the windows are no driver's. Looking a page up instead (pfn_valid()) costs
  * as much as a tenth of a mapping; the kernel's own way does not look either.
  */
 static bool in_direct_map(phys_addr_t first, size_t size)
@@ -74,7 +89,8 @@ static bool in_direct_map(phys_addr_t first, size_t size)
 	phys_addr_t last = first + size - 1;
 
 	return last >= first && phys_to_virt(last) < high_memory &&
-	       (last < svsm_window_first || first > svsm_window_last);
+	       (last < svsm_window_first || first > svsm_window_last) && !svsm_in_low_window(first) &&
+	       !svsm_in_low_window(last);
 }
 
 static void refuse(struct device *dev, atomic64_t *count, size_t size, unsigned long attrs,
@@ -126,12 +142,13 @@ static dma_addr_t pool_map(struct device *dev, phys_addr_t phys, size_t size,
 static void pool_unmap(struct device *dev, dma_addr_t address, size_t size,
 		       enum dma_data_direction dir, unsigned long attrs)
 {
+	struct svsm_swiotlb_pool *pool = svsm_pool_at(address);
 	int error;
 
 	if (attrs & DMA_ATTR_SKIP_CPU_SYNC)
-		error = svsm_swiotlb_unmap_address_written(svsm_pool, address, size, direction_of(dir), 0);
+		error = svsm_swiotlb_unmap_address_written(pool, address, size, direction_of(dir), 0);
 	else
-		error = svsm_swiotlb_unmap_address(svsm_pool, address, size, direction_of(dir));
+		error = svsm_swiotlb_unmap_address(pool, address, size, direction_of(dir));
 	if (unlikely(error)) {
 		atomic64_inc(&svsm_refusals.bad_unmap);
 		dev_err_ratelimited(dev, "svsm_swiotlb: unmap of %pad, %zu bytes: %s\n", &address, size,
@@ -214,13 +231,15 @@ static void check_sync(struct device *dev, dma_addr_t address, size_t size, int 
 static void op_sync_single_for_cpu(struct device *dev, dma_addr_t address, size_t size,
 				   enum dma_data_direction dir)
 {
-	check_sync(dev, address, size, svsm_swiotlb_sync_address_for_cpu(svsm_pool, address, size));
+	check_sync(dev, address, size,
+		   svsm_swiotlb_sync_address_for_cpu(svsm_pool_at(address), address, size));
 }
 
 static void op_sync_single_for_device(struct device *dev, dma_addr_t address, size_t size,
 				      enum dma_data_direction dir)
 {
-	check_sync(dev, address, size, svsm_swiotlb_sync_address_for_device(svsm_pool, address, size));
+	check_sync(dev, address, size,
+		   svsm_swiotlb_sync_address_for_device(svsm_pool_at(address), address, size));
 }
 
 static void op_sync_sg_for_cpu(struct device *dev, struct scatterlist *sgl, int nents,
@@ -250,15 +269,16 @@ static void op_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, i
 static void *op_alloc(struct device *dev, size_t size, dma_addr_t *handle, gfp_t gfp, unsigned long attrs)
 {
 	u64 reach = reach_of(dev, dev->coherent_dma_mask);
+	const struct window window = window_for(reach);
 	struct svsm_swiotlb_constraints constraints = {
 		.alignment = min_t(u64, roundup_pow_of_two(PAGE_ALIGN(size)), SZ_2M),
-		.highest_address = reach < svsm_window_last ? reach : 0,
+		.highest_address = reach < window.last ? reach : 0,
 	};
 	struct svsm_swiotlb_shared_buffer buffer;
 	int error;
 
 	size = PAGE_ALIGN(size);
-	error = svsm_swiotlb_alloc_shared_within(svsm_pool, size, &constraints, &buffer);
+	error = svsm_swiotlb_alloc_shared_within(window.pool, size, &constraints, &buffer);
 	if (error) {
 		if (!(attrs & DMA_ATTR_NO_WARN) && !(gfp & __GFP_NOWARN))
 			dev_warn_ratelimited(dev, "svsm_swiotlb: no coherent memory of %zu bytes: %s\n", size,
@@ -271,7 +291,7 @@ static void *op_alloc(struct device *dev, size_t size, dma_addr_t *handle, gfp_t
 
 static void op_free(struct device *dev, size_t size, void *pointer, dma_addr_t handle, unsigned long attrs)
 {
-	int error = svsm_swiotlb_free_shared_address(svsm_pool, handle, PAGE_ALIGN(size));
+	int error = svsm_swiotlb_free_shared_address(svsm_pool_at(handle), handle, PAGE_ALIGN(size));
 
 	if (error) {
 		atomic64_inc(&svsm_refusals.bad_unmap);
@@ -317,7 +337,7 @@ static size_t op_max_mapping_size(struct device *dev)
 
 static int op_dma_supported(struct device *dev, u64 mask)
 {
-	if (reach_of(dev, mask) >= svsm_window_last)
+	if (reach_of(dev, mask) >= svsm_least_reach)
 		return 1;
 	dev_err(dev, "svsm_swiotlb: DMA mask %#llx refused: it does not reach the window, and the device has buffers there\n",
 		mask);
@@ -335,13 +355,13 @@ const struct dma_map_ops svsm_dma_ops = {
 
 /*
  * A device begins with operations that look at its mask: one that does not
- * reach all of the window is let go to the kernel's own way, which is only
+ * reach all of a window is let go to the kernel's own way, which is only
  * possible as long as it has no buffers here. From its first buffer on it has
  * the operations above.
  */
 static bool begin(struct device *dev, u64 mask)
 {
-	if (reach_of(dev, mask) < svsm_window_last && svsm_device_leave(dev, mask))
+	if (reach_of(dev, mask) < svsm_least_reach && svsm_device_leave(dev, mask))
 		return false;
 	cmpxchg(&dev->dma_ops, &svsm_first_dma_ops, &svsm_dma_ops);
 	return true;
@@ -385,7 +405,7 @@ static int first_dma_supported(struct device *dev, u64 mask)
 	u64 before = dev->coherent_dma_mask;
 	int supported;
 
-	if (reach_of(dev, mask) >= svsm_window_last)
+	if (reach_of(dev, mask) >= svsm_least_reach)
 		return 1;
 	if (!svsm_device_leave(dev, mask))
 		return 0;

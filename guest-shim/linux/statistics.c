@@ -36,6 +36,28 @@ static void line(struct seq_file *file, const char *name, u64 value)
 	seq_printf(file, "%s %llu\n", name, value);
 }
 
+/* The names above are the first window's alone. */
+static int low_window_show(struct seq_file *file)
+{
+	struct svsm_swiotlb_statistics s;
+
+	if (svsm_swiotlb_statistics(svsm_low.pool, &s, sizeof(s)))
+		return -EIO;
+	line(file, "low_maps", s.maps);
+	line(file, "low_unmaps", s.unmaps);
+	line(file, "low_syncs", s.syncs);
+	line(file, "low_failures", s.failures);
+	line(file, "low_shared_buffers", s.shared_buffers);
+	line(file, "low_granted_bytes", s.granted_bytes);
+	line(file, "low_peak_granted_bytes", s.peak_granted_bytes);
+	line(file, "low_used_bytes", s.used_bytes);
+	line(file, "low_given_back_bytes", s.released_bytes);
+	line(file, "low_lost_bytes", s.lost_bytes);
+	line(file, "low_growths", s.growths);
+	line(file, "low_metadata_bytes", s.metadata_bytes);
+	return 0;
+}
+
 static int statistics_show(struct seq_file *file, void *unused)
 {
 	struct svsm_swiotlb_statistics s;
@@ -45,6 +67,8 @@ static int statistics_show(struct seq_file *file, void *unused)
 		return -EIO;
 	line(file, "window_start", svsm_window_first);
 	line(file, "window_bytes", svsm_window_last - svsm_window_first + 1);
+	line(file, "low_window_start", svsm_low.pool ? svsm_low.first : 0);
+	line(file, "low_window_bytes", svsm_low.bytes);
 	line(file, "devices", svsm_devices_driven());
 	line(file, "maps", s.maps);
 	line(file, "unmaps", s.unmaps);
@@ -79,7 +103,7 @@ static int statistics_show(struct seq_file *file, void *unused)
 	line(file, "failures_outside_direct_map", atomic64_read(&svsm_refusals.outside_direct_map));
 	line(file, "failures_unmap", atomic64_read(&svsm_refusals.bad_unmap));
 	line(file, "failures_sync", atomic64_read(&svsm_refusals.bad_sync));
-	return 0;
+	return svsm_low.pool ? low_window_show(file) : 0;
 }
 DEFINE_SHOW_ATTRIBUTE(statistics);
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * The window: one mapping of all of it, shared (C-bit clear) and write-back.
+ * A window: one mapping of all of it, shared (C-bit clear) and write-back.
  *
  * It is reserved in the firmware's memory map, so it is in no direct map and
  * has no struct page. It is mapped once, before anything in it is granted;
@@ -18,7 +18,8 @@
 
 #include "module.h"
 
-static void *window;
+/* The first, and the low one if there is one. */
+static void *windows[2];
 
 /*
  * Whether an address is mapped as devices need it. memremap() maps uncached
@@ -46,10 +47,12 @@ static bool mapped_shared(unsigned long address)
 	return true;
 }
 
-/* What the library finds the window by. Returns its first byte, or null. */
+/* What the library finds a window by. Returns its first byte, or null. */
 void *svsm_swiotlb_platform_translate(u64 address, u64 bytes)
 {
+	void **place = windows[0] ? &windows[1] : &windows[0];
 	unsigned long at;
+	void *window;
 
 	if (address + bytes - 1 > BIT_ULL(boot_cpu_data.x86_phys_bits) - 1) {
 		pr_err("window [mem %#llx-%#llx] is beyond the %u address bits of this CPU; ask for another place of it\n",
@@ -69,16 +72,25 @@ void *svsm_swiotlb_platform_translate(u64 address, u64 bytes)
 	}
 	for (at = 0; at < bytes; at += PMD_SIZE) {
 		if (!mapped_shared((unsigned long)window + at)) {
-			svsm_window_unmap();
+			memunmap(window);
 			return NULL;
 		}
 	}
+	*place = window;
 	return window;
 }
 
-void svsm_window_unmap(void)
+void svsm_low_window_unmap(void)
 {
-	if (window)
-		memunmap(window);
-	window = NULL;
+	if (windows[1])
+		memunmap(windows[1]);
+	windows[1] = NULL;
+}
+
+void svsm_windows_unmap(void)
+{
+	svsm_low_window_unmap();
+	if (windows[0])
+		memunmap(windows[0]);
+	windows[0] = NULL;
 }

@@ -167,8 +167,18 @@ impl<'a, P: Platform> Pool<'a, P> {
         Ok(pool)
     }
 
-    /// A pool of another window of the same attachment, where it will stay. The service has a second window, index 1, where the
-    /// integrator placed one ([`find_window_beside`]).
+    /// Another window of the service: `None` where it has none of this index. An integrator may place a second one, index 1.
+    ///
+    /// # Errors
+    /// [`AttachError`]: a window that cannot be used, or what kept the call from being answered.
+    pub fn window_beside(&self, window: u8) -> Result<Option<Window>, AttachError> {
+        match window_of(&self.client.beside(window), &self.platform) {
+            Err(AttachError::Refused(ResultCode::INVALID_PARAMETER)) => Ok(None),
+            found => found.map(Some),
+        }
+    }
+
+    /// A pool of another window of the same attachment ([`Pool::window_beside`]), where it will stay.
     ///
     /// The protocol number is that of this pool, whatever `config` says, and the service is not looked for again. The rest of
     /// `config`, the cap included, is about the other window. The attachment is one: [`Pool::detach`] of either pool ends both.
@@ -305,23 +315,6 @@ pub fn find_window<P: Platform>(platform: &P, config: &Config) -> Result<Window,
     let client = Client::new(config.protocol, FIRST_WINDOW);
     identify(&client, platform, config.query_protocol)?;
     window_of(&client, platform)
-}
-
-/// The same for the window of a later [`Pool::attach_beside`]: `None` where the service has no window of this index.
-///
-/// # Errors
-/// [`AttachError`]: no service, another one, or a window that cannot be used.
-pub fn find_window_beside<P: Platform>(
-    platform: &P,
-    config: &Config,
-    window: u8,
-) -> Result<Option<Window>, AttachError> {
-    let client = Client::new(config.protocol, window);
-    identify(&client, platform, config.query_protocol)?;
-    match window_of(&client, platform) {
-        Err(AttachError::Refused(ResultCode::INVALID_PARAMETER)) => Ok(None),
-        found => found.map(Some),
-    }
 }
 
 impl<'a> Found<'a> {

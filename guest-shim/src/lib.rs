@@ -31,9 +31,9 @@ mod sync;
 #[cfg(feature = "transport")]
 pub mod transport;
 mod unmap;
-mod windows;
 #[cfg(feature = "virtio")]
 pub mod virtio;
+mod windows;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
@@ -41,7 +41,7 @@ mod loom_tests;
 mod tests;
 
 pub use allocator::{metadata_bytes, metadata_bytes_with_small};
-pub use attach::{AttachError, Attachment, Config, find_window, find_window_beside};
+pub use attach::{AttachError, Attachment, Config, find_window};
 pub use constraints::{Constraints, CopyIn, Direction};
 pub use convert::{ConvertError, ConvertList};
 pub use error::{MapError, UnmapError};

@@ -79,6 +79,11 @@ impl<'a, P: Platform> Pool<'a, P> {
         self.window
     }
 
+    /// What the kernel lent the pool at attach.
+    pub const fn platform(&self) -> &P {
+        &self.platform
+    }
+
     /// What the service said at attach.
     pub const fn attachment(&self) -> Attachment {
         self.attachment

@@ -468,6 +468,38 @@ int svsm_swiotlb_attach(const struct svsm_swiotlb_config *config,
                         struct svsm_swiotlb_pool **pool);
 #endif
 
+// Another window of the service, by its index: `*window` has 0 bytes where there is none. A paravisor may place a second window,
+// index 1, below 4 GiB for devices that do not reach the first.
+//
+// Errors: INVALID_ARGUMENT, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+//
+// # Safety
+// `first` is null or a pool; `window` is null or writable.
+int svsm_swiotlb_window_beside(const struct svsm_swiotlb_pool *first,
+                               uint32_t index,
+                               struct svsm_swiotlb_window *window);
+
+// Attaches a pool of another window to the attachment of `first`; `*pool` is what the other functions take.
+//
+// The platform is that of `first`, and `translate` is asked for this window too. Storage, metadata and `config` are as for
+// `svsm_swiotlb_attach`, about this window; `protocol` and `skip_query_protocol` are not looked at. A kernel chooses the pool
+// for each device by what the device reaches (`svsm_swiotlb_window`), and for an address by `svsm_swiotlb_contains`. There is one
+// attachment: `svsm_swiotlb_detach` of either pool ends both, and `svsm_swiotlb_release_orphans` is about all windows.
+//
+// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach; SERVICE_REFUSED where there is no such
+// window.
+//
+// # Safety
+// `first` is null or a pool; for the rest as for `svsm_swiotlb_attach`.
+int svsm_swiotlb_attach_beside(const struct svsm_swiotlb_pool *first,
+                               uint32_t index,
+                               const struct svsm_swiotlb_config *config,
+                               void *storage,
+                               size_t storage_bytes,
+                               void *metadata,
+                               size_t metadata_bytes,
+                               struct svsm_swiotlb_pool **pool);
+
 // Fills a configuration with the defaults.
 //
 // `config_bytes` is `sizeof *config`. INVALID_ARGUMENT for a null pointer or a size that no version has.

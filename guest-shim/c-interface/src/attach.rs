@@ -12,7 +12,7 @@ use crate::argument::input;
 use crate::callbacks::PlatformTable;
 use crate::config::Config;
 use crate::error::{Error, Outcome, number_of};
-use crate::pool::PoolStorage;
+use crate::pool::{PoolStorage, Window};
 
 /// Bytes of storage that a pool needs, at most `SVSM_SWIOTLB_POOL_BYTES`.
 #[unsafe(no_mangle)]
@@ -149,18 +149,112 @@ unsafe fn attach(
     // SAFETY: The caller's contract.
     let config = unsafe { Config::read(config)? };
     let output = Output::required(pool)?;
-    let storage = memory.storage.cast::<PoolStorage>();
-    let too_small = memory.storage_bytes < size_of::<PoolStorage>();
-    if storage.is_null() || !storage.is_aligned() || too_small {
-        return Err(Error::InvalidArgument);
-    }
-    // SAFETY: The caller's contract: nobody else touches it, and as long as the pool is used.
-    let metadata = unsafe { area(memory.metadata.cast(), memory.metadata_bytes)? };
+    // SAFETY: The caller's contract.
+    let (storage, metadata) = unsafe { memory.take()? };
     // SAFETY: The storage is large enough, aligned, and the caller's contract hands it over.
     unsafe { PoolStorage::attach(storage, kernel, metadata, config)? };
     // SAFETY: The caller's contract.
     unsafe { output.set(storage) };
     Ok(())
+}
+
+impl Memory {
+    /// Storage and metadata, checked.
+    ///
+    /// # Safety
+    /// As for [`svsm_swiotlb_attach`].
+    unsafe fn take(&self) -> Result<(*mut PoolStorage, &'static mut [u8]), Error> {
+        let storage = self.storage.cast::<PoolStorage>();
+        let too_small = self.storage_bytes < size_of::<PoolStorage>();
+        if storage.is_null() || !storage.is_aligned() || too_small {
+            return Err(Error::InvalidArgument);
+        }
+        // SAFETY: The caller's contract: nobody else touches it, and as long as the pool is used.
+        let metadata = unsafe { area(self.metadata.cast(), self.metadata_bytes)? };
+        Ok((storage, metadata))
+    }
+}
+
+/// Another window of the service, by its index: `*window` has 0 bytes where there is none. A paravisor may place a second window,
+/// index 1, below 4 GiB for devices that do not reach the first.
+///
+/// Errors: INVALID_ARGUMENT, UNUSABLE_WINDOW, SERVICE_REFUSED, NOT_RUN, MALFORMED.
+///
+/// # Safety
+/// `first` is null or a pool; `window` is null or writable.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_window_beside(
+    first: *const PoolStorage,
+    index: u32,
+    window: *mut Window,
+) -> c_int {
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let first = unsafe { PoolStorage::get(first)? };
+        let output = Output::required(window)?;
+        let found = first.window_beside(number(index)?)?;
+        let found = found.map_or((0, 0), |window| (window.base(), window.bytes()));
+        let (base, bytes) = found;
+        // SAFETY: The caller's contract.
+        unsafe { output.set(Window { base, bytes }) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// Attaches a pool of another window to the attachment of `first`; `*pool` is what the other functions take.
+///
+/// The platform is that of `first`, and `translate` is asked for this window too. Storage, metadata and `config` are as for
+/// `svsm_swiotlb_attach`, about this window; `protocol` and `skip_query_protocol` are not looked at. A kernel chooses the pool
+/// for each device by what the device reaches (`svsm_swiotlb_window`), and for an address by `svsm_swiotlb_contains`. There is one
+/// attachment: `svsm_swiotlb_detach` of either pool ends both, and `svsm_swiotlb_release_orphans` is about all windows.
+///
+/// Errors: INVALID_ARGUMENT, and those that `enum svsm_swiotlb_error` names for attach; SERVICE_REFUSED where there is no such
+/// window.
+///
+/// # Safety
+/// `first` is null or a pool; for the rest as for `svsm_swiotlb_attach`.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn svsm_swiotlb_attach_beside(
+    first: *const PoolStorage,
+    index: u32,
+    config: *const Config,
+    storage: *mut c_void,
+    storage_bytes: usize,
+    metadata: *mut c_void,
+    metadata_bytes: usize,
+    pool: *mut *mut PoolStorage,
+) -> c_int {
+    let memory = Memory {
+        storage,
+        storage_bytes,
+        metadata,
+        metadata_bytes,
+    };
+    let answer = || -> Outcome {
+        // SAFETY: The caller's contract.
+        let first = unsafe { PoolStorage::get(first)? };
+        // SAFETY: The caller's contract.
+        let config = unsafe { Config::read(config)? };
+        let output = Output::required(pool)?;
+        let index = number(index)?;
+        // SAFETY: The caller's contract.
+        let (storage, metadata) = unsafe { memory.take()? };
+        // SAFETY: The storage is large enough, aligned, and the caller's contract hands it over.
+        unsafe { PoolStorage::attach_beside(first, index, storage, metadata, config)? };
+        // SAFETY: The caller's contract.
+        unsafe { output.set(storage) };
+        Ok(())
+    };
+    number_of(answer())
+}
+
+/// The index of a window; there is room for eight (docs/PROTOCOL.md, P-3.2).
+fn number(index: u32) -> Result<u8, Error> {
+    match u8::try_from(index) {
+        Ok(index) if index < 8 => Ok(index),
+        _ => Err(Error::InvalidArgument),
+    }
 }
 
 /// The metadata as the shim takes it.

@@ -35,8 +35,9 @@ use callbacks::Callbacks as Kernel;
 use linked::Linked as Kernel;
 
 pub use attach::{
-    svsm_swiotlb_attach, svsm_swiotlb_metadata_bytes, svsm_swiotlb_metadata_bytes_with_small,
-    svsm_swiotlb_pool_alignment, svsm_swiotlb_pool_bytes,
+    svsm_swiotlb_attach, svsm_swiotlb_attach_beside, svsm_swiotlb_metadata_bytes,
+    svsm_swiotlb_metadata_bytes_with_small, svsm_swiotlb_pool_alignment, svsm_swiotlb_pool_bytes,
+    svsm_swiotlb_window_beside,
 };
 #[cfg(not(feature = "linked-platform"))]
 pub use callbacks::PlatformTable;

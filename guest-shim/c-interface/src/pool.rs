@@ -57,11 +57,43 @@ impl PoolStorage {
         let place = unsafe { &mut *(&raw mut (*storage).pool).cast::<MaybeUninit<_>>() };
         Pool::attach_in(place, kernel, metadata, config.into())?;
         // SAFETY: By the caller's contract.
+        unsafe { Self::finish(storage, config) };
+        Ok(())
+    }
+
+    /// Attaches a pool of another window beside that of `first`, where it stays.
+    ///
+    /// # Errors
+    /// Why there is none; the storage is no pool then.
+    ///
+    /// # Safety
+    /// As for [`PoolStorage::attach`].
+    pub(crate) unsafe fn attach_beside(
+        first: &Pool<'static, Kernel>,
+        window: u8,
+        storage: *mut Self,
+        metadata: &'static mut [u8],
+        config: Config,
+    ) -> Outcome {
+        // SAFETY: As in `attach`.
+        let place = unsafe { &mut *(&raw mut (*storage).pool).cast::<MaybeUninit<_>>() };
+        let kernel = *first.platform();
+        first.attach_beside(place, window, kernel, metadata, config.into())?;
+        // SAFETY: By the caller's contract.
+        unsafe { Self::finish(storage, config) };
+        Ok(())
+    }
+
+    /// Makes storage with a pool in it one for the functions of the interface.
+    ///
+    /// # Safety
+    /// As for [`PoolStorage::attach`], and a pool was attached in it.
+    unsafe fn finish(storage: *mut Self, config: Config) {
+        // SAFETY: By the caller's contract.
         unsafe {
             (&raw mut (*storage).header_version).write(config.header_version());
             (&raw mut (*storage).tag).write(Self::tag_at(storage));
         }
-        Ok(())
     }
 
     fn tag_at(storage: *const Self) -> u64 {

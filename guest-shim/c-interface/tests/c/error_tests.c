@@ -276,6 +276,7 @@ static void without_pool(struct svsm_swiotlb_pool *pool)
     EXPECT(svsm_swiotlb_statistics(pool, &statistics, sizeof statistics), refused);
     EXPECT(svsm_swiotlb_pressure(pool, &pressure), refused);
     EXPECT(svsm_swiotlb_window(pool, &window), refused);
+    EXPECT(svsm_swiotlb_window_beside(pool, 1, &window), refused);
     EXPECT(svsm_swiotlb_attachment(pool, &attachment), refused);
     REQUIRE(!svsm_swiotlb_contains(pool, WINDOW_BASE));
 }

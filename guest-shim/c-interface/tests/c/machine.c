@@ -56,31 +56,62 @@ uint8_t *machine_device(const struct machine *machine, uint64_t address)
     return machine->memory + (address - WINDOW_BASE);
 }
 
+/* The chunks of a window; whether there is such a window (P-3.2). */
+static bool window_at(const struct machine *machine, uint64_t index, uint64_t *first, uint64_t *end)
+{
+    uint64_t seam = machine->second_window ? CHUNKS - SECOND_CHUNKS : CHUNKS;
+
+    *first = index == 0 ? 0 : seam;
+    *end = index == 0 ? seam : CHUNKS;
+    return index <= 1 && *first < *end;
+}
+
+static uint64_t granted_of(const struct machine *machine, uint64_t first, uint64_t end)
+{
+    uint64_t granted = 0;
+
+    for (uint64_t chunk = first; chunk < end; chunk++)
+        granted += machine->held[chunk] != 0 ? CHUNK : 0;
+    return granted;
+}
+
+/* The cap of window 0 is what was set; that of the other is all of it. */
+static uint64_t cap_of(const struct machine *machine, uint64_t first, uint64_t end)
+{
+    uint64_t bytes = (end - first) * CHUNK;
+
+    return first == 0 && machine->cap < bytes ? machine->cap : bytes;
+}
+
 /* 5.7: RCX = epoch << 32 | contiguous << 8 | window, RDX = at least, R8 = at most. */
 static uint64_t grow(struct machine *machine, struct svsm_swiotlb_call_registers *registers)
 {
     bool contiguous = (registers->rcx >> 8 & 1) != 0;
     uint64_t least = registers->rdx, most = registers->r8;
-    uint64_t room, start, run = 0;
+    uint64_t cap, granted, room, start, first, end, run = 0;
 
-    if (least == 0 || least > most || (least | most) % CHUNK != 0 || (registers->rcx & 0xfffffeff) != 0)
+    if (least == 0 || least > most || (least | most) % CHUNK != 0 || (registers->rcx & 0xfffffe00) != 0)
+        return INVALID_PARAMETER;
+    if (!window_at(machine, registers->rcx & 0xff, &first, &end))
         return INVALID_PARAMETER;
     if (!machine->attached || registers->rcx >> 32 != machine->epoch)
         return machine->attached ? STALE_EPOCH : NOT_ATTACHED;
     if (machine->grow_answer != 0)
         return machine->grow_answer;
-    room = machine->cap > machine_granted(machine) ? machine->cap - machine_granted(machine) : 0;
+    cap = cap_of(machine, first, end);
+    granted = granted_of(machine, first, end);
+    room = cap > granted ? cap - granted : 0;
     least = contiguous ? least : CHUNK;
     most = most < room ? most : room;
     if (most < least)
         return CAP_REACHED;
-    for (start = 0; start < CHUNKS; start++) {
-        for (run = 0; start + run < CHUNKS && run * CHUNK < most && machine->held[start + run] == 0;)
+    for (start = first; start < end; start++) {
+        for (run = 0; start + run < end && run * CHUNK < most && machine->held[start + run] == 0;)
             run++;
         if (run * CHUNK >= least)
             break;
     }
-    if (start == CHUNKS)
+    if (start == end)
         return NO_CONTIGUOUS_RUN;
     machine->generation++;
     for (uint64_t chunk = start; chunk < start + run; chunk++) {
@@ -200,15 +231,19 @@ static uint64_t release(struct machine *machine, struct svsm_swiotlb_call_regist
 
 static uint64_t describe(const struct machine *machine, struct svsm_swiotlb_call_registers *registers)
 {
+    uint64_t first, end;
+
+    if (!window_at(machine, registers->rcx, &first, &end))
+        return INVALID_PARAMETER;
     switch (registers->rdx) {
     case 0: /* geometry: base, bytes, log2 of the chunk size */
-        registers->rcx = WINDOW_BASE;
-        registers->rdx = WINDOW_BYTES;
+        registers->rcx = WINDOW_BASE + first * CHUNK;
+        registers->rdx = (end - first) * CHUNK;
         registers->r8 = machine->small_chunks ? 12 : 21;
         return SUCCESS;
     case 1: /* usage: cap, granted, quarantined */
-        registers->rcx = machine->cap;
-        registers->rdx = machine_granted(machine);
+        registers->rcx = cap_of(machine, first, end);
+        registers->rdx = granted_of(machine, first, end);
         registers->r8 = 0;
         return SUCCESS;
     case 2: /* work limits: units, entries, most bytes of one GROW */
@@ -332,8 +367,8 @@ void *machine_translate(void *context, uint64_t address, uint64_t bytes)
 {
     struct machine *machine = context;
 
-    REQUIRE(address == WINDOW_BASE && bytes == WINDOW_BYTES);
-    return machine->unmapped ? NULL : machine->memory;
+    REQUIRE(address >= WINDOW_BASE && bytes <= WINDOW_BYTES - (address - WINDOW_BASE));
+    return machine->unmapped ? NULL : machine_device(machine, address);
 }
 
 #ifndef SVSM_SWIOTLB_LINKED_PLATFORM

@@ -16,6 +16,8 @@
 #define CHUNKS 8
 #define WINDOW_BASE UINT64_C(0x40200000)
 #define WINDOW_BYTES (CHUNKS * CHUNK)
+#define SECOND_CHUNKS 2
+#define SECOND_BASE (WINDOW_BASE + WINDOW_BYTES - SECOND_CHUNKS * CHUNK)
 
 /* Call numbers of the protocol (P-4.1). */
 enum call {
@@ -53,6 +55,8 @@ struct machine {
 
     /* What a test changes about the service: 0 is a correct one. */
     bool not_offered;
+    /* The last SECOND_CHUNKS of the memory are a second window, index 1. */
+    bool second_window;
     bool another_uuid;
     bool small_chunks;
     bool unmapped;

@@ -60,6 +60,70 @@ void test_growth_and_give_back(void)
     fixture_stop(&fixture);
 }
 
+/* A second window of the same attachment: its pool has its own memory, cap and records. */
+void test_second_window(void)
+{
+    static _Alignas(SVSM_SWIOTLB_POOL_ALIGNMENT) uint8_t storage[SVSM_SWIOTLB_POOL_BYTES];
+    struct fixture fixture;
+    struct svsm_swiotlb_config config;
+    struct svsm_swiotlb_window window;
+    struct svsm_swiotlb_attachment attachment;
+    struct svsm_swiotlb_mapping first, second;
+    struct svsm_swiotlb_pool *low;
+    size_t bytes = svsm_swiotlb_metadata_bytes(SECOND_CHUNKS * CHUNK, 1);
+    uint8_t *metadata = malloc(bytes), *data = malloc(MIB);
+    uint64_t orphaned;
+
+    REQUIRE(metadata != NULL && data != NULL);
+    pattern(data, MIB, 7);
+    fixture_start(&fixture, true);
+    EXPECT(svsm_swiotlb_config_init(&config, sizeof config), 0);
+    EXPECT(svsm_swiotlb_window_beside(fixture.pool, 1, &window), 0);
+    REQUIRE(window.bytes == 0);
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 1, &config, storage, sizeof storage, metadata, bytes, &low),
+           ERROR(SERVICE_REFUSED));
+    fixture_stop(&fixture);
+
+    fixture_prepare(&fixture);
+    fixture.machine.second_window = true;
+    EXPECT(fixture_attach(&fixture, true, &config), 0);
+    EXPECT(svsm_swiotlb_window_beside(fixture.pool, 1, &window), 0);
+    REQUIRE(window.base == SECOND_BASE && window.bytes == SECOND_CHUNKS * CHUNK);
+    EXPECT(svsm_swiotlb_window_beside(fixture.pool, 2, &window), 0);
+    REQUIRE(window.bytes == 0);
+    EXPECT(svsm_swiotlb_window_beside(fixture.pool, 8, &window), ERROR(INVALID_ARGUMENT));
+    EXPECT(svsm_swiotlb_window_beside(fixture.pool, 1, NULL), ERROR(INVALID_ARGUMENT));
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 0, &config, storage, sizeof storage, metadata, bytes, &low),
+           ERROR(UNUSABLE_WINDOW));
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 256, &config, storage, sizeof storage, metadata, bytes, &low),
+           ERROR(INVALID_ARGUMENT));
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 1, &config, storage, 64, metadata, bytes, &low),
+           ERROR(INVALID_ARGUMENT));
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 1, NULL, storage, sizeof storage, metadata, bytes, &low),
+           ERROR(INVALID_ARGUMENT));
+    config.initial_bytes = 0;
+    EXPECT(svsm_swiotlb_attach_beside(fixture.pool, 1, &config, storage, sizeof storage, metadata, bytes, &low), 0);
+    REQUIRE(fixture.machine.calls[CALL_ATTACH] == 1);
+    EXPECT(svsm_swiotlb_attachment(low, &attachment), 0);
+    REQUIRE(attachment.epoch == 1 && attachment.cap_bytes == SECOND_CHUNKS * CHUNK);
+
+    EXPECT(svsm_swiotlb_map(fixture.pool, data, MIB, TO, KEEP, NULL, &first), 0);
+    EXPECT(svsm_swiotlb_map(low, data, MIB, TO, KEEP, NULL, &second), 0);
+    REQUIRE(svsm_swiotlb_contains(low, second.address) && !svsm_swiotlb_contains(low, first.address));
+    REQUIRE(svsm_swiotlb_contains(fixture.pool, first.address) && !svsm_swiotlb_contains(fixture.pool, second.address));
+    REQUIRE(is_pattern(machine_device(&fixture.machine, second.address), MIB, 7));
+    EXPECT(svsm_swiotlb_unmap(fixture.pool, &second), ERROR(UNKNOWN_ADDRESS));
+    EXPECT(svsm_swiotlb_unmap(low, &second), 0);
+    EXPECT(svsm_swiotlb_unmap(fixture.pool, &first), 0);
+    EXPECT(svsm_swiotlb_give_back(low, NULL), 0);
+    REQUIRE(statistics(low).granted_bytes == 0 && machine_granted(&fixture.machine) == CHUNK);
+    EXPECT(svsm_swiotlb_detach(low, &orphaned), 0);
+    REQUIRE(orphaned == CHUNK);
+    fixture_stop(&fixture);
+    free(metadata);
+    free(data);
+}
+
 void test_maintenance(void)
 {
     struct fixture fixture;

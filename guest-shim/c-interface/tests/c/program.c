@@ -122,6 +122,7 @@ int main(void)
     run("sync-in-a-sync", test_sync_in_a_sync);
     run("two-cpus", test_two_cpus);
     run("growth-and-give-back", test_growth_and_give_back);
+    run("second-window", test_second_window);
     run("maintenance", test_maintenance);
     run("reservations", test_reservations);
     run("shared-memory", test_shared_memory);

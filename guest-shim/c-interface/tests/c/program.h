@@ -49,6 +49,7 @@ void test_two_cpus(void);
 
 /* memory_tests.c */
 void test_growth_and_give_back(void);
+void test_second_window(void);
 void test_maintenance(void);
 void test_reservations(void);
 void test_shared_memory(void);
