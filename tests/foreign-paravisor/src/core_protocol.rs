@@ -177,7 +177,7 @@ impl<'a, P: PageInstructions + GuestMemory + HostPages> CoreProtocol<'a, P> {
             return Err(ResultCode::INVALID_PARAMETER.into());
         }
         // W1, in both directions. Its pages have no state word either, so this is the first of two checks.
-        if self.service.window().touches(page, size.bytes()) {
+        if self.service.touches_window(page, size.bytes()) {
             return Err(ResultCode::INVALID_ADDRESS.into());
         }
         // The list's own word is ours, so BUSY would be the answer for ever.

@@ -79,9 +79,9 @@ pub extern "C" fn start(handover: u64, boot_tsc: u64) -> ! {
         terminate(Stop::Attach);
     }
     let window = find_window(&svsm, protocol, 0).unwrap_or_else(|| terminate(Stop::Attach));
-    let second = mode.windows.then(|| {
-        find_window(&svsm, protocol, 1).unwrap_or_else(|| terminate(Stop::Windows))
-    });
+    let second = mode
+        .windows
+        .then(|| find_window(&svsm, protocol, 1).unwrap_or_else(|| terminate(Stop::Windows)));
     let windows = (window, second);
     let plan = plan_memory(&facts, windows, mode).unwrap_or_else(|| terminate(Stop::Memory));
     accept_ram(&svsm, &facts, plan.early).unwrap_or_else(|stop| terminate(stop));

@@ -147,11 +147,78 @@ static void told_limits(struct pci_dev *pdev)
 	kfree(buffer);
 }
 
+static bool in_low_window(dma_addr_t at, size_t size)
+{
+	u64 start = statistic("low_window_start");
+
+	return at >= start && at + size <= start + statistic("low_window_bytes");
+}
+
+/*
+ * A device that reaches the low window and not all of the first: its mappings
+ * and its coherent memory lie there, and those it had elsewhere end as before.
+ * On a machine with one window there is nothing to see.
+ */
+static void low_window(struct pci_dev *pdev)
+{
+	u64 bytes = statistic("low_window_bytes"), mask, devices = statistic("devices");
+	dma_addr_t before, at, coherent_at;
+	u8 *buffer, *seen;
+	void *pointer;
+
+	if (!bytes)
+		return;
+	mask = statistic("low_window_start") + bytes - 1;
+	if (statistic("window_start") > DMA_BIT_MASK(32))
+		mask = DMA_BIT_MASK(32);
+	buffer = kmalloc(20000, GFP_KERNEL);
+	if (!check(buffer, "no memory"))
+		return;
+	fill(buffer, 20000, 7);
+	before = dma_map_single(&pdev->dev, buffer, 20000, DMA_TO_DEVICE);
+	if (!check(!dma_mapping_error(&pdev->dev, before), "it is not mapped"))
+		goto free;
+	check(!in_low_window(before, 20000), "a wide device's mapping is at %pad", &before);
+
+	check(!dma_set_mask_and_coherent(&pdev->dev, mask), "the mask %#llx is refused", mask);
+	check(statistic("devices") == devices, "the device has left");
+	at = dma_map_single(&pdev->dev, buffer, 20000, DMA_BIDIRECTIONAL);
+	if (check(!dma_mapping_error(&pdev->dev, at), "it is not mapped below %#llx", mask)) {
+		check(in_low_window(at, 20000), "%pad is not in the low window", &at);
+		seen = view(at, 20000);
+		if (seen) {
+			check(filled(seen, 20000, 7), "the device reads something else");
+			fill(seen, 20000, 8);
+		}
+		view_end(seen);
+		dma_sync_single_for_cpu(&pdev->dev, at, 20000, DMA_BIDIRECTIONAL);
+		check(filled(buffer, 20000, 8), "a sync brings something else");
+		fill(buffer, 20000, 9);
+		dma_sync_single_for_device(&pdev->dev, at, 20000, DMA_BIDIRECTIONAL);
+		dma_unmap_single(&pdev->dev, at, 20000, DMA_BIDIRECTIONAL);
+		check(filled(buffer, 20000, 9), "an unmap brings something else");
+	}
+	pointer = dma_alloc_coherent(&pdev->dev, SZ_64K, &coherent_at, GFP_KERNEL);
+	if (check(pointer, "no coherent memory below %#llx", mask)) {
+		check(in_low_window(coherent_at, SZ_64K), "coherent memory is at %pad", &coherent_at);
+		dma_free_coherent(&pdev->dev, SZ_64K, pointer, coherent_at);
+	}
+	check(!statistic("low_used_bytes"), "%llu bytes are left there", statistic("low_used_bytes"));
+	check(statistic("low_maps") && statistic("low_maps") == statistic("low_unmaps"), "%llu maps, %llu unmaps",
+	      statistic("low_maps"), statistic("low_unmaps"));
+
+	dma_unmap_single(&pdev->dev, before, 20000, DMA_TO_DEVICE);
+	check(!dma_set_mask_and_coherent(&pdev->dev, DMA_BIT_MASK(64)), "a 64-bit mask is refused");
+free:
+	kfree(buffer);
+}
+
 const struct map_test constraint_tests[] = {
 	{ "segment-boundary", segment_boundary },
 	{ "offset-kept", offset_kept },
 	{ "coherent", coherent },
 	{ "coherent-mask", coherent_mask },
 	{ "told-limits", told_limits },
+	{ "low-window", low_window },
 	MAP_TEST_END
 };

@@ -227,8 +227,9 @@ static void attach_again(struct pci_dev *pdev)
 static void narrow_mask(struct pci_dev *pdev)
 {
 	void *buffer = kmalloc(SZ_4K, GFP_KERNEL);
-	/* Ends before the window: which chunk is the lowest with room changes as others are given back. */
-	u64 devices = statistic("devices"), mask = statistic("window_start") - 1, maps;
+	/* Ends before the windows: which chunk is the lowest with room changes as others are given back. */
+	u64 low = statistic("low_window_start"), devices = statistic("devices"), maps;
+	u64 mask = (low ?: statistic("window_start")) - 1;
 	dma_addr_t at;
 
 	check(dma_set_mask(&pdev->dev, mask), "the mask %#llx is accepted with buffers beyond it", mask);

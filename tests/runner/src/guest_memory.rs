@@ -89,18 +89,13 @@ pub fn windows(block: &BootBlock, ram: &[Range<u64>]) -> Result<Vec<Range<u64>>,
         .collect();
     let memory: u64 = ram.clone().map(|one| one.bytes()).sum();
     let needs = block.payload_needs();
-    let placed = place(
-        ram.clone(),
-        &launch,
-        block.window_wish(),
-        SMALLEST_STORAGE,
-    )
-    .and_then(|placement| {
-        placement.check_payload(ram, &needs)?;
-        let windows = [Some(placement.window()), placement.low_window()];
-        let there = windows.into_iter().flatten();
-        Ok(there.map(|one| one.start..one.end).collect())
-    });
+    let placed =
+        place(ram.clone(), &launch, block.window_wish(), SMALLEST_STORAGE).and_then(|placement| {
+            placement.check_payload(ram, &needs)?;
+            let windows = [Some(placement.window()), placement.low_window()];
+            let there = windows.into_iter().flatten();
+            Ok(there.map(|one| one.start..one.end).collect())
+        });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
             "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",

@@ -37,7 +37,7 @@ use snp_model::layout::Range;
 use snp_model::machine::Machine;
 use svsm_swiotlb::page_state::{PageState, PageStates, RamRanges};
 use svsm_swiotlb::platform::PageInstructions;
-use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Window};
+use svsm_swiotlb::pool::{ChunkRecords, ChunkState, Pool, Pools, Window};
 use svsm_swiotlb::{Configuration, Service};
 use zerocopy::{FromZeros, IntoBytes};
 
@@ -47,6 +47,8 @@ use crate::platform::{HostileMachine, Platform, gpa};
 pub const MIB: u64 = 1 << 20;
 pub const MEMORY: u64 = 64 * MIB;
 pub const WINDOW_BYTES: u64 = 8 * MIB;
+/// The second window, below the service's storage.
+pub const LOW_WINDOW_BYTES: u64 = 4 * MIB;
 /// First of the pages that nobody has validated, and a large one of them.
 pub const FRESH: u64 = 32 * MIB;
 pub const LARGE: u64 = 34 * MIB;
@@ -87,6 +89,7 @@ pub fn boot_block() -> BootBlock {
     (block.magic, block.version) = (MAGIC, VERSION);
     block.protocol_number = 0x4000_0001;
     (block.window_bytes, block.hard_cap) = (WINDOW_BYTES, WINDOW_BYTES);
+    block.low_window_bytes = LOW_WINDOW_BYTES;
     block.payload_entry = PAYLOAD_BASE;
     block.calling_area = BOOT_CALLING_AREA;
     block.ram_mode = RAM_FIRMWARE;
@@ -183,10 +186,15 @@ fn world_on<R>(machine: HostileMachine, test: impl FnOnce(&World<'_>) -> R) -> R
     let words: Vec<AtomicU8> = (0..ranges.pages()).map(|_| AtomicU8::new(0)).collect();
     let states = PageStates::new(ranges, &words).unwrap();
     record(&boot_block(), &plan, &states).unwrap();
-    let window = plan.placement.window();
-    let window = Window::new(gpa(window.start), window.bytes()).unwrap();
-    let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
-    let pool = Pool::new(window, ChunkRecords::new(&records), WINDOW_BYTES).unwrap();
+    let [first, second] = plan.placement.windows.map(|window| {
+        let window = Window::new(gpa(window.start), window.bytes()).unwrap();
+        let records: Vec<AtomicU64> = (0..window.chunks()).map(|_| AtomicU64::new(0)).collect();
+        (window, records)
+    });
+    let [first, second] = [&first, &second].map(|(window, records)| {
+        Pool::new(*window, ChunkRecords::new(records), window.bytes()).unwrap()
+    });
+    let pool = Pools::two(first, second).unwrap();
     let configuration = Configuration {
         flush_reaches_all: true,
         ..Configuration::with_encryption_bit(51)
@@ -311,11 +319,10 @@ impl World<'_> {
     /// nothing private.
     pub fn check(&self) {
         let machine = self.platform.machine();
-        let window = self.plan.placement.window();
-        assert!(
-            !machine.any_validated(gpa(window.start), window.bytes()),
-            "W1"
-        );
+        for window in self.plan.placement.windows {
+            let validated = machine.any_validated(gpa(window.start), window.bytes());
+            assert!(!validated, "W1: {window:?}");
+        }
         assert_eq!(machine.host_finds(&SECRET), None, "the host reads secrets");
         assert_eq!(machine.granted_with_contents(), None, "D");
         assert_eq!(self.platform.broken_order(), [] as [&str; 0]);
@@ -323,23 +330,16 @@ impl World<'_> {
             let state = self.state(page);
             assert_eq!(state, Some(PageState::Quarantined), "P3: {page:#x}");
         }
-        let records = self.service.pool().records();
-        for chunk in 0..records.len() {
-            assert!(
-                !records.state(chunk).in_transition(),
-                "P-3.9: chunk {chunk}"
-            );
+        let statistics = self.service.statistics().windows();
+        for (pool, statistics) in self.service.pools().iter().zip(statistics) {
+            let records = pool.records();
+            let states = (0..records.len()).map(|chunk| records.state(chunk));
+            let transit = states.clone().position(ChunkState::in_transition);
+            assert_eq!(transit, None, "P-3.9: a chunk");
+            let held = states.filter(|state| matches!(state, ChunkState::Held(_)));
+            let held = held.count() as u64 * 2 * MIB;
+            assert_eq!(statistics.granted_bytes, held, "P-3.12");
         }
-        let count = |wanted: fn(ChunkState) -> bool| {
-            (0..records.len())
-                .filter(|chunk| wanted(records.state(*chunk)))
-                .count() as u64
-                * 2
-                * MIB
-        };
-        let statistics = self.service.statistics();
-        let held = count(|state| matches!(state, ChunkState::Held(_)));
-        assert_eq!(statistics.granted_bytes, held, "P-3.12");
         let fresh = (FRESH..FRESH + 8 * PAGE_SIZE).step_by(4096);
         let large = [0, 1, 255, 511].map(|number| LARGE + number * PAGE_SIZE);
         let own = (0..4).map(|number| OWN + number * PAGE_SIZE);

@@ -11,7 +11,7 @@ const USUAL: &str = "6.12";
 const OTHER: &str = "7";
 
 /// The tests of `map_test.ko` in their order.
-const TESTS: [&str; 22] = [
+const TESTS: [&str; 23] = [
     "odd-sizes",
     "partial-syncs",
     "simultaneous-syncs",
@@ -26,6 +26,7 @@ const TESTS: [&str; 22] = [
     "coherent",
     "coherent-mask",
     "told-limits",
+    "low-window",
     "in-an-nmi",
     "mmio",
     "outside-direct-map",
@@ -54,6 +55,19 @@ fn what_the_operations_do() {
         let bench = Bench::linux_with_module(series, "map_test", "256MiB");
         let options = ["--memory", "1GiB", "--vcpus", "2", "--rmp", rmp];
         assert_all_tests_ok(&bench.linux_run(&options));
+    }
+}
+
+/// A device that reaches the low window alone has its mappings there, with RAM above 4 GiB (the first window is there then) and
+/// without.
+#[test]
+fn a_device_with_a_narrow_mask_uses_the_low_window() {
+    let bench = Bench::linux_with_two_windows(USUAL, "map_test");
+    for memory in ["1GiB", "3GiB"] {
+        let outcome = bench.linux_run(&["--memory", memory, "--vcpus", "2"]);
+        assert_all_tests_ok(&outcome);
+        let windows = outcome.report["windows"].as_array().expect("windows");
+        assert_eq!(windows.len(), 2, "{}", outcome.text);
     }
 }
 

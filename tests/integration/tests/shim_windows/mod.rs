@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 
 use guest_shim::{
     AttachError, Config, Constraints, CopyIn, Direction, MapError, Mapping, Pool, UnmapError,
-    Windows, find_window_beside, metadata_bytes,
+    Windows, metadata_bytes,
 };
 use protocol::CHUNK_BYTES;
 use snp::svsm::ResultCode;
@@ -60,7 +60,9 @@ fn map(
 
 fn granted(guest: &Guest) -> [u64; 2] {
     let statistics = guest.machine.service.statistics();
-    statistics.windows().map(|window| window.granted_bytes / CHUNK_BYTES)
+    statistics
+        .windows()
+        .map(|window| window.granted_bytes / CHUNK_BYTES)
 }
 
 #[test]
@@ -84,7 +86,10 @@ fn a_mapping_lies_where_its_device_reaches_it_and_nowhere_else() {
     ] {
         let mapping = map(windows, 5000, reach).unwrap();
         let address = mapping.address();
-        assert!((window..window + 4 * CHUNK_BYTES).contains(&address), "{reach:#x}");
+        assert!(
+            (window..window + 4 * CHUNK_BYTES).contains(&address),
+            "{reach:#x}"
+        );
         assert_eq!(guest.device_read(address, 5000), pattern(5000, 1));
         windows.unmap(mapping).unwrap();
         assert!(windows.unmap(mapping).is_err(), "twice");
@@ -93,7 +98,9 @@ fn a_mapping_lies_where_its_device_reaches_it_and_nowhere_else() {
     let reach = LOW_WINDOW + CHUNK_BYTES - 1;
     let mapping = map(windows, 5000, reach).unwrap();
     assert!(mapping.address() + 4999 <= reach);
-    windows.unmap_address(mapping.address(), 5000, Direction::ToDevice).unwrap();
+    windows
+        .unmap_address(mapping.address(), 5000, Direction::ToDevice)
+        .unwrap();
     assert!(map(windows, 5000, LOW_WINDOW - 1).is_err());
 
     for outside in [LOW_WINDOW - 1, low_end, WINDOW - 1, high_end] {
@@ -122,7 +129,9 @@ fn what_a_device_writes_in_the_low_window_comes_back() {
     let mapping = unsafe { windows.map(target, Direction::FromDevice, CopyIn::Keep, &narrow) };
     let mapping = mapping.unwrap();
     guest.device_write(mapping.address(), &pattern(9000, 3));
-    windows.sync_address_for_cpu(mapping.address() + 100, 50).unwrap();
+    windows
+        .sync_address_for_cpu(mapping.address() + 100, 50)
+        .unwrap();
     assert_eq!(contents(target)[100..150], pattern(9000, 3)[100..150]);
     windows.unmap_written(mapping, 8000).unwrap();
     assert_eq!(contents(target)[..8000], pattern(9000, 3)[..8000]);
@@ -176,7 +185,7 @@ fn one_window_serves_whom_it_reaches_as_before() {
     assert!(map(windows, 64, u64::MAX).is_ok());
     assert!(map(windows, 64, WINDOW + CHUNK_BYTES - 1).is_ok());
     assert!(map(windows, 64, NARROW).is_err());
-    assert_eq!(find_window_beside(&guest, &Config::default(), 1), Ok(None));
+    assert_eq!(first.window_beside(1), Ok(None));
     let absent = AttachError::Refused(ResultCode::INVALID_PARAMETER);
     let refused = try_beside(guest, &first, 1, Config::default());
     assert_eq!(refused.map(|_| ()), Err(absent));
@@ -186,8 +195,11 @@ fn one_window_serves_whom_it_reaches_as_before() {
 fn a_second_pool_is_of_another_window_and_its_config_about_that() {
     let guest = two();
     let first = guest.pool(Config::default());
-    let found = find_window_beside(&guest, &Config::default(), 1);
-    assert_eq!(found.map(|one| one.map(|one| one.base())), Ok(Some(LOW_WINDOW)));
+    let found = first.window_beside(1);
+    assert_eq!(
+        found.map(|one| one.map(|one| one.base())),
+        Ok(Some(LOW_WINDOW))
+    );
     let same = try_beside(guest, &first, 0, Config::default());
     assert_eq!(same.map(|_| ()), Err(AttachError::UnusableWindow));
     let config = |cap| Config {
@@ -217,7 +229,8 @@ fn a_restarted_kernel_finds_what_it_held_in_both_windows() {
         map(windows, chunk, reach).unwrap();
     }
     let held = granted(guest);
-    assert_eq!(held, [2, 3]);
+    assert!(held[0] >= 2 && held[1] >= 3, "{held:?}");
+    let sum = (held[0] + held[1]) * CHUNK_BYTES;
     let config = Config {
         initial_bytes: 0,
         ..Config::default()
@@ -225,12 +238,16 @@ fn a_restarted_kernel_finds_what_it_held_in_both_windows() {
 
     // Adopted: each pool finds its own.
     let mut again = guest.pool(config);
-    assert_eq!(again.attachment().orphaned_bytes, 5 * CHUNK_BYTES);
+    assert_eq!(again.attachment().orphaned_bytes, sum);
     let page = Page(guest);
-    assert_eq!(again.adopt_orphans(&page).unwrap().adopted_bytes, 2 * CHUNK_BYTES);
+    let adopted = again.adopt_orphans(&page).unwrap();
+    assert_eq!(adopted.adopted_bytes, held[0] * CHUNK_BYTES);
     let mut low_again = try_beside(guest, &again, 1, config).unwrap();
     let adopted = low_again.adopt_orphans(&page).unwrap();
-    assert_eq!((adopted.adopted_bytes, adopted.uncovered_bytes), (3 * CHUNK_BYTES, 0));
+    assert_eq!(
+        (adopted.adopted_bytes, adopted.uncovered_bytes),
+        (held[1] * CHUNK_BYTES, 0)
+    );
     assert_eq!(granted(guest), held, "nothing was granted for it");
     let windows = Windows::new(&again, Some(&low_again));
     assert!(map(windows, 3 * chunk, NARROW).is_ok());
@@ -238,6 +255,6 @@ fn a_restarted_kernel_finds_what_it_held_in_both_windows() {
     // Released: by whichever pool, of both windows.
     let last = guest.pool(config);
     let given = last.release_orphans(&page).unwrap();
-    assert_eq!(given.released_bytes, 5 * CHUNK_BYTES);
+    assert_eq!(given.released_bytes, sum);
     assert_eq!(granted(guest), [0, 0]);
 }

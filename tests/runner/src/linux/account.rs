@@ -204,7 +204,10 @@ fn within(windows: &[Range<u64>]) -> impl FnMut(&Conversion) -> u64 {
     move |conversion| {
         let end = conversion.gpa.saturating_add(conversion.bytes);
         let touched = |window: &Range<u64>| conversion.gpa.max(window.start)..end.min(window.end);
-        for page in windows.iter().flat_map(|window| touched(window).step_by(PAGE)) {
+        for page in windows
+            .iter()
+            .flat_map(|window| touched(window).step_by(PAGE))
+        {
             if conversion.shared {
                 pages.insert(page);
             } else {
@@ -261,7 +264,10 @@ mod tests {
             after,
         };
         assert_eq!(all, of(2_101_248, 2_101_248, 4_198_400, 4096));
-        let window = shared(&transcript, within(&[0x20_0000..0x40_0000, 0x40_0000..0x60_0000]));
+        let window = shared(
+            &transcript,
+            within(&[0x20_0000..0x40_0000, 0x40_0000..0x60_0000]),
+        );
         assert_eq!(window, of(2 << 20, 2 << 20, 4 << 20, 0));
     }
 

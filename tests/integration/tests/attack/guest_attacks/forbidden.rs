@@ -17,9 +17,12 @@ const NO_CHANGE: ResultCode = ResultCode(call::ERROR_NO_CHANGE);
 /// Addresses that a guest must not name, as what they are.
 fn forbidden(world: &World<'_>) -> Vec<(&'static str, u64)> {
     let placement = &world.plan.placement;
+    let [_, low] = placement.windows;
     vec![
         ("the window", placement.window().start),
         ("the window's last page", placement.window().end - PAGE_SIZE),
+        ("the low window", low.start),
+        ("the low window's last page", low.end - PAGE_SIZE),
         ("the service's storage", placement.storage.start),
         ("the paravisor", OWN),
         ("the launch VMSA", LAUNCH_VMSA),

@@ -54,6 +54,15 @@ impl Bench {
         bench
     }
 
+    /// The same beside a second window, below 4 GiB.
+    pub fn linux_with_two_windows(series: &str, module: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb", module]);
+        let words = format!("svsm.driver=pool svsm_swiotlb.devices={module} svsm.modules={module}");
+        bench.pack_kernel_with(series, &words, "256MiB", &["--low-window", "32MiB"]);
+        bench
+    }
+
     /// The same with all devices on the pool, of which a module leaves little while a disk is read.
     pub fn linux_with_held_memory(series: &str, words: &str) -> Self {
         let bench = Self::empty(built(), built());
