@@ -23,7 +23,7 @@ report 'longer than 600 lines (aim for 400)' "$(files '*.rs' | xargs -r wc -l | 
 report 'unsafe in a crate that has none' "$(files 'protocol/**.rs' 'svsm-swiotlb/**.rs' 'snp/**.rs' | grep -v '^snp/src/instructions' |
     xargs -r grep -nE '\bunsafe\b' | grep -vE '//|forbid\(unsafe_code\)' || true)"
 # Opting in takes a line here, and a reviewer.
-unsafe_files='^(snp/src/instructions/|paravisor/src/machine/|guest-shim/src/(attach|convert|lock|loom_tests|map|platform|pool|shared_buffer|shared_memory|sync|transport|unmap|virtio)\.rs|guest-shim/src/tests/|guest-shim/c-interface/src/|tests/bench/|tests/fuzz/|tests/guest/src/(machine/|start\.rs|disk_job\.rs|pci_configuration\.rs|virtio_pci/tests\.rs)|tests/snp-host/(src/(main\.rs|bare_metal/)|examples/)|tests/integration/)'
+unsafe_files='^(snp/src/instructions/|paravisor/src/machine/|guest-shim/src/(attach|convert|lock|loom_tests|map|platform|pool|shared_buffer|shared_memory|sync|transport|unmap|virtio|windows)\.rs|guest-shim/src/tests/|guest-shim/c-interface/src/|tests/bench/|tests/fuzz/|tests/guest/src/(machine/|start\.rs|disk_job\.rs|windows_job\.rs|pci_configuration\.rs|virtio_pci/tests\.rs)|tests/snp-host/(src/(main\.rs|bare_metal/)|examples/)|tests/integration/)'
 report 'unsafe in a file that is not listed for it' "$(files '*.rs' | grep -vE "$unsafe_files" |
     xargs -r grep -nE '\bunsafe (\{|fn|impl|trait|extern)|unsafe\(' | grep -vE '^[^:]+:[0-9]+: *//' || true)"
 report 'inline assembly in a library outside snp/src/instructions' "$(files 'protocol/**.rs' 'svsm-swiotlb/**.rs' 'snp/**.rs' 'guest-shim/**.rs' | grep -v '^snp/src/instructions' |

@@ -87,7 +87,7 @@ pub struct TransitSet<'p> {
 
 impl<'p> TransitSet<'p> {
     /// No chunks of this pool.
-    pub(super) const fn new(pool: &'p Pool<'p>) -> Self {
+    pub const fn new(pool: &'p Pool<'p>) -> Self {
         Self {
             pool,
             chunks: [0; BATCH_CHUNKS],

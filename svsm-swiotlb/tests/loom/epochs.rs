@@ -3,7 +3,7 @@
 
 use loom::thread;
 use protocol::{CHUNK_BYTES, Epoch, Holder};
-use svsm_swiotlb::pool::{ChunkState, InTransit};
+use svsm_swiotlb::pool::{ChunkState, InTransit, TransitSet};
 use svsm_swiotlb::session::Session;
 
 use crate::{Guarded, HOLDER, granted, number, pool, wish};
@@ -88,7 +88,8 @@ fn w2_an_orphan_is_adopted_or_given_back() {
         let releaser = thread::spawn({
             let chunks = chunks.clone();
             move || {
-                let (orphans, left) = pool.claim_orphans(Epoch::FIRST);
+                let mut orphans = TransitSet::new(pool);
+                let left = pool.claim_orphans(Epoch::FIRST, &mut orphans);
                 let taken = orphans.chunks();
                 for address in (0..taken).filter_map(|nth| orphans.address(nth)) {
                     chunks[number(address)].touch();
