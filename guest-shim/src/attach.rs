@@ -276,12 +276,12 @@ fn find<'a, P: Platform>(
     let identity = identify(&client, platform, config.query_protocol)?;
     let room = room_of(&client, platform, metadata, config.cpus)?;
     let attached = client.attach(platform)?;
-    if let Some(cap) = config.cap_bytes {
-        if let Err(error) = client.set_cap(platform, whole_chunks(cap)) {
-            // Nobody uses this attachment. If it cannot be ended, the next one ends it.
-            let _ = client.detach(platform);
-            return Err(error.into());
-        }
+    if let Some(cap) = config.cap_bytes
+        && let Err(error) = client.set_cap(platform, whole_chunks(cap))
+    {
+        // Nobody uses this attachment. If it cannot be ended, the next one ends it.
+        let _ = client.detach(platform);
+        return Err(error.into());
     }
     let usage = client.usage(platform)?;
     Ok(Found {

@@ -13,7 +13,7 @@
  *             several CPUs at the same time; nothing sleeps or allocates. None may be called in an NMI handler, which
  *             may have interrupted the holder of a lock or a call in progress. attach runs once, on one CPU, and
  *             adopt_orphans, if at all, right after it. reserve,
- *             cancel_reservation, maintain, give_back, set_cap, adopt_orphans, release_orphans and detach may take several calls' time.
+ *             cancel_reservation, maintain, give_back, set_cap, attach_beside, adopt_orphans, release_orphans and detach may take several calls' time.
  * Addresses   Guest physical, without the C-bit. Lengths and sizes are in bytes.
  * Results     0, or a negative number out of enum svsm_swiotlb_error. Out-parameters are written on success only.
  * Enumerators Passed as int; a number that is none is refused. So are null and misaligned pointers.

@@ -179,7 +179,7 @@ fn p_7_2_p_7_3_the_list_counts_through_both_windows_and_no_run_goes_over_the_sea
     let header = ListHeader {
         capacity: 1,
         written: 0,
-        cursor: (HIGH + LOW + 1) as u32,
+        cursor: u32::try_from(HIGH + LOW + 1).unwrap(),
     };
     platform.poke(LIST, header.as_bytes());
     let list = address(LIST);
