@@ -165,7 +165,8 @@ impl<'a> Pools<'a> {
             Some(_) => (self.second.as_ref()?, before),
         };
         let first = number.saturating_sub(before);
-        let stop = stop.saturating_sub(before).min(pool.window().chunks());
+        // Behind the end of a window nothing is held.
+        let stop = stop.saturating_sub(before);
         let ChunkState::Held(holder) = pool.records().state(first) else {
             return None;
         };

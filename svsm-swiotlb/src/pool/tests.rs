@@ -281,3 +281,18 @@ fn w2_p_10_1_processors_that_grow_and_release_at_once_never_share_a_chunk() {
         assert!((0..CHUNKS).all(|chunk| pool.records().state(chunk) == ChunkState::Free));
     });
 }
+
+#[test]
+fn w2_p_5_5_1_a_set_of_one_pool_takes_nothing_of_another() {
+    with_pool(4, |pool| {
+        with_pool(4, |other| {
+            // The same holder in both, as after so many grants that the generations begin again.
+            grant(pool, wish(2, 2), 1);
+            grant(other, wish(2, 2), 1);
+            let mut set = TransitSet::new(pool);
+            assert_eq!(other.claim_orphans(Epoch::FIRST, &mut set), 2);
+            assert!(set.is_empty());
+            assert_eq!(pool.records().state(0), ChunkState::Held(holder(1)));
+        });
+    });
+}
