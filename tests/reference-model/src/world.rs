@@ -88,7 +88,8 @@ pub fn with_pages<P: HostPages + GuestMemory + PageInstructions + Watched, R>(
     }
     let records: Vec<AtomicU64> = (0..shape.all_chunks()).map(|_| AtomicU64::new(0)).collect();
     let (first, second) = records.split_at(shape.chunks);
-    let states = PageStates::new(RamRanges::new(&mut ram).expect("a range"), &words).expect("words");
+    let states =
+        PageStates::new(RamRanges::new(&mut ram).expect("a range"), &words).expect("words");
     let mut pools = shape.windows().zip([first, second]).map(|(one, records)| {
         let base = GuestPhysicalAddress::new(one.window);
         let window = Window::new(base, one.chunks as u64 * CHUNK_BYTES).expect("a window");

@@ -286,7 +286,12 @@ mod windows {
     #[test]
     fn a_guest_that_wants_two_finds_out_that_there_is_one() {
         let outcome = Bench::packed(&["--cmdline", "mode=windows"]).run(&[]);
-        assert_ends(&outcome, DIED, "0xb:0x15: the guest gave up");
+        assert_eq!(outcome.code, DIED, "{}", outcome.text);
+        let ending = &outcome.report["termination"];
+        assert_eq!(
+            (&ending["set"], &ending["reason"]),
+            (&0xb.into(), &0x15.into())
+        );
     }
 }
 
