@@ -29,6 +29,8 @@ impl<M: PageInstructions + GuestMemory + HostPages + VcpuControl> Dispatcher<'_,
     ///
     /// # Errors
     /// The reason with which the VM has to end.
+    // As with `LaunchArea::claim`.
+    #[inline(always)]
     pub fn serve(
         &self,
         vcpu: VcpuIndex,
