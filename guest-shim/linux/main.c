@@ -202,6 +202,9 @@ static void attach_low(struct svsm_swiotlb_config config)
 
 	svsm_least_reach = svsm_window_last;
 	error = svsm_swiotlb_window_beside(svsm_pool, 1, &window);
+	if (!error && window.bytes && window.base > svsm_window_first)
+		pr_info("the second window [mem %#llx-%#llx] lies above the first and serves no device\n", window.base,
+			window.base + window.bytes - 1);
 	if (error || !window.bytes || window.base > svsm_window_first)
 		goto none;
 	bytes = svsm_swiotlb_metadata_bytes(window.bytes, nr_cpu_ids);

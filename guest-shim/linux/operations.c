@@ -330,9 +330,12 @@ static u64 op_get_required_mask(struct device *dev)
 	return DMA_BIT_MASK(fls64(svsm_window_last));
 }
 
+/* In a low window smaller than that there is room for two: block drivers repeat what does not fit, and never split it. */
 static size_t op_max_mapping_size(struct device *dev)
 {
-	return svsm_max_mapping;
+	if (window_for(reach_of(dev, dma_get_mask(dev))).pool == svsm_pool)
+		return svsm_max_mapping;
+	return min_t(u64, svsm_max_mapping, svsm_low.bytes / 2);
 }
 
 static int op_dma_supported(struct device *dev, u64 mask)

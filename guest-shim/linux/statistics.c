@@ -40,6 +40,7 @@ static void line(struct seq_file *file, const char *name, u64 value)
 static int low_window_show(struct seq_file *file)
 {
 	struct svsm_swiotlb_statistics s;
+	size_t i;
 
 	if (svsm_swiotlb_statistics(svsm_low.pool, &s, sizeof(s)))
 		return -EIO;
@@ -54,7 +55,11 @@ static int low_window_show(struct seq_file *file)
 	line(file, "low_given_back_bytes", s.released_bytes);
 	line(file, "low_lost_bytes", s.lost_bytes);
 	line(file, "low_growths", s.growths);
+	line(file, "low_refused_growths", s.refused_growths);
 	line(file, "low_metadata_bytes", s.metadata_bytes);
+	for (i = 0; i < ARRAY_SIZE(cause_names); i++)
+		if (cause_names[i])
+			seq_printf(file, "low_failures_%s %llu\n", cause_names[i], s.failures_by_error[i]);
 	return 0;
 }
 

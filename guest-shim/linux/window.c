@@ -54,6 +54,8 @@ void *svsm_swiotlb_platform_translate(u64 address, u64 bytes)
 	unsigned long at;
 	void *window;
 
+	if (*place)
+		return NULL;
 	if (address + bytes - 1 > BIT_ULL(boot_cpu_data.x86_phys_bits) - 1) {
 		pr_err("window [mem %#llx-%#llx] is beyond the %u address bits of this CPU; ask for another place of it\n",
 		       address, address + bytes - 1, boot_cpu_data.x86_phys_bits);

@@ -94,48 +94,73 @@ impl<M: PageInstructions + HostPages> Acceptance<'_, M> {
     /// # Errors
     /// The reason with which the boot has to end.
     pub fn share(&self, range: PhysRange) -> Result<(), Reason> {
-        self.ask(once(range), PscOperation::Shared)
+        let mut batch = Batch::new(self.owner.machine(), PscOperation::Shared);
+        batch.add(range)?;
+        batch.send()
     }
 
     /// Asks the host to assign ranges, unless they are assigned already.
     fn assign(&self, ranges: impl Iterator<Item = PhysRange>) -> Result<(), Reason> {
         if self.memory_is_shared {
-            self.ask(ranges, PscOperation::Private)
-        } else {
-            Ok(())
+            let mut batch = Batch::new(self.owner.machine(), PscOperation::Private);
+            for range in ranges {
+                batch.add(range)?;
+            }
+            batch.send()?;
+        }
+        Ok(())
+    }
+}
+
+/// Page-state changes that the host is asked for in as few exits as possible.
+struct Batch<'a, M> {
+    machine: &'a M,
+    operation: PscOperation,
+    descriptor: PscDescriptor,
+    /// Entries that are filled.
+    count: u16,
+}
+
+impl<'a, M: HostPages> Batch<'a, M> {
+    const fn new(machine: &'a M, operation: PscOperation) -> Self {
+        Self {
+            machine,
+            operation,
+            descriptor: PscDescriptor::new(),
+            count: 0,
         }
     }
 
-    /// Asks the host to change the pages of ranges, in as few exits as possible.
-    fn ask(
-        &self,
-        ranges: impl Iterator<Item = PhysRange>,
-        operation: PscOperation,
-    ) -> Result<(), Reason> {
-        let mut pages = ranges.flat_map(PhysRange::pages);
-        loop {
-            let mut descriptor = PscDescriptor::new();
-            let mut count = 0_u16;
-            for (slot, (gpa, large)) in descriptor.entries.iter_mut().zip(pages.by_ref()) {
+    /// Adds the pages of a range; what fills a descriptor is asked for at once.
+    // Once in the image, whatever ranges come from.
+    #[inline(never)]
+    fn add(&mut self, range: PhysRange) -> Result<(), Reason> {
+        for (gpa, large) in range.pages() {
+            if usize::from(self.count) == self.descriptor.entries.len() {
+                self.send()?;
+            }
+            if let Some(slot) = self.descriptor.entries.get_mut(usize::from(self.count)) {
                 let page = GuestPhysicalAddress::new(gpa);
-                *slot = PscEntry::request(page, page_size(large), operation);
-                count += 1;
-            }
-            match count.checked_sub(1) {
-                Some(end_entry) => self.change(&mut descriptor, end_entry)?,
-                None => return Ok(()),
+                *slot = PscEntry::request(page, page_size(large), self.operation);
+                self.count += 1;
             }
         }
+        Ok(())
     }
 
-    /// Has the host do one batch.
-    fn change(&self, descriptor: &mut PscDescriptor, end_entry: u16) -> Result<(), Reason> {
-        submit(self.owner.machine(), descriptor, end_entry, |_| {}).map_err(|shortfall| {
-            match shortfall {
-                Shortfall::Declined(..) => Reason::PscRefused,
-                Shortfall::Broken(_) => Reason::PscMisbehaved,
-            }
-        })
+    /// Has the host do what was added.
+    #[inline(never)]
+    fn send(&mut self) -> Result<(), Reason> {
+        let Some(end_entry) = self.count.checked_sub(1) else {
+            return Ok(());
+        };
+        let done = submit(self.machine, &mut self.descriptor, end_entry, |_| {});
+        done.map_err(|shortfall| match shortfall {
+            Shortfall::Declined(..) => Reason::PscRefused,
+            Shortfall::Broken(_) => Reason::PscMisbehaved,
+        })?;
+        (self.descriptor, self.count) = (PscDescriptor::new(), 0);
+        Ok(())
     }
 }
 

@@ -7,7 +7,7 @@ use crate::layout::{HANDOVER_BASE, HANDOVER_END, LINUX_PAGES, LINUX_PAGES_END};
 use crate::memory_map::MemoryMap;
 use crate::placement::{LEGACY_RANGE, OWN_REGION, Placement, place};
 use crate::processor_memory::ProcessorMemory;
-use crate::range_list::{ListFull, PhysRange, RangeList, joined};
+use crate::range_list::{ListFull, PhysRange, RangeList, compiled_once, joined};
 use crate::storage_needs::StorageNeeds;
 use crate::termination::Reason;
 
@@ -112,7 +112,7 @@ impl<'a> BootPlan<'a> {
     /// RAM of the guest that was not launched: validated, zeroed and granted by us, or left
     /// unvalidated for the guest (`ram=firmware`).
     pub fn guest_ram(&self) -> impl Iterator<Item = PhysRange> + Clone + use<'_, 'a> {
-        self.tracked().flat_map(|range| range.without(&self.taken))
+        compiled_once(self.tracked().flat_map(|range| range.without(&self.taken)))
     }
 
     /// Whether all of `range` is tracked.

@@ -3,7 +3,7 @@
 //!
 //! The window is the top of the highest range of RAM that is large enough, or of those below 4 GiB if the
 //! image wants it there; the storage lies right below it. The low window, if the image wants one, is the top of the highest range
-//! below 4 GiB of what is left. A violation never moves a window elsewhere: it ends the boot with its reason, because a VMM
+//! below 4 GiB, and below the window, of what is left. A violation never moves a window elsewhere: it ends the boot with its reason, because a VMM
 //! that hands over such a map is broken or hostile.
 
 use crate::layout::{HANDOVER_END, IMAGE_BASE, LARGE_PAGE_BYTES, LAUNCH_VMSA, PAGE_BYTES};
@@ -134,7 +134,9 @@ pub fn place(
             start: storage.start,
             end: window.end,
         };
-        (_, low) = highest(ram, &taken, wish.low_bytes, LOW_END)?;
+        // Above the window it would serve nobody: who reaches it reaches the window.
+        let limit = LOW_END.min(window.start);
+        (_, low) = highest(ram, &taken, wish.low_bytes, limit)?;
         check_window(&low, launch)?;
     }
     Ok(Placement {
@@ -304,6 +306,9 @@ mod tests {
         assert_eq!(all_low.window(), mib(384, 512));
         assert_eq!(all_low.storage, mib(382, 384));
         assert_eq!(all_low.low_window(), Some(mib(318, 382)));
+        // A range above the window has no room for it, and the low window no business there.
+        let above = placed(&[LOW, mib(1024, 1084)], 32).unwrap();
+        assert_eq!(above.windows, [mib(384, 512), mib(350, 382)]);
         let check = |needs| all_low.check_payload([LOW].into_iter(), &needs).is_ok();
         assert!(check(mib(16, 318)));
         assert!(!check(mib(16, 319)));

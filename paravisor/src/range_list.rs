@@ -88,6 +88,18 @@ impl PhysRange {
     }
 }
 
+/// The same ranges. What finds the next one is long, and is once in the image however many walk over them.
+pub fn compiled_once<I>(mut ranges: I) -> impl Iterator<Item = PhysRange> + Clone + use<I>
+where
+    I: Iterator<Item = PhysRange> + Clone,
+{
+    #[inline(never)]
+    fn next(ranges: &mut impl Iterator<Item = PhysRange>) -> Option<PhysRange> {
+        ranges.next()
+    }
+    core::iter::from_fn(move || next(&mut ranges))
+}
+
 /// Ranges in the order of their addresses, those that touch each other joined; empty ones are dropped.
 pub fn joined<I>(ranges: I) -> impl Iterator<Item = PhysRange> + Clone + use<I>
 where

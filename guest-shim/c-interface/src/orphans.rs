@@ -62,7 +62,8 @@ impl ListPage for Page {
     }
 }
 
-/// Takes over every chunk that earlier kernels hold: the pool has grown without asking the host. Called right after
+/// Takes over every chunk that earlier kernels hold: the pool has grown without asking the host. Chunks of the other window become
+/// the attachment's as well; a pool of it takes them in by the same call, and without one they stay held and unused. Called right after
 /// attach, after all devices were quieted, while no other function of the library is called for this pool.
 ///
 /// `page` is a page of private, validated memory for the length of the call, `page_address` its guest physical address.
@@ -98,7 +99,7 @@ pub unsafe extern "C" fn svsm_swiotlb_adopt_orphans(
     number_of(answer())
 }
 
-/// Gives back every chunk that earlier kernels hold. Called after all devices were quieted.
+/// Gives back every chunk that earlier kernels hold, of all windows. Called after all devices were quieted.
 ///
 /// `page` and `page_address` as for `svsm_swiotlb_adopt_orphans`; `given_back` may be null.
 ///
@@ -127,7 +128,7 @@ pub unsafe extern "C" fn svsm_swiotlb_release_orphans(
     number_of(answer())
 }
 
-/// Ends the attachment. What is granted still becomes an orphan; `orphaned_bytes`, which may be null, says how much. A kernel
+/// Ends the attachment, which is that of the pool of the other window, too. What is granted still becomes an orphan; `orphaned_bytes`, which may be null, says how much. A kernel
 /// unmaps everything and calls `svsm_swiotlb_give_back` before, and afterwards only ends mappings that are left.
 ///
 /// Errors: INVALID_ARGUMENT; else what kept the call from being answered.

@@ -194,8 +194,8 @@ impl<'a> Central<'a> {
 
     /// Makes units free.
     pub(super) fn put_units(&mut self, first: u32, units: u32) {
-        self.free.put(&self.tables, first, units);
-        self.walk_from = self.walk_from.min(first);
+        let block = self.free.put(&self.tables, first, units);
+        self.walk_from = self.walk_from.min(block);
     }
 
     /// Bytes in the store, free for extents and slabs.

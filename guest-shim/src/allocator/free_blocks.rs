@@ -238,8 +238,8 @@ impl<'a> FreeBlocks<'a> {
         (head != NIL).then_some((List { doubling, range }, head))
     }
 
-    /// Makes a run free and joins it with its free neighbours.
-    pub fn put(&mut self, tables: &Tables<'_>, first: u32, length: u32) {
+    /// Makes a run free and joins it with its free neighbours; the first unit of the block that comes of it.
+    pub fn put(&mut self, tables: &Tables<'_>, first: u32, length: u32) -> u32 {
         let end = first + length;
         let (before, behind) = self.beside(tables, first, end);
         if before > 0 {
@@ -249,6 +249,7 @@ impl<'a> FreeBlocks<'a> {
             self.remove(tables, end, behind);
         }
         self.insert(tables, first - before, before + length + behind);
+        first - before
     }
 
     /// Lengths of the blocks that end where a range begins, and begin where it ends.

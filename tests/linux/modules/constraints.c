@@ -162,7 +162,7 @@ static bool in_low_window(dma_addr_t at, size_t size)
 static void low_window(struct pci_dev *pdev)
 {
 	u64 bytes = statistic("low_window_bytes"), mask, devices = statistic("devices");
-	dma_addr_t before, at, coherent_at;
+	dma_addr_t before, at, again, coherent_at;
 	u8 *buffer, *seen;
 	void *pointer;
 
@@ -182,6 +182,8 @@ static void low_window(struct pci_dev *pdev)
 
 	check(!dma_set_mask_and_coherent(&pdev->dev, mask), "the mask %#llx is refused", mask);
 	check(statistic("devices") == devices, "the device has left");
+	check(dma_max_mapping_size(&pdev->dev) <= bytes / 2, "it is told of %zu bytes",
+	      dma_max_mapping_size(&pdev->dev));
 	at = dma_map_single(&pdev->dev, buffer, 20000, DMA_BIDIRECTIONAL);
 	if (check(!dma_mapping_error(&pdev->dev, at), "it is not mapped below %#llx", mask)) {
 		check(in_low_window(at, 20000), "%pad is not in the low window", &at);
@@ -191,6 +193,8 @@ static void low_window(struct pci_dev *pdev)
 			fill(seen, 20000, 8);
 		}
 		view_end(seen);
+		again = map_address(&pdev->dev, at, 64);
+		check(dma_mapping_error(&pdev->dev, again), "a part of the low window is mapped");
 		dma_sync_single_for_cpu(&pdev->dev, at, 20000, DMA_BIDIRECTIONAL);
 		check(filled(buffer, 20000, 8), "a sync brings something else");
 		fill(buffer, 20000, 9);

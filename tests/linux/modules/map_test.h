@@ -44,6 +44,8 @@ u64 statistic(const char *name);
 /* The window as a device sees it; view_end() gives it back. */
 void *view(dma_addr_t address, size_t bytes);
 void view_end(void *pointer);
+/* Maps to the device by physical address, where the kernel has that; else by a page structure that is not there. */
+dma_addr_t map_address(struct device *dev, phys_addr_t address, size_t size);
 /* Bytes that tell place and seed; a multiple of 8 of them. */
 void fill(void *buffer, size_t bytes, u64 seed);
 bool filled(const void *buffer, size_t bytes, u64 seed);

@@ -57,17 +57,6 @@ static void mmio(struct pci_dev *pdev)
 	counted("failures_mmio", before, 1);
 }
 
-/* By physical address, where the kernel has it; else by a page structure that is not there. */
-static dma_addr_t map_address(struct device *dev, phys_addr_t address, size_t size)
-{
-#ifdef DMA_ATTR_MMIO
-	return dma_map_phys(dev, address, size, DMA_TO_DEVICE, 0);
-#else
-	return dma_map_page(dev, pfn_to_page(PHYS_PFN(address)), offset_in_page(address), size,
-			    DMA_TO_DEVICE);
-#endif
-}
-
 /* The window itself is such memory, and so is what begins in RAM and ends behind it. */
 static void outside_direct_map(struct pci_dev *pdev)
 {

@@ -8,6 +8,7 @@
 #include <linux/io.h>
 #include <linux/kernel.h>
 #include <linux/mm.h>
+#include <linux/pfn.h>
 #include <linux/seq_file.h>
 #include <linux/sizes.h>
 #include <linux/slab.h>
@@ -90,6 +91,16 @@ void view_end(void *pointer)
 {
 	if (pointer)
 		memunmap(pointer);
+}
+
+dma_addr_t map_address(struct device *dev, phys_addr_t address, size_t size)
+{
+#ifdef DMA_ATTR_MMIO
+	return dma_map_phys(dev, address, size, DMA_TO_DEVICE, 0);
+#else
+	return dma_map_page(dev, pfn_to_page(PHYS_PFN(address)), offset_in_page(address), size,
+			    DMA_TO_DEVICE);
+#endif
 }
 
 static u64 pattern(u64 seed, size_t word)

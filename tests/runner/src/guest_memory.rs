@@ -15,9 +15,6 @@ use snp_host::memory_plan::{GuestMemory, MemoryPlan};
 
 use crate::Failure;
 
-/// Storage that the paravisor's service takes below the window at the least.
-const SMALLEST_STORAGE: u64 = 2 << 20;
-
 /// Guest memory of `bytes`, and what the firmware of `block`, if it has one, needs beside it. Firmware is
 /// told of the RAM below the paravisor, because it takes all RAM below 4 GiB for one piece.
 #[must_use]
@@ -77,7 +74,12 @@ pub fn ram(plan: &MemoryPlan) -> Vec<Range<u64>> {
 ///
 /// # Errors
 /// Bad input with the reason with which the paravisor would end the boot.
-pub fn windows(block: &BootBlock, ram: &[Range<u64>]) -> Result<Vec<Range<u64>>, Failure> {
+pub fn windows(
+    block: &BootBlock,
+    ram: &[Range<u64>],
+    vcpus: u32,
+) -> Result<Vec<Range<u64>>, Failure> {
+    let storage = storage(ram, block, vcpus);
     let ram = ranges(ram);
     let launch: Vec<_> = block
         .ranges_in_ram()
@@ -89,16 +91,15 @@ pub fn windows(block: &BootBlock, ram: &[Range<u64>]) -> Result<Vec<Range<u64>>,
         .collect();
     let memory: u64 = ram.clone().map(|one| one.bytes()).sum();
     let needs = block.payload_needs();
-    let placed =
-        place(ram.clone(), &launch, block.window_wish(), SMALLEST_STORAGE).and_then(|placement| {
-            placement.check_payload(ram, &needs)?;
-            let windows = [Some(placement.window()), placement.low_window()];
-            let there = windows.into_iter().flatten();
-            Ok(there.map(|one| one.start..one.end).collect())
-        });
+    let placed = place(ram.clone(), &launch, block.window_wish(), storage).and_then(|placement| {
+        placement.check_payload(ram, &needs)?;
+        let windows = [Some(placement.window()), placement.low_window()];
+        let there = windows.into_iter().flatten();
+        Ok(there.map(|one| one.start..one.end).collect())
+    });
     placed.map_err(|reason| {
         Failure::bad_input(format!(
-            "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=)",
+            "a window of {} and the guest do not fit into {}MiB of guest memory ({}); pass a larger --memory (make: MEM=) or a smaller window (make: WINDOW=, LOW_WINDOW=)",
             format_size(block.window_bytes + block.low_window_bytes),
             memory.next_multiple_of(1 << 20) >> 20,
             reason.text()
@@ -260,7 +261,7 @@ mod tests {
         ] {
             block.window_bytes = mib * MIB;
             let top = 128 * MIB;
-            let placed = windows(&block, &ram).ok();
+            let placed = windows(&block, &ram, 1).ok();
             let only = || top - mib * MIB..top;
             assert_eq!(placed, fits.then(|| vec![only()]), "{mib} MiB");
         }
@@ -268,13 +269,13 @@ mod tests {
         block.payload_entry = 0x100_0200;
         for (until, fits) in [(62, true), (63, false)] {
             block.payload_needs_until = until * MIB;
-            assert_eq!(windows(&block, &ram).is_ok(), fits, "{until} MiB");
+            assert_eq!(windows(&block, &ram, 1).is_ok(), fits, "{until} MiB");
         }
         // 2 MiB of storage lie between them.
         for (mib, fits) in [(20, true), (46, false)] {
             block.low_window_bytes = mib * MIB;
             block.payload_needs_until = 0;
-            let placed = windows(&block, &ram).ok();
+            let placed = windows(&block, &ram, 1).ok();
             let two = vec![64 * MIB..128 * MIB, (62 - mib) * MIB..62 * MIB];
             assert_eq!(placed, fits.then_some(two), "{mib} MiB");
         }

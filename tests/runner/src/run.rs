@@ -255,7 +255,7 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         ram = guest_memory::in_pieces(&ram, entries)?;
     }
     let windows = match &image.boot_block {
-        Some(block) => guest_memory::windows(block, &ram)?,
+        Some(block) => guest_memory::windows(block, &ram, options.vcpus)?,
         None => Vec::new(),
     };
     let has_disks = options.device_set().contains(&Device::Blk);

@@ -37,8 +37,14 @@ impl Model {
     }
 
     fn put(&mut self, first: u32, length: u32) {
-        self.blocks.put(&self.tables, first, length);
+        let block = self.blocks.put(&self.tables, first, length);
         self.free[first as usize..][..length as usize].fill(true);
+        let before = &self.free[..first as usize];
+        let begins = before
+            .iter()
+            .rposition(|free| !free)
+            .map_or(0, |last| last + 1);
+        assert_eq!(block as usize, begins);
     }
 
     /// First units and lengths of the maximal free runs.

@@ -68,6 +68,11 @@ fn a_device_with_a_narrow_mask_uses_the_low_window() {
         assert_all_tests_ok(&outcome);
         let windows = outcome.report["windows"].as_array().expect("windows");
         assert_eq!(windows.len(), 2, "{}", outcome.text);
+        // The module has taken the second one, used it, and given back what it held of it.
+        let after = &outcome.report["guest"]["pool"]["after"];
+        assert_eq!(after["low_window_bytes"], "33554432", "{}", outcome.text);
+        assert_eq!(after["low_granted_bytes"], "0", "{}", outcome.text);
+        assert_ne!(after["low_given_back_bytes"], "0", "{}", outcome.text);
     }
 }
 
