@@ -8,6 +8,7 @@ use protocol::{CHUNK_BYTES, Epoch, Generation, Holder};
 use snp::address::GuestPhysicalAddress;
 
 use super::*;
+use crate::test_platform::{LOW_BASE, WINDOW_BASE, pool_at};
 
 fn with_pool(chunks: usize, test: impl FnOnce(&Pool<'_>)) {
     let words: Vec<AtomicU64> = (0..chunks).map(|_| AtomicU64::new(0)).collect();
@@ -295,4 +296,21 @@ fn w2_p_5_5_1_a_set_of_one_pool_takes_nothing_of_another() {
             assert_eq!(pool.records().state(0), ChunkState::Held(holder(1)));
         });
     });
+}
+
+#[test]
+fn p_7_2_a_run_of_one_holder_ends_with_its_window() {
+    let pools = Pools::two(pool_at(WINDOW_BASE, 4), pool_at(LOW_BASE, 4)).unwrap();
+    for pool in pools.iter() {
+        assert_eq!(grant(pool, wish(4, 4), 1), 4);
+    }
+    for (number, stop, base, count) in [
+        (0, 8, WINDOW_BASE, 4),
+        (3, 8, WINDOW_BASE + 3 * CHUNK_BYTES, 1),
+        (4, 8, LOW_BASE, 4),
+        (5, 7, LOW_BASE + CHUNK_BYTES, 2),
+    ] {
+        let (at, of, chunks) = pools.run_at(number, stop).unwrap();
+        assert_eq!((at.bits(), of, chunks), (base, holder(1), count));
+    }
 }

@@ -165,10 +165,9 @@ fn p_3_12_p_5_12_each_window_has_its_cap_and_only_the_newest_epoch_sets_it() {
 }
 
 #[test]
-fn p_7_2_p_7_3_the_list_counts_through_both_windows_and_no_run_goes_over_the_seam() {
+fn p_7_2_p_7_3_the_list_counts_through_both_windows() {
     let (platform, service) = two();
     let epoch = service.guest_attach();
-    // The last chunks of one and the first of the other, of one holder as far as the numbers go.
     service.guest_grow_of(0, epoch, HIGH, HIGH).unwrap();
     service.guest_grow_of(1, epoch, 2, 2).unwrap();
     let all = [(WINDOW_BASE, HIGH, epoch), (LOW_BASE, 2, epoch)];
