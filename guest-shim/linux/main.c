@@ -202,11 +202,13 @@ static void attach_low(struct svsm_swiotlb_config config)
 
 	svsm_least_reach = svsm_window_last;
 	error = svsm_swiotlb_window_beside(svsm_pool, 1, &window);
-	if (!error && window.bytes && window.base > svsm_window_first)
+	if (error || !window.bytes)
+		goto none;
+	if (window.base > svsm_window_first) {
 		pr_info("the second window [mem %#llx-%#llx] lies above the first and serves no device\n", window.base,
 			window.base + window.bytes - 1);
-	if (error || !window.bytes || window.base > svsm_window_first)
-		goto none;
+		return;
+	}
 	bytes = svsm_swiotlb_metadata_bytes(window.bytes, nr_cpu_ids);
 	low_storage = vzalloc(svsm_swiotlb_pool_bytes());
 	low_metadata = vzalloc(bytes);

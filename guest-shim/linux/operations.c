@@ -330,7 +330,10 @@ static u64 op_get_required_mask(struct device *dev)
 	return DMA_BIT_MASK(fls64(svsm_window_last));
 }
 
-/* In a low window smaller than that there is room for two: block drivers repeat what does not fit, and never split it. */
+/*
+ * At most half of a low window: block drivers never split a request that does
+ * not fit, they repeat it.
+ */
 static size_t op_max_mapping_size(struct device *dev)
 {
 	if (window_for(reach_of(dev, dma_get_mask(dev))).pool == svsm_pool)

@@ -77,7 +77,7 @@ impl Window {
         }
     }
 
-    /// Whether some address lies in both.
+    /// Whether the two windows overlap.
     pub(crate) const fn overlaps(&self, other: &Self) -> bool {
         self.base <= other.last && other.base <= self.last
     }

@@ -175,7 +175,7 @@ impl<P: Platform> Pool<'_, P> {
         Ok(())
     }
 
-    /// Whether no byte of a run lies in the window: it is another window's, and no run lies in two (P-7.2).
+    /// Whether a run belongs to another window. No run lies in two windows (P-7.2).
     const fn is_elsewhere(&self, run: &GrantedRun) -> bool {
         let end = self.window.base() + self.window.bytes();
         run.base >= end || run.base.saturating_add(run.bytes) <= self.window.base()

@@ -39,7 +39,7 @@ impl<'p, 'a, P: Platform> Windows<'p, 'a, P> {
     }
 
     /// The pool for a device that reaches no address above `highest_address`: the first if the device reaches all of it, else the
-    /// one whose window ends lower. A device that reaches only part of that gets what it reaches, or a named cause.
+    /// one whose window lies lower. A device that reaches only part of that gets what it reaches, or a named cause.
     #[inline]
     pub fn reaching(&self, highest_address: u64) -> &'p Pool<'a, P> {
         match self.other {

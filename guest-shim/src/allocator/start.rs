@@ -18,15 +18,16 @@ pub(crate) struct Start {
     pub boundary: Boundary,
 }
 
-/// Multiples of a power of two of units, which those units of a run that count do not cross: the first ones. The power is a
-/// multiple of the stride in which runs may begin, and a run fits that begins as early as it may behind one of them.
+/// The multiples of a power of two of units that a run must not cross. Only the run's first units count, as many as the device
+/// asked for: what rounding adds behind them may lie across a boundary. The power of two is a multiple of the stride in which
+/// runs may begin, and a run that begins at the first start behind a boundary never reaches the next one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Boundary {
     /// The power of two, less 1.
     mask: u32,
     /// What multiples equal under `mask`.
     phase: u32,
-    /// Units that count, less 1.
+    /// Units of the run that count, less 1.
     further: u32,
 }
 
@@ -38,7 +39,7 @@ impl Boundary {
         further: 0,
     };
 
-    /// Multiples of `units`, one of which is the unit `multiple`, for runs of which a unit counts and `further` ones.
+    /// Multiples of `units`, counted from the unit `multiple`, for runs whose first `further` + 1 units count.
     pub const fn new(units: u32, multiple: u32, further: u32) -> Self {
         Self {
             mask: units - 1,
@@ -47,7 +48,7 @@ impl Boundary {
         }
     }
 
-    /// Whether a run that begins here crosses one.
+    /// Whether a run that begins at `unit` crosses a boundary.
     #[inline]
     const fn is_crossed(self, unit: u32) -> bool {
         (unit.wrapping_sub(self.phase) & self.mask) > self.mask - self.further
@@ -72,13 +73,13 @@ impl Start {
         }
     }
 
-    /// Whether a unit is one of them.
+    /// Whether a run may begin at `unit`.
     #[inline]
     pub const fn allows(self, unit: u32) -> bool {
         unit & self.mask == self.phase && !self.boundary.is_crossed(unit)
     }
 
-    /// Whether there are boundaries for the run to cross.
+    /// Whether a boundary restricts the run.
     pub const fn has_boundary(self) -> bool {
         self.boundary.further > 0
     }

@@ -18,7 +18,7 @@ pub(in crate::allocator) struct Wish {
 }
 
 impl Wish {
-    /// Whether a run may begin here, by the definition.
+    /// Whether a run may begin at `unit`, computed from the definition of a boundary.
     pub fn allows(&self, unit: u32) -> bool {
         let Start { mask, phase, .. } = self.start;
         let piece = |unit: u32| {
