@@ -110,6 +110,11 @@ fn what_the_boots_break_together_is_named() {
     for (pool, swiotlb, parts) in [
         ("", "work=stress", &["one kernel", "stress"][..]),
         ("own_calls=14", "own_calls=0", &["at most 12", "14 of them"]),
+        (
+            "kernel_calls=521",
+            "own_calls=0",
+            &["at most 12", "522, 1 of them", "without it 512"],
+        ),
         ("converts=513", "", &["converts no page", "1 exits"]),
         (
             "failures=1",
@@ -135,6 +140,12 @@ fn what_the_boots_break_together_is_named() {
             assert!(message.contains(part), "{pool} {swiotlb}: {message}");
         }
     }
+    // A small swiotlb is shared in more pieces.
+    let (_setup, output) = compared(
+        &[("pool", "kernel_calls=520"), ("swiotlb", "own_calls=0")],
+        &[],
+    );
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     let (_setup, output) = compared(&[("pool", ""), ("pool-2", "")], &[]);
     assert!(stderr(&output).contains("none without it"));
 }

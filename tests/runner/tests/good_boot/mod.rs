@@ -44,9 +44,9 @@ bounce() { say "linux: bounce moment=$1 used=${used:-0} peak=${used:-0}"
     [ "$driver" != pool ] || for line in "maps 7" "failures ${failures:-0}" "devices ${count:-4}" "calls_grow_interrupts_off ${growths:-1}" "bytes_in 99"; do
         say "linux: pool $1 $line"; done; }
 bounce loaded; mark 1 10; record "end id=1"
-bounce begin; mark 2 20 svsm.msr.core.pvalidate=512 svsm.msr.pool.7=${own_calls:-1} vmgexit.2.msr-psc=512; record "end id=2"
+bounce begin; mark 2 20 svsm.msr.core.pvalidate=${kernel_calls:-512} svsm.msr.pool.7=${own_calls:-1} vmgexit.2.msr-psc=512; record "end id=2"
 [ -n "$elsewhere" ] && record "psc tsc=25 vmpl=2 op=shared gpa=0x101000 bytes=4096 total_shared=2105344"
-bounce end; mark 3 30 svsm.msr.core.pvalidate=512 svsm.msr.pool.7=${own_calls:-1} vmgexit.2.msr-psc=${converts:-512}; record "end id=3"
+bounce end; mark 3 30 svsm.msr.core.pvalidate=${kernel_calls:-512} svsm.msr.pool.7=${own_calls:-1} vmgexit.2.msr-psc=${converts:-512}; record "end id=3"
 mark 4 40; record "end id=4"; bounce after
 for line in "$trouble" "$more_trouble"; do [ -n "$line" ] && say "linux: trouble $line"; done
 [ -n "$stress" ] && say "linux: stress what=$stress count=3"
