@@ -115,15 +115,14 @@ impl<H: Hardware> Machine<'_, H> {
             return Err(Unreachable::Forbidden);
         }
         let address = save.idtr.base.wrapping_add(first);
-        let low = self.read_linear_u64(vcpu, address)?;
-        let gate = Gate {
-            low,
-            high: self.read_linear_u64(vcpu, address.wrapping_add(8))?,
-        };
+        let mut words = [[0; 8]; 2];
+        self.read_linear(vcpu, address, words.as_flattened_mut())?;
+        let [low, high] = words.map(u64::from_le_bytes);
+        let gate = Gate { low, high };
         if !gate.is_present() {
             return Err(Unreachable::NotMapped);
         }
-        let mut stack = match gate.interrupt_stack() {
+        let top = match gate.interrupt_stack() {
             0 if save.cpl != 0 => {
                 self.read_linear_u64(vcpu, save.tr.base.wrapping_add(TSS_RSP0))?
             }
@@ -133,18 +132,17 @@ impl<H: Hardware> Machine<'_, H> {
                 self.read_linear_u64(vcpu, save.tr.base.wrapping_add(offset))?
             }
         } & !15;
+        // From the lowest address up.
         let frame = [
-            u64::from(save.ss.selector),
-            save.rsp,
-            save.rflags | RESUME_FLAG,
-            u64::from(save.cs.selector),
-            save.rip,
             exception.error_code,
+            save.rip,
+            u64::from(save.cs.selector),
+            save.rflags | RESUME_FLAG,
+            save.rsp,
+            u64::from(save.ss.selector),
         ];
-        for word in frame {
-            stack = stack.wrapping_sub(8);
-            self.write_linear_u64(vcpu, stack, word)?;
-        }
+        let stack = top.wrapping_sub(size_of_val(&frame) as u64);
+        self.write_linear(vcpu, stack, frame.map(u64::to_le_bytes).as_flattened())?;
         Ok(Delivery {
             gate,
             attributes: code_attributes(self.descriptor(vcpu, gate.selector())?),
@@ -173,17 +171,15 @@ impl<H: Hardware> Machine<'_, H> {
         if !gate.is_present() {
             return Err(Unreachable::NotMapped);
         }
-        let mut stack = low(save.rsp);
-        for word in [
-            low(save.rflags | RESUME_FLAG),
-            save.cs.selector.into(),
-            low(save.rip),
+        let frame = [
             low(exception.error_code),
-        ] {
-            stack = stack.wrapping_sub(4);
-            let address = u64::from(low(save.ss.base).wrapping_add(stack));
-            self.write_linear_u32(vcpu, address, word)?;
-        }
+            low(save.rip),
+            save.cs.selector.into(),
+            low(save.rflags | RESUME_FLAG),
+        ];
+        let stack = low(save.rsp).wrapping_sub(low(size_of_val(&frame) as u64));
+        let address = u64::from(low(save.ss.base).wrapping_add(stack));
+        self.write_linear(vcpu, address, frame.map(u32::to_le_bytes).as_flattened())?;
         let descriptor = self.descriptor(vcpu, gate.selector())?;
         Ok(Delivery {
             gate,

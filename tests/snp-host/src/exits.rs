@@ -2,11 +2,12 @@
 //! Sorting the exits of a guest: what hardware would turn into #VC becomes #VC, an automatic exit
 //! (HLT) is served at once (APM volume 2, 15.35.4), what the emulated SNP instructions need is done here, everything else stops the machine with a report.
 
+use snp::address::Vmpl;
 use snp::msr::{self, SevStatus};
 
 use crate::counters::Exit;
 use crate::cpuid_policy;
-use crate::decode::Cr0Write;
+use crate::decode::{Cr0Write, Trapped};
 use crate::hardware::Hardware;
 use crate::machine::{Flow, Machine};
 use crate::msr_policy;
@@ -167,7 +168,7 @@ impl<H: Hardware> Machine<'_, H> {
                 vcpu.ghcb_msr = written;
                 vcpu.advance(TWO_BYTES);
                 self.doorbell_after_request(cpu);
-                return Ok(());
+                return self.request_behind(cpu);
             }
             (msr::GHCB, false) => Some(vcpu.ghcb_msr),
             (msr::SEV_STATUS, false) => Some(SevStatus::of_features(vcpu.features).into_bits()),
@@ -179,6 +180,18 @@ impl<H: Hardware> Machine<'_, H> {
             vcpu.registers.rdx = value >> 32;
         }
         vcpu.advance(TWO_BYTES);
+        Ok(())
+    }
+
+    /// Does the VMGEXIT that follows a write of the GHCB MSR at once, as kernels have it: on hardware that write is no exit
+    /// either. For VMPL 0 each is an exit of its own, since the attacks of this host count its exits.
+    fn request_behind(&mut self, cpu: &mut Cpu) -> Flow {
+        let vcpu = cpu.vcpu();
+        let follows = vcpu.vmpl != Vmpl::Vmpl0
+            && Trapped::decode(self.instruction_bytes(vcpu)) == Some(Trapped::Vmgexit);
+        if follows {
+            return self.trapped_instruction(cpu);
+        }
         Ok(())
     }
 

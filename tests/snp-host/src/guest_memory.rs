@@ -40,6 +40,13 @@ pub enum Unreachable {
     Forbidden,
 }
 
+/// Bytes from `linear` to the end of its page. A page is translated once for all that is read of it: a guest's exit makes
+/// several such reads, and walks are most of what they cost on an emulated processor.
+#[expect(clippy::cast_possible_truncation, reason = "at most a page")]
+const fn bytes_to_page_end(linear: u64) -> usize {
+    (PAGE_SIZE - linear % PAGE_SIZE) as usize
+}
+
 impl<H: Hardware> Machine<'_, H> {
     /// Host address of a guest physical address for an access by `vcpu`'s VMPL.
     ///
@@ -113,9 +120,31 @@ impl<H: Hardware> Machine<'_, H> {
         linear: u64,
         bytes: &mut [u8],
     ) -> Result<(), Unreachable> {
-        for (linear, byte) in (0..).map(|offset| linear.wrapping_add(offset)).zip(bytes) {
-            let host = self.reach(vcpu, self.translate(vcpu, linear)?, AccessKind::Read)?;
-            self.hardware.read(host, core::slice::from_mut(byte));
+        let mut rest = bytes;
+        let mut at = linear;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at_mut(rest.len().min(bytes_to_page_end(at)));
+            let host = self.reach(vcpu, self.translate(vcpu, at)?, AccessKind::Read)?;
+            self.hardware.read(host, piece);
+            at = at.wrapping_add(piece.len() as u64);
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Writes guest memory; may cross pages, the first of which are then written even if a later one cannot be.
+    ///
+    /// # Errors
+    /// [`Unreachable`] when any byte is.
+    pub fn write_linear(&self, vcpu: &Vcpu, linear: u64, bytes: &[u8]) -> Result<(), Unreachable> {
+        let mut rest = bytes;
+        let mut at = linear;
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at(rest.len().min(bytes_to_page_end(at)));
+            let host = self.reach(vcpu, self.translate(vcpu, at)?, AccessKind::Write)?;
+            self.hardware.write(host, piece);
+            at = at.wrapping_add(piece.len() as u64);
+            rest = behind;
         }
         Ok(())
     }
@@ -130,26 +159,6 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(u64::from_le_bytes(bytes))
     }
 
-    /// Writes the 8-byte word at the aligned `linear`.
-    ///
-    /// # Errors
-    /// [`Unreachable`] when it is.
-    pub fn write_linear_u64(&self, vcpu: &Vcpu, linear: u64, word: u64) -> Result<(), Unreachable> {
-        let host = self.reach(vcpu, self.translate(vcpu, linear)?, AccessKind::Write)?;
-        self.hardware.write_u64(host & !7, word);
-        Ok(())
-    }
-
-    /// Writes the 4-byte word at the aligned `linear`.
-    ///
-    /// # Errors
-    /// [`Unreachable`] when it is.
-    pub fn write_linear_u32(&self, vcpu: &Vcpu, linear: u64, word: u32) -> Result<(), Unreachable> {
-        let host = self.reach(vcpu, self.translate(vcpu, linear)?, AccessKind::Write)?;
-        self.hardware.write(host & !3, &word.to_le_bytes());
-        Ok(())
-    }
-
     /// The four bytes at RIP, zeros where they cannot be fetched.
     #[must_use]
     pub fn instruction_bytes(&self, vcpu: &Vcpu) -> [u8; 4] {
@@ -160,15 +169,19 @@ impl<H: Hardware> Machine<'_, H> {
             save.cs.base
         };
         let mut bytes = [0; 4];
-        for (offset, byte) in (0..).zip(&mut bytes) {
-            let linear = base.wrapping_add(save.rip).wrapping_add(offset);
+        let mut rest = &mut bytes[..];
+        let mut at = base.wrapping_add(save.rip);
+        while !rest.is_empty() {
+            let (piece, behind) = rest.split_at_mut(rest.len().min(bytes_to_page_end(at)));
             let host = self
-                .translate(vcpu, linear)
+                .translate(vcpu, at)
                 .and_then(|at| self.reach(vcpu, at, AccessKind::Execute));
             match host {
-                Ok(host) => self.hardware.read(host, core::slice::from_mut(byte)),
+                Ok(host) => self.hardware.read(host, piece),
                 Err(_) => break,
             }
+            at = at.wrapping_add(piece.len() as u64);
+            rest = behind;
         }
         bytes
     }

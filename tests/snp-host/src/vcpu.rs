@@ -92,8 +92,8 @@ impl Vcpu {
         control.io_map = maps.io_address();
         control.msr_map = maps.msr_address();
         control.asid = 1 + u32::from(vmpl.number());
-        // All VMPLs share translations on hardware; flushing at every entry is always right.
-        control.tlb_control = 1;
+        // Nothing is asked of the TLB (TLB_CONTROL = 0): the processor under this host keeps no translation across a world
+        // switch, which loads CR3. To ask costs a flush more at each entry.
         control.nested_paging = 1;
         Self {
             vmcb,

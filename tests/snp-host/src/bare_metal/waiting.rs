@@ -60,7 +60,6 @@ fn control_block() -> Vmcb {
     control.intercept_instructions = intercept::INTERRUPT | intercept::NMI | intercept::SHUTDOWN;
     control.intercept_virtualization = intercept::VIRTUALIZATION;
     control.asid = ASID;
-    control.tlb_control = 1;
     control.interrupt_control = VIRTUAL_INTERRUPT_MASKING;
     let save = &mut vmcb.save;
     save.cs = flat(CODE);

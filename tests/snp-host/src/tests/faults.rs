@@ -2,9 +2,9 @@
 use snp::address::{PageSize, Vmpl};
 use snp_model::access::AccessKind;
 
-use super::bench::{Bench, CODE, DESCRIPTORS, FREE, HANDLER, STACK};
+use super::bench::{Bench, CODE, DESCRIPTORS, FREE, HANDLER, SHARED, STACK, TABLES};
 use crate::counters::Event;
-use crate::guest_memory::Translation;
+use crate::guest_memory::{Translation, Unreachable};
 use crate::memory_plan::DEVICE_BASE;
 use crate::record::ExitCode;
 use crate::switches::Switches;
@@ -167,6 +167,40 @@ fn device_memory_is_an_exception_and_the_rest_does_not_exist() {
     assert!(bench.machine.is_device(0xFFFF_F000, 4096));
     assert!(!bench.machine.is_device(0xFFFF_F000, 4097));
     assert!(!bench.machine.is_device(4 << 30, 8));
+}
+
+/// Two pages that follow each other for the guest alone.
+#[test]
+fn bytes_of_two_pages_are_reached_through_both() {
+    const TABLE: u64 = FREE;
+    let mut bench = Bench::new();
+    bench.validate(TABLE);
+    bench.poke(TABLE, STACK | C | 3);
+    bench.poke(TABLE + 8, CODE | C | 3);
+    let entry = TABLES + 0x2000 + 8 * (SHARED >> 21);
+    bench.poke(entry, TABLE | C | 3);
+    bench.poke(STACK + 0xFF8, 0x0403_0201_0000_0000);
+    bench.poke(CODE, 0x0807_0605);
+    let mut bytes = [0; 8];
+    let read = |bench: &Bench, bytes: &mut [u8]| {
+        let vcpu = bench.cpu.vcpu();
+        bench.machine.read_linear(vcpu, SHARED + 0xFFC, bytes)
+    };
+    assert_eq!(read(&bench, &mut bytes), Ok(()));
+    assert_eq!(bytes, [1, 2, 3, 4, 5, 6, 7, 8]);
+    bench.cpu.vcpu_mut().vmcb.save.rip = SHARED + 0xFFE;
+    let vcpu = bench.cpu.vcpu();
+    assert_eq!(bench.machine.instruction_bytes(vcpu), [3, 4, 5, 6]);
+    // An exception's frame of 48 bytes, of which 32 are on the second page.
+    bench.cpu.vcpu_mut().vmcb.save.rsp = SHARED + 0x1020;
+    assert_eq!(bench.exit(exit_code::CPUID, 0, 0), Ok(()));
+    let words = [STACK + 0xFF0, STACK + 0xFF8, CODE + 0x10].map(|at| bench.peek(at));
+    assert_eq!(words, [exit_code::CPUID, SHARED + 0xFFE, SHARED + 0x1020]);
+    // The second page is gone.
+    bench.poke(TABLE + 8, 0);
+    assert_eq!(read(&bench, &mut bytes), Err(Unreachable::NotMapped));
+    let vcpu = bench.cpu.vcpu();
+    assert_eq!(bench.machine.instruction_bytes(vcpu)[2..], [0, 0]);
 }
 
 #[test]

@@ -1,17 +1,18 @@
 // SPDX-License-Identifier: MIT OR Apache-2.0
-use snp::address::GuestPhysicalAddress;
+use snp::address::{GuestPhysicalAddress, Vmpl};
 use snp::ghcb::{IoExitInformation, exit_code, malformed, offset};
 use snp::ghcb_msr::Request;
+use snp::operands::{RmpAdjustTarget, RmpPermissions};
 use snp::psc::{PscEntry, PscOperation, error};
 
-use super::bench::{Bench, FREE};
+use super::bench::{Bench, CODE, FREE, TABLES};
 use crate::hardware::PhysicalMemory;
 use crate::machine::Flow;
 use crate::memory_plan::DEVICE_BASE;
 use crate::record::{ExitCode, MARKER_PORT};
 use crate::residence::Step;
 use crate::switches::Switches;
-use crate::vmcb::event;
+use crate::vmcb::{self, event};
 
 const GHCB: u64 = FREE;
 const BUFFER: u64 = GHCB + 0x800;
@@ -47,7 +48,7 @@ impl Bench {
 
     fn vmgexit(&mut self) -> Flow {
         self.cpu.vcpu_mut().ghcb_msr = GHCB;
-        self.execute([0xF3, 0x0F, 0x01, 0xD9], crate::vmcb::exit_code::VMMCALL)
+        self.execute([0xF3, 0x0F, 0x01, 0xD9], vmcb::exit_code::VMMCALL)
     }
 
     /// A request with every field valid; SW_EXITINFO1 and 2 of the reply.
@@ -85,8 +86,33 @@ fn msr_protocol() {
     };
     assert_eq!(bench.request(cpuid.encode()) >> 32 & 0x3F, 51);
     bench.cpu.vcpu_mut().ghcb_msr = 0x123;
-    let unknown = bench.execute([0xF3, 0x0F, 0x01, 0xD9], crate::vmcb::exit_code::VMMCALL);
+    let unknown = bench.execute([0xF3, 0x0F, 0x01, 0xD9], vmcb::exit_code::VMMCALL);
     assert_eq!(unknown, Err(ExitCode::Died));
+}
+
+/// Where it follows directly, and below VMPL 0.
+#[test]
+fn a_vmgexit_behind_a_write_of_the_ghcb_msr_is_no_exit_of_its_own() {
+    const VMGEXIT: u32 = 0xD901_0FF3;
+    let written_by = |vmpl, behind: u32| {
+        let mut bench = Bench::new();
+        let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ_WRITE_EXECUTE);
+        for page in [CODE, TABLES, TABLES + 0x1000, TABLES + 0x2000] {
+            bench.adjust(page, target);
+        }
+        bench.poke(CODE, 0x300F | u64::from(behind) << 16);
+        bench.cpu.at_mut(Vmpl::Vmpl2).vmcb = bench.cpu.at(Vmpl::Vmpl0).vmcb.clone();
+        bench.cpu.current = vmpl;
+        let vcpu = bench.cpu.vcpu_mut();
+        vcpu.registers.rcx = snp::msr::GHCB.into();
+        (vcpu.vmcb.save.rax, vcpu.registers.rdx) = (2, 0);
+        assert_eq!(bench.exit(vmcb::exit_code::MSR, 1, 0), Ok(()));
+        (bench.cpu.vcpu().ghcb_msr, bench.rip() - CODE)
+    };
+    let answer = 0x0002_0002_3300_0001;
+    assert_eq!(written_by(Vmpl::Vmpl2, VMGEXIT), (answer, 6));
+    assert_eq!(written_by(Vmpl::Vmpl2, 0x9090_9090), (2, 2));
+    assert_eq!(written_by(Vmpl::Vmpl0, VMGEXIT), (2, 2));
 }
 
 #[test]
@@ -102,7 +128,7 @@ fn termination_by_either_way() {
             reason,
         }
         .encode();
-        let ended = bench.execute([0xF3, 0x0F, 0x01, 0xD9], crate::vmcb::exit_code::VMMCALL);
+        let ended = bench.execute([0xF3, 0x0F, 0x01, 0xD9], vmcb::exit_code::VMMCALL);
         assert_eq!(ended, Err(code));
         let text = std::format!("terminate vmpl=0 set={set:#x} reason={reason:#x}\n");
         assert!(bench.records().contains(&text));
