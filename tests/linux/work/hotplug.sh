@@ -49,6 +49,7 @@ hotplug_work() {
             switch "$cpu" 1 || break 2
         done
         done=$((done + 1))
+        say "said hotplug: cycle $done"
     done
     : >/tmp/hotplug.done
     for job in $jobs; do
