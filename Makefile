@@ -69,7 +69,8 @@ DKMS_DIR   := $(TARGET_DIR)/dkms
 LINUX_ARGS := clocksource=jiffies console=ttyS0 earlyprintk=ttyS0,115200 panic=-1
 LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug kexec kdump,$(WORK)),1800,300))
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK) $(if $(DEVICES),svsm.devices=$(DEVICES))) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
-	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(if $(filter stress,$(WORK)),svsm.readers=16) $(CMDLINE)
+	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(if $(filter stress,$(WORK)),svsm.readers=16) \
+	$(if $(filter hotplug,$(WORK)),svsm.modules=ghcb_free) $(CMDLINE)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # The initrd that is packed, and the one that a further kernel gets.
@@ -229,9 +230,10 @@ linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initr
 	@$(if $(INITRD),,$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox \
 		--mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
 
-linux-initrd: linux-kernel module
+linux-initrd: linux-kernel module $(if $(filter hotplug,$(WORK)),test-modules)
 	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
 		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
+		$(if $(filter hotplug,$(WORK)),--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/ghcb_free.ko) \
 		$(if $(FIO),--folder $(LINUX_DIR)/fio) $(if $(filter-out usual stress,$(WORK)),--folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
 	@$(if $(FIO),gzip -nf $(LINUX_DIR)/$(LINUX)/initrd-pool && mv $(LINUX_DIR)/$(LINUX)/initrd-pool.gz $(LINUX_DIR)/$(LINUX)/initrd-pool)
 

@@ -38,7 +38,7 @@ fn stock_firmware_and_kernel_use_all_vcpus() {
 fn firmware_without_a_kernel_ends_in_its_shell() {
     let bench = Bench::firmware("6.12");
     bench.write_disk(&[0; 1 << 20]);
-    let outcome = bench.firmware_run(&["--idle", "120"]);
+    let outcome = bench.firmware_run(&["--idle", "60"]);
     assert_eq!(outcome.code, DIED, "{}", outcome.text);
     let cause = "the guest hangs; the firmware was running";
     assert!(outcome.text.contains(cause), "{}", outcome.text);
