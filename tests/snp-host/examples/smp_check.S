@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: MIT OR Apache-2.0
 # The second part of self_check.S: two CPUs. The boot CPU starts the other one at VMPL 0 by AP
-# creation, lets it wait, wakes it by registering a VMPL 2, wakes that by an interrupt, and at last
+# creation, lets it wait, wakes it by registering a VMPL 2, which sends itself NMIs, wakes that by an interrupt, and at last
 # rescinds a page that the other CPU is reading.
 #
 # [phase] is where the other CPU has got to. Modes: 5 the machine kicks CPUs, the page faults at
@@ -14,6 +14,7 @@
 .equ WATCHED, 0xa04000
 .equ APIC, 0xfee00000
 .equ VECTOR, 0x40
+.equ SEND_NMI_TO_SELF, 0x44400
 .equ EXITS, 100000
 
 # A GHCB request through the page at rbx (its address without C-bit), else like ghcb_request; RCX counts, too.
@@ -75,6 +76,16 @@
     msr_request
     cmp rax, 0x15
     expect e
+.endm
+# An interrupt gate.
+.macro gate vector, handler
+    lea rax, [rip + \handler]
+    lea rdi, [rip + idt + \vector * 16]
+    mov [rdi], ax
+    shr rax, 16
+    mov [rdi + 6], ax
+    mov word ptr [rdi + 2], 8
+    mov word ptr [rdi + 4], 0x8e00
 .endm
 # Halts until woken.
 .macro halt
@@ -198,13 +209,8 @@ two_cpus:
     add esi, 4096
     cmp esi, edi
     jb 1b
-    lea rax, [rip + interrupt_handler]
-    lea rdi, [rip + idt + VECTOR * 16]
-    mov [rdi], ax
-    shr rax, 16
-    mov [rdi + 6], ax
-    mov word ptr [rdi + 2], 8
-    mov word ptr [rdi + 4], 0x8e00
+    gate VECTOR, interrupt_handler
+    gate 2, nmi_handler
 
     step 32  # this is the boot CPU
     mov ebx, SHARED + GHCB
@@ -283,7 +289,7 @@ two_cpus:
     call await_phase
     expect e
 
-    step 27  # VMPL 2 waits for an interrupt; NMI, INIT and SIPI are not sent
+    step 27  # VMPL 2 waits for an interrupt; INIT and SIPI are not sent, nor NMI, of which VMPL 0 takes none
     call linger
     mov ebx, SHARED + GHCB
     apic_write 0x310, 1 << 24
@@ -415,6 +421,9 @@ restore_for_ever:
 other_vmpl2:
     register_ghcb GHCB_AP_2
     apic_write 0xf0, 0x1ff
+    apic_write 0x300, SEND_NMI_TO_SELF
+    cmp dword ptr [rip + nmis], 2
+    jne other_failed
     mov dword ptr [rip + phase], 4
 1:  halt
     # The interrupt that ended the wait is still pending.
@@ -430,6 +439,21 @@ other_vmpl2:
     rep vmmcall
 2:  jmp 2b
 
+# The first NMI sends two more: one is kept until this one is complete, and comes then, on top of it.
+nmi_handler:
+    inc dword ptr [rip + nmis]
+    cmp dword ptr [rip + nmis], 1
+    jne 1f
+    apic_write 0x300, SEND_NMI_TO_SELF
+    apic_write 0x300, SEND_NMI_TO_SELF
+    cmp dword ptr [rip + nmis], 1
+    jne other_failed
+1:  xor esi, esi
+    xor edi, edi
+    xor r8d, r8d
+    request_at 0x80000003
+    iretq
+
 interrupt_handler:
     inc dword ptr [rip + interrupts]
     apic_write 0xb0, 0
@@ -440,6 +464,7 @@ phase: .long 0
 go: .long 0
 rounds: .quad 0
 interrupts: .long 0
+nmis: .long 0
 environment: .skip 28
     .balign 4096
 other_stack: .skip 4096

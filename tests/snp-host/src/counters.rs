@@ -90,6 +90,8 @@ causes! {
         MmioRead = "mmio-read",
         /// MMIO write.
         MmioWrite = "mmio-write",
+        /// An NMI is complete.
+        NmiComplete = "nmi-complete",
         /// Page-state change.
         Psc = "psc",
         /// AP creation.
@@ -152,8 +154,14 @@ causes! {
         Kick = "kick",
         /// Waits of a CPU whose guest halted.
         Wait = "wait",
-        /// Interrupts of kinds that would end this host (INIT, SIPI, NMI, SMI), not sent.
+        /// Writes to interrupt controllers that were not made: INIT, SIPI and SMI, NMI where nobody takes it.
         InterruptRefused = "interrupt.refused",
+        /// NMIs that CPUs of the guest sent, one for each target.
+        NmiSent = "nmi.sent",
+        /// Others that came while as many waited as are kept.
+        NmiMerged = "nmi.merged",
+        /// NMIs injected.
+        NmiInjected = "nmi.injected",
         /// Events shown in the #HV doorbell page.
         HvSignalled = "hv.signalled",
         /// #HV exceptions raised for them.

@@ -13,7 +13,7 @@ use crate::machine::{Flow, Machine};
 use crate::msr_policy;
 use crate::page_attack::Left;
 use crate::record::kind;
-use crate::vcpu::{CR0_PAGING, Cpu};
+use crate::vcpu::{CR0_PAGING, Cpu, WokenBy};
 use crate::vmcb::{event, exit_code};
 use snp::vmsa::{EFER_LMA, EFER_LME};
 
@@ -110,8 +110,12 @@ impl<H: Hardware> Machine<'_, H> {
                 // An automatic exit: #VC is for what the guest has to give an account of.
                 let vcpu = cpu.vcpu_mut();
                 vcpu.advance(ONE_BYTE);
-                let interrupts = vcpu.vmcb.save.rflags & INTERRUPT_FLAG != 0;
-                self.halt(cpu, interrupts);
+                let woken_by = if vcpu.vmcb.save.rflags & INTERRUPT_FLAG != 0 {
+                    WokenBy::Interrupt
+                } else {
+                    WokenBy::Nmi
+                };
+                self.halt(cpu, woken_by);
                 Ok(())
             }
             exit_code::CPUID

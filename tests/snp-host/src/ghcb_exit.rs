@@ -19,7 +19,7 @@ use crate::machine::{Flow, Machine};
 use crate::msr_protocol::FEATURES;
 use crate::page_conversion::ConversionRun;
 use crate::svsm_calls::Form;
-use crate::vcpu::Cpu;
+use crate::vcpu::{Cpu, WokenBy};
 use crate::vcpu_creation::DESTROY;
 
 /// SW_EXITINFO1 of a reply.
@@ -168,6 +168,7 @@ impl<H: Hardware> Machine<'_, H> {
             exit_code::MSR => Vmgexit::Msr,
             exit_code::MMIO_READ => Vmgexit::MmioRead,
             exit_code::MMIO_WRITE => Vmgexit::MmioWrite,
+            exit_code::NMI_COMPLETE => Vmgexit::NmiComplete,
             exit_code::PAGE_STATE_CHANGE => Vmgexit::Psc,
             exit_code::AP_CREATION => Vmgexit::ApCreate,
             exit_code::HV_DOORBELL => Vmgexit::HvDoorbell,
@@ -180,12 +181,12 @@ impl<H: Hardware> Machine<'_, H> {
         let reply = match cause {
             Vmgexit::Cpuid => self.ghcb_cpuid(cpu, &request),
             Vmgexit::Halt => {
-                self.halt(cpu, true);
+                self.halt(cpu, WokenBy::Interrupt);
                 GhcbReply::default()
             }
             Vmgexit::ResetHold => {
-                // No interrupt ends it, and no SIPI comes, which SW_EXITINFO2 = 1 would say.
-                self.halt(cpu, false);
+                // No interrupt and no NMI ends it, and no SIPI comes, which SW_EXITINFO2 = 1 would say.
+                self.halt(cpu, WokenBy::Registration);
                 GhcbReply::default()
             }
             Vmgexit::ApicIdList => self.apic_id_list(&request),
@@ -193,7 +194,11 @@ impl<H: Hardware> Machine<'_, H> {
             Vmgexit::Ioio => self.port_access(cpu, &request)?,
             Vmgexit::Msr => self.ghcb_msr_access(cpu, &request),
             Vmgexit::MmioRead | Vmgexit::MmioWrite => {
-                self.device_access(&request, cause == Vmgexit::MmioWrite)
+                self.device_access(cpu, &request, cause == Vmgexit::MmioWrite)
+            }
+            Vmgexit::NmiComplete => {
+                self.nmi_complete(cpu);
+                GhcbReply::default()
             }
             Vmgexit::Psc => self.page_state_change(cpu, &request),
             Vmgexit::ApCreate => {

@@ -96,6 +96,10 @@ pub trait Processors {
 
     /// Makes processor `cpu` leave its guest or end its wait, and look at the machine again.
     fn wake(&self, cpu: u32);
+
+    /// Makes processor `own`, which runs this, leave the guest that it enters next before that executes an instruction, but
+    /// behind the event that is injected.
+    fn leave_at_once(&self, own: u32);
 }
 
 /// A machine on which the hypervisor runs.

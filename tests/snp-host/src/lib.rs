@@ -13,7 +13,7 @@
 //! | state | [`machine`], [`vcpu`], [`residence`], [`vmcb`], [`permission_maps`], [`shared_view`] |
 //! | memory | [`nested_tables`], [`page_conversion`], [`guest_memory`] |
 //! | exits | [`exits`], [`trapped_instruction`], [`translations`], [`nested_fault`], [`decode`], [`exception_frame`] |
-//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`msr_policy`], [`cpuid_policy`] |
+//! | requests | [`msr_protocol`], [`ghcb_exit`], [`port_access`], [`firmware_configuration`], [`power`], [`interrupt_filter`], [`destinations`], [`nmi`], [`msr_policy`], [`cpuid_policy`] |
 //! | VMPLs and CPUs | [`vmpl_switch`], [`vcpu_creation`], [`svsm_calls`], [`call_times`] |
 //! | misbehaviour | [`doorbell_event`], [`switch_manner`], [`psc_manner`], [`recurrence`]; page states: `snp_model::psc` |
 //! | attacks | [`attack`], [`page_attack`], [`frames`], [`false_reply`], [`injection`], [`surplus_launch`] |
@@ -34,6 +34,7 @@ pub mod call_times;
 pub mod counters;
 pub mod cpuid_policy;
 pub mod decode;
+pub mod destinations;
 pub mod doorbell_event;
 pub mod exception_frame;
 pub mod exits;
@@ -54,6 +55,7 @@ pub mod msr_policy;
 pub mod msr_protocol;
 pub mod nested_fault;
 pub mod nested_tables;
+pub mod nmi;
 pub mod page_attack;
 pub mod page_conversion;
 pub mod permission_maps;

@@ -9,12 +9,14 @@ use snp_model::rmp::{Rmp, RmpEntry};
 use crate::attack::Attacks;
 use crate::counters::{Counters, Event};
 use crate::cpuid_policy::Place;
+use crate::destinations::Destinations;
 use crate::doorbell_event::DoorbellEvents;
 use crate::firmware_configuration::FirmwareConfiguration;
 use crate::hardware::Hardware;
 use crate::inspection::MOMENTS;
 use crate::memory_plan::MemoryPlan;
 use crate::nested_tables::NestedTables;
+use crate::nmi::Nmis;
 use crate::psc_manner::PscManner;
 use crate::record::{self, ExitCode, kind};
 use crate::shared_view::SharedView;
@@ -64,6 +66,10 @@ pub struct Machine<'a, H> {
     pub cpus: u32,
     /// What CPUs registered on others, which have not seen it yet.
     pub posted: PostedChanges,
+    /// NMIs that they sent each other.
+    pub nmis: Nmis,
+    /// Which commands of their local APICs name them.
+    pub destinations: Destinations,
     /// When other CPUs lose their translations.
     pub kicks: Kicks,
     /// What this exit has left to do about them.
@@ -114,6 +120,8 @@ impl<'a, H: Hardware> Machine<'a, H> {
             counters,
             cpus: 1,
             posted: PostedChanges::default(),
+            nmis: Nmis::default(),
+            destinations: Destinations::default(),
             kicks,
             translations: Translations::default(),
             inspected: [false; MOMENTS],

@@ -113,9 +113,10 @@ fn run_cpu(mut cpu: Cpu) -> ! {
                 }
             }
             Step::Wait { interrupts } => {
-                waiting::wait(number, interrupts);
+                let interrupted = waiting::wait(number, interrupts);
                 processors::back(number);
-                cpu.is_halted = false;
+                // A kick is no interrupt: the machine says what it has brought.
+                cpu.is_halted &= !interrupted;
             }
         }
         guard = MACHINE.lock();

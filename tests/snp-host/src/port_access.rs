@@ -8,7 +8,7 @@ use crate::exits::low;
 use crate::firmware_configuration;
 use crate::ghcb_exit::{GhcbReply, GhcbRequest};
 use crate::hardware::Hardware;
-use crate::interrupt_filter;
+use crate::interrupt_filter::{self, Written};
 use crate::machine::{Flow, Machine};
 use crate::msr_policy;
 use crate::power::PowerChange;
@@ -127,7 +127,7 @@ impl<H: Hardware> Machine<'_, H> {
 
     /// MMIO read and write: SW_EXITINFO1 address, SW_EXITINFO2 length, data in the buffer.
     /// It is made on the processor that asks, whose local APIC is the one that is meant.
-    pub fn device_access(&mut self, request: &GhcbRequest, write: bool) -> GhcbReply {
+    pub fn device_access(&mut self, cpu: &Cpu, request: &GhcbRequest, write: bool) -> GhcbReply {
         let (gpa, length) = (request.info_1, request.info_2);
         let Ok(bytes @ (1 | 2 | 4 | 8)) = u8::try_from(length) else {
             return GhcbReply::malformed(malformed::INVALID_INPUT);
@@ -145,7 +145,18 @@ impl<H: Hardware> Machine<'_, H> {
                 word.get_mut(..usize::from(bytes)).unwrap_or_default(),
             );
             let value = u64::from_le_bytes(word);
-            if !interrupt_filter::write(&self.hardware, self.cpus, gpa, bytes, value) {
+            let made = match interrupt_filter::write(&self.hardware, self.cpus, gpa, bytes, value) {
+                Written::Done => {
+                    self.destinations.note(cpu.apic_id, gpa, value);
+                    true
+                }
+                Written::Nmi { high } => {
+                    let targets = self.destinations.of(value, high, cpu.apic_id, self.cpus);
+                    self.send_nmi(cpu, targets)
+                }
+                Written::Refused => false,
+            };
+            if !made {
                 self.counters.event(Event::InterruptRefused);
             }
         } else {

@@ -17,7 +17,7 @@ use zerocopy::{FromZeros, IntoBytes};
 use crate::counters::Event;
 use crate::hardware::Hardware;
 use crate::machine::Machine;
-use crate::vcpu::{Cpu, Vcpu};
+use crate::vcpu::{Cpu, Vcpu, WokenBy};
 use crate::vmcb::{exit_code, intercept};
 
 /// What a CPU does when its exit is handled.
@@ -135,11 +135,10 @@ impl<H: Hardware> Machine<'_, H> {
         Ok(())
     }
 
-    /// The guest waits, unless something happened on this CPU since it last did. Without
-    /// `interrupts` only something new on this CPU ends the wait.
-    pub(crate) fn halt(&mut self, cpu: &mut Cpu, interrupts: bool) {
+    /// The guest waits, unless something was registered on this CPU since it last did.
+    pub(crate) fn halt(&mut self, cpu: &mut Cpu, woken_by: WokenBy) {
         if !core::mem::take(&mut cpu.has_news) {
-            (cpu.is_halted, cpu.wakes_for_interrupts) = (true, interrupts);
+            (cpu.is_halted, cpu.woken_by) = (true, woken_by);
             self.counters.event(Event::Wait);
         }
     }
@@ -147,6 +146,9 @@ impl<H: Hardware> Machine<'_, H> {
     /// What `cpu` does next. The guest is ready to be entered when it is [`Step::Guest`].
     pub fn next_step(&mut self, cpu: &mut Cpu) -> Step {
         self.take_posted(cpu);
+        if cpu.woken_by != WokenBy::Registration && self.nmis.is_due(cpu.apic_id, cpu.current) {
+            cpu.is_halted = false;
+        }
         if cpu.is_halted {
             self.suspend(cpu);
             // A VMPL 0 that takes no interrupts is woken by those of the lower VMPLs.
@@ -154,7 +156,7 @@ impl<H: Hardware> Machine<'_, H> {
                 && cpu.vcpu().features.restricted_injection()
                 && cpu.vcpus.iter().skip(1).all(|vcpu| vcpu.vmsa.is_none());
             return Step::Wait {
-                interrupts: cpu.wakes_for_interrupts && !takes_none,
+                interrupts: cpu.woken_by == WokenBy::Interrupt && !takes_none,
             };
         }
         if !cpu.is_resident && self.resume_or_return(cpu).is_err() {
@@ -167,6 +169,7 @@ impl<H: Hardware> Machine<'_, H> {
         } else {
             0
         };
+        self.inject_nmi(cpu);
         Step::Guest
     }
 }

@@ -21,6 +21,8 @@ pub struct TestHardware {
     pub kicks: Cell<u32>,
     /// CPUs that were woken, in order.
     pub woken: RefCell<Vec<u32>>,
+    /// How often a CPU was to leave its guest at once.
+    pub leaves: Cell<u32>,
 }
 
 impl TestHardware {
@@ -145,5 +147,9 @@ impl Processors for TestHardware {
 
     fn wake(&self, cpu: u32) {
         self.woken.borrow_mut().push(cpu);
+    }
+
+    fn leave_at_once(&self, _own: u32) {
+        self.leaves.set(self.leaves.get() + 1);
     }
 }

@@ -229,6 +229,17 @@ impl Vcpu {
     }
 }
 
+/// What ends a guest's wait: the first one that applies, and all behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WokenBy {
+    /// An interrupt: it halted with interrupts on.
+    Interrupt,
+    /// An NMI: it halted with interrupts off.
+    Nmi,
+    /// Something registered on its CPU: it waits in a reset hold.
+    Registration,
+}
+
 /// A CPU of the guest: one vCPU per VMPL, of which one runs.
 #[derive(Clone, Debug)]
 pub struct Cpu {
@@ -243,8 +254,8 @@ pub struct Cpu {
     pub is_resident: bool,
     /// The guest waits.
     pub is_halted: bool,
-    /// Whether an interrupt ends its wait.
-    pub wakes_for_interrupts: bool,
+    /// What ends its wait.
+    pub woken_by: WokenBy,
     /// Something was registered on this CPU since it last waited: the next wait ends at once.
     pub has_news: bool,
     /// An INVLPGB of everything waits for its TLBSYNC.
@@ -264,7 +275,7 @@ impl Cpu {
             apic_id,
             is_resident: false,
             is_halted: false,
-            wakes_for_interrupts: true,
+            woken_by: WokenBy::Interrupt,
             has_news: false,
             began_flush: false,
             served: None,

@@ -85,6 +85,8 @@ impl<H: Hardware> Machine<'_, H> {
             }
             _ => return false,
         };
+        // Before anybody may send it one.
+        self.nmis.forget(target, vmpl);
         if own {
             register(cpu, vmpl, change);
         } else if let Some(slot) = self.posted.slot(target, vmpl) {

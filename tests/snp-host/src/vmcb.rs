@@ -109,7 +109,7 @@ pub mod exit_code {
 /// the host's (clear) IF holds them back until another VMPL runs.
 pub const VIRTUAL_INTERRUPT_MASKING: u64 = 1 << 24;
 
-/// Valid bit, exception type and error-code bit of [`ControlArea::event_injection`].
+/// Valid bit, types and error-code bit of [`ControlArea::event_injection`].
 pub mod event {
     /// The event is to be injected.
     pub const VALID: u64 = 1 << 31;
@@ -121,6 +121,8 @@ pub mod event {
     pub const INVALID_OPCODE: u64 = VALID | EXCEPTION | 6;
     /// #GP with error code 0.
     pub const GENERAL_PROTECTION: u64 = VALID | EXCEPTION | ERROR_CODE | 13;
+    /// NMI: type 2, vector 2.
+    pub const NMI: u64 = VALID | 2 << 8 | 2;
     /// #HV, which has no error code.
     pub const HV: u64 = VALID | EXCEPTION | 28;
     /// #PF; the caller adds the error code.

@@ -125,7 +125,7 @@ fn a_stray_write_is_found_by_its_pattern() {
 }
 
 /// Two CPUs: AP creation, VMSAs in use, waits that an AP creation and an interrupt end, interrupts
-/// that are not sent, and a page that is rescinded while the other CPU reads it.
+/// that are not sent, NMIs, and a page that is rescinded while the other CPU reads it.
 #[test]
 fn two_cpus_share_the_machine() {
     for (accelerator, switches) in [(EACH, "0"), (ONE, "0"), (EACH, "2")] {
@@ -135,6 +135,15 @@ fn two_cpus_share_the_machine() {
         for counter in ["kick", "wait", "interrupt.refused"] {
             let line = format!("count name={counter} value=");
             assert!(records.contains(&line), "no {counter}:\n{records}");
+        }
+        for count in [
+            "nmi.sent value=2",
+            "nmi.merged value=1",
+            "nmi.injected value=2",
+            "vmgexit.2.nmi-complete value=2",
+        ] {
+            let line = format!("count name={count}\n");
+            assert!(records.contains(&line), "{count}:\n{records}");
         }
     }
 }

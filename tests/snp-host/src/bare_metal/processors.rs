@@ -208,4 +208,8 @@ impl Processors for BareMetal {
         send(cpu, SEND_NMI);
         await_outside(cpu);
     }
+
+    fn leave_at_once(&self, own: u32) {
+        send(own, SEND_NMI);
+    }
 }

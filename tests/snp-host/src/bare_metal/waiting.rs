@@ -81,8 +81,8 @@ fn control_block() -> Vmcb {
 }
 
 /// Waits on processor `cpu`, which runs this, until it is woken by an NMI or, with `interrupts`,
-/// until an interrupt is pending.
-pub fn wait(cpu: u32, interrupts: bool) {
+/// until an interrupt is pending. Whether one is.
+pub fn wait(cpu: u32, interrupts: bool) -> bool {
     let blocks = (&raw mut CONTROL_BLOCKS).cast::<Vmcb>();
     // SAFETY: each processor uses its own element.
     let block = unsafe {
@@ -104,4 +104,5 @@ pub fn wait(cpu: u32, interrupts: bool) {
     if code == exit_code::NMI {
         take_nmi();
     }
+    code == exit_code::INTERRUPT
 }

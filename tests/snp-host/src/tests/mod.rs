@@ -10,6 +10,7 @@ mod firmware;
 mod inspection;
 mod instructions;
 mod launching;
+mod nmis;
 mod page_states;
 mod requests;
 mod several_cpus;

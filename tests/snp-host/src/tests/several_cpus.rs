@@ -18,7 +18,7 @@ use crate::residence::Step;
 use crate::svsm_calls::Form;
 use crate::switches::Switches;
 use crate::translations::Translations;
-use crate::vcpu::Cpu;
+use crate::vcpu::{Cpu, WokenBy};
 use crate::vmcb::exit_code;
 
 const VMSA: u64 = FREE + 0x1000;
@@ -40,7 +40,7 @@ fn two_cpus(switches: Switches) -> (Bench, Cpu) {
 }
 
 impl Bench {
-    fn vmsa(&mut self, gpa: u64, vmpl: u8) {
+    pub fn vmsa(&mut self, gpa: u64, vmpl: u8) {
         self.validate(gpa);
         let target = RmpAdjustTarget::grant(Vmpl::Vmpl2, RmpPermissions::READ).with_vmsa(true);
         self.adjust(gpa, target);
@@ -50,7 +50,7 @@ impl Bench {
         self.machine.hardware.write(host, vmsa.as_bytes());
     }
 
-    fn start(&mut self, operation: u16, vmpl: u8, apic_id: u32, vmsa: u64) -> bool {
+    pub fn start(&mut self, operation: u16, vmpl: u8, apic_id: u32, vmsa: u64) -> bool {
         let request = ApCreation::new()
             .with_operation(operation)
             .with_vmpl(vmpl)
@@ -103,7 +103,7 @@ fn a_lower_vmpl_reaches_its_own_level_of_other_cpus_only() {
 }
 
 /// CPU 1 runs VMPL 2 under its VMPL 0.
-fn running_vmpl2() -> (Bench, Cpu) {
+pub fn running_vmpl2() -> (Bench, Cpu) {
     let (mut bench, mut other) = two_cpus(Switches::new());
     bench.vmsa(VMSA, 0);
     bench.vmsa(VMSA_2, 2);
@@ -116,7 +116,7 @@ fn running_vmpl2() -> (Bench, Cpu) {
     (bench, other)
 }
 
-fn halt(bench: &mut Bench, cpu: &mut Cpu, interrupt_flag: u64) -> Step {
+pub fn halt(bench: &mut Bench, cpu: &mut Cpu, interrupt_flag: u64) -> Step {
     cpu.has_news = false;
     let vcpu = cpu.vcpu_mut();
     vcpu.vmcb.control.exit_code = exit_code::HLT;
@@ -176,9 +176,9 @@ fn a_new_vmsa_takes_a_cpu_out_of_its_hold_and_keeps_its_ghcb() {
     let (mut bench, mut other) = running_vmpl2();
     let ghcb = Some(GuestPhysicalAddress::new(FREE));
     (other.vcpu_mut().ghcb_msr, other.vcpu_mut().registered_ghcb) = (FREE, ghcb);
-    bench.machine.halt(&mut other, false);
+    bench.machine.halt(&mut other, WokenBy::Registration);
     other.has_news = false;
-    bench.machine.halt(&mut other, false);
+    bench.machine.halt(&mut other, WokenBy::Registration);
     let held = bench.machine.next_step(&mut other);
     assert_eq!(held, Step::Wait { interrupts: false });
     assert!(!bench.in_use(VMSA_2), "RMPADJUST may retire it");
