@@ -262,6 +262,13 @@ static void op_sync_sg_for_device(struct device *dev, struct scatterlist *sgl, i
 		op_sync_single_for_device(dev, sg_dma_address(sg), sg_dma_len(sg), dir);
 }
 
+static void *no_memory(struct device *dev, size_t size, gfp_t gfp, unsigned long attrs, const char *cause)
+{
+	if (!(attrs & DMA_ATTR_NO_WARN) && !(gfp & __GFP_NOWARN))
+		dev_warn_ratelimited(dev, "svsm_swiotlb: no coherent memory of %zu bytes: %s\n", size, cause);
+	return NULL;
+}
+
 /*
  * Coherent memory. Aligned to the next power of two of its size, as the DMA
  * API promises, up to 2 MiB, the pool's chunk.
@@ -278,13 +285,13 @@ static void *op_alloc(struct device *dev, size_t size, dma_addr_t *handle, gfp_t
 	int error;
 
 	size = PAGE_ALIGN(size);
-	error = svsm_swiotlb_alloc_shared_within(window.pool, size, &constraints, &buffer);
-	if (error) {
-		if (!(attrs & DMA_ATTR_NO_WARN) && !(gfp & __GFP_NOWARN))
-			dev_warn_ratelimited(dev, "svsm_swiotlb: no coherent memory of %zu bytes: %s\n", size,
-					     svsm_swiotlb_error_text(error));
-		return NULL;
+	if (unlikely(in_nmi())) {
+		atomic64_inc(&svsm_refusals.nmi);
+		return no_memory(dev, size, gfp, attrs, "in an NMI");
 	}
+	error = svsm_swiotlb_alloc_shared_within(window.pool, size, &constraints, &buffer);
+	if (error)
+		return no_memory(dev, size, gfp, attrs, svsm_swiotlb_error_text(error));
 	*handle = buffer.address;
 	return buffer.pointer;
 }
@@ -363,10 +370,13 @@ const struct dma_map_ops svsm_dma_ops = {
  * A device begins with operations that look at its mask: one that does not
  * reach all of a window is let go to the kernel's own way, which is only
  * possible as long as it has no buffers here. From its first buffer on it has
- * the operations above.
+ * the operations above. In an NMI, which may have interrupted all of this, it
+ * stays as it is; the operation behind refuses.
  */
 static bool begin(struct device *dev, u64 mask)
 {
+	if (unlikely(in_nmi()))
+		return true;
 	if (reach_of(dev, mask) < svsm_least_reach && svsm_device_leave(dev, mask))
 		return false;
 	cmpxchg(&dev->dma_ops, &svsm_first_dma_ops, &svsm_dma_ops);

@@ -18,7 +18,7 @@
 #include "map_test.h"
 
 /* The order matters: growth comes before the large mappings. */
-static const struct map_test *const lists[] = { data_tests, constraint_tests, refusal_tests };
+static const struct map_test *const lists[] = { data_tests, constraint_tests, nmi_tests, refusal_tests };
 
 /* The SATA controller. */
 CLAIM_DEVICE(0x2922);

@@ -27,7 +27,7 @@ struct map_test {
 /* Ends each file's list. */
 #define MAP_TEST_END { }
 
-extern const struct map_test data_tests[], constraint_tests[], refusal_tests[], disk_tests[];
+extern const struct map_test data_tests[], constraint_tests[], nmi_tests[], refusal_tests[], disk_tests[];
 
 /* hold.c: uses up the granted memory but for this many KiB, until let_go(). Returns 0 or -ENOMEM. */
 int hold(struct pci_dev *pdev, unsigned int kibibytes);
@@ -41,6 +41,8 @@ __printf(2, 3) bool check(bool holds, const char *format, ...);
 const char *first_failure(void);
 /* A number of the module's statistics; U64_MAX where there is none. */
 u64 statistic(const char *name);
+/* Checks that it rose by so much. */
+void counted(const char *name, u64 before, u64 expected);
 /* The window as a device sees it; view_end() gives it back. */
 void *view(dma_addr_t address, size_t bytes);
 void view_end(void *pointer);

@@ -3,7 +3,6 @@
  * What is refused, what is misuse, and what a refusal leaves behind: nothing.
  */
 #include <linux/device.h>
-#include <linux/hardirq.h>
 #include <linux/mm.h>
 #include <linux/pfn.h>
 #include <linux/scatterlist.h>
@@ -16,33 +15,6 @@
 static u64 mappings(void)
 {
 	return statistic("maps") - statistic("unmaps");
-}
-
-static void counted(const char *name, u64 before, u64 expected)
-{
-	u64 now = statistic(name);
-
-	check(now == before + expected, "%s rose by %llu, not by %llu", name, now - before, expected);
-}
-
-/* What in_nmi() says is made so by hand; interrupts are off as they are there. */
-static void in_an_nmi(struct pci_dev *pdev)
-{
-	u64 before = statistic("failures_nmi"), calls = statistic("calls_nmi");
-	void *buffer = kmalloc(64, GFP_KERNEL);
-	unsigned long flags;
-	dma_addr_t at;
-
-	local_irq_save(flags);
-	__nmi_enter();
-	at = dma_map_single(&pdev->dev, buffer, 64, DMA_TO_DEVICE);
-	__nmi_exit();
-	local_irq_restore(flags);
-	if (!check(dma_mapping_error(&pdev->dev, at), "it is mapped"))
-		dma_unmap_single(&pdev->dev, at, 64, DMA_TO_DEVICE);
-	counted("failures_nmi", before, 1);
-	counted("calls_nmi", calls, 0);
-	kfree(buffer);
 }
 
 static void mmio(struct pci_dev *pdev)
@@ -242,7 +214,6 @@ static void narrow_mask(struct pci_dev *pdev)
 }
 
 const struct map_test refusal_tests[] = {
-	{ "in-an-nmi", in_an_nmi, .reported = true },
 	{ "mmio", mmio, .reported = true },
 	{ "outside-direct-map", outside_direct_map },
 	{ "page-structures", page_structures },

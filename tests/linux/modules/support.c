@@ -79,6 +79,13 @@ u64 statistic(const char *name)
 	return U64_MAX;
 }
 
+void counted(const char *name, u64 before, u64 expected)
+{
+	u64 now = statistic(name);
+
+	check(now == before + expected, "%s rose by %llu, not by %llu", name, now - before, expected);
+}
+
 void *view(dma_addr_t address, size_t bytes)
 {
 	void *pointer = memremap(address, bytes, MEMREMAP_WB | MEMREMAP_DEC);

@@ -47,9 +47,15 @@ impl Bench {
     /// The same with the project's module and one for tests, whose device is the only one that the pool drives: what others
     /// do does not show in its figures. A window of this size.
     pub fn linux_with_module(series: &str, module: &str, window: &str) -> Self {
+        Self::linux_with_module_and(series, module, window, "")
+    }
+
+    /// The same with further words of command line.
+    pub fn linux_with_module_and(series: &str, module: &str, window: &str, more: &str) -> Self {
         let bench = Self::empty(built(), built());
         bench.make_initrd(series, &["svsm_swiotlb", module]);
-        let words = format!("svsm.driver=pool svsm_swiotlb.devices={module} svsm.modules={module}");
+        let words =
+            format!("svsm.driver=pool svsm_swiotlb.devices={module} svsm.modules={module} {more}");
         bench.pack_kernel(series, &words, window);
         bench
     }
