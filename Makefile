@@ -71,6 +71,8 @@ LINUX_TIMEOUT = $(if $(filter stress,$(WORK)),1200,$(if $(filter fio hotplug kex
 LINUX_WORDS = $(LINUX_ARGS) $(if $(INITRD),,svsm.driver=$(DRIVER) svsm.work=$(WORK) $(if $(DEVICES),svsm.devices=$(DEVICES))) $(if $(SWIOTLB),swiotlb=$(SWIOTLB)) \
 	$(if $(filter kdump,$(WORK)),crashkernel=192M) $(if $(filter stress,$(WORK)),svsm.readers=16) \
 	$(if $(filter hotplug,$(WORK)),svsm.modules=ghcb_free) $(CMDLINE)
+# Drivers of the kernel's beside those that every initrd has.
+LINUX_DRIVERS = $(if $(findstring ahci,$(DEVICES)),--driver ahci --driver sd_mod)
 # The initrd holds the module for that kernel when it is to bounce.
 USES_MODULE = $(if $(INITRD),,$(filter pool,$(DRIVER)))
 # The initrd that is packed, and the one that a further kernel gets.
@@ -103,7 +105,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   HARD_CAP=size    most that the pool can ever be granted (default: the window)
 #?   UNIT_LIMIT=on|off   off: one call grows the pool without bound on its time
 #?   VCPUS=n          vCPUs, 1 to 16, of make qemu-snp any (default: 1; of make linux: 2)
-#?   DEVICES=list     of blk,net,nvme (default: blk; of make linux: all)
+#?   DEVICES=list     of blk,net,nvme, and of make linux ahci (default: blk; of make linux: blk,net,nvme)
 #?   CPUS=1           print launch digests for 1..CPUS vCPUs
 #?   IMAGE_FLAGS=...  further options of the image: guest policy and SEV features (target/release/igvm-builder --help, docs/ATTESTATION.md)
 #?   RUNFLAGS=...     further options of the runner, which win over those of make (target/release/runner run --help)
@@ -228,10 +230,10 @@ linux-kernel: images ## Fetch Debian's kernel (not installed) and pack the initr
 	@$(if $(KERNEL),,scripts/linux-kernel.sh $(LINUX) $(LINUX_DIR))
 	@mkdir -p $(LINUX_DIR) && gcc -nostdlib -static -s -o $(LINUX_DIR)/mark tests/linux/mark.S
 	@$(if $(INITRD),,$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox \
-		--mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules --output $(LINUX_DIR)/$(LINUX)/initrd)
+		--mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules $(LINUX_DRIVERS) --output $(LINUX_DIR)/$(LINUX)/initrd)
 
 linux-initrd: linux-kernel module $(if $(filter hotplug,$(WORK)),test-modules)
-	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules $(LINUX_DRIVERS) \
 		--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko \
 		$(if $(filter hotplug,$(WORK)),--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/ghcb_free.ko) \
 		$(if $(FIO),--folder $(LINUX_DIR)/fio) $(if $(filter-out usual stress,$(WORK)),--folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool

@@ -251,12 +251,13 @@ mod tests {
         let machine = Machine {
             transcript: &transcript,
             vcpus: 2,
-            devices: &Device::ALL.into(),
+            devices: &Device::USUAL.into(),
             files: &DeviceFiles {
                 nvme: file(SHA[0]),
                 nvme_writable: false,
                 read_rate: None,
                 fetched: file(SHA[1]),
+                ahci: None,
             },
         };
         let checks = machine.checks();

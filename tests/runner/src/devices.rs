@@ -15,9 +15,11 @@ use crate::qemu::{escaped, throttle};
 const NVME_BYTES: u64 = 4 << 20;
 /// Bytes of the file that a run makes for itself to be fetched.
 const FETCHED_BYTES: u64 = 4 << 20;
-/// Starts of the two files' contents: no two disks of a run have a sector in common.
+/// Starts of these files' contents: no two disks of a run have a sector in common.
 const NVME_SEED: u64 = 0x4e56_4d65 << 32;
 const FETCHED_SEED: u64 = 0x4e45_5421 << 32;
+/// The same of the disk at the AHCI controller, which is as large as the NVMe disk.
+const AHCI_SEED: u64 = 0x4148_4349 << 32;
 /// The same of the first of further virtio-blk disks.
 const MORE_SEED: u64 = 0x6d6f_7265 << 32;
 /// Where the guest fetches: the address at which its user network has a peer, by HTTP.
@@ -32,11 +34,13 @@ pub enum Device {
     Net,
     /// An NVMe disk, which keeps nothing that the guest writes.
     Nvme,
+    /// A disk at the AHCI controller of the machine's chip set, which keeps nothing that the guest writes.
+    Ahci,
 }
 
 impl Device {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Blk, Self::Net, Self::Nvme];
+    /// Those of a Linux guest for which none are named.
+    pub const USUAL: [Self; 3] = [Self::Blk, Self::Net, Self::Nvme];
 
     /// Its name on the command lines of runner and guest.
     #[must_use]
@@ -45,6 +49,7 @@ impl Device {
             Self::Blk => "blk",
             Self::Net => "net",
             Self::Nvme => "nvme",
+            Self::Ahci => "ahci",
         }
     }
 }
@@ -71,6 +76,8 @@ pub struct DeviceFiles {
     pub read_rate: Option<u64>,
     /// What the network's peer serves.
     pub fetched: Option<HostFile>,
+    /// The disk at the AHCI controller.
+    pub ahci: Option<HostFile>,
 }
 
 impl DeviceFiles {
@@ -98,6 +105,10 @@ impl DeviceFiles {
                 None => filler(folder.join("fetched.bin"), FETCHED_BYTES, FETCHED_SEED)?,
             };
             files.fetched = Some(host_file(path)?);
+        }
+        if devices.contains(&Device::Ahci) {
+            let path = filler(folder.join("ahci.img"), NVME_BYTES, AHCI_SEED)?;
+            files.ahci = Some(host_file(path)?);
         }
         Ok(files)
     }
@@ -131,6 +142,15 @@ impl DeviceFiles {
             list.extend(["-netdev".into(), network]);
             let card = "virtio-net-pci,netdev=net0,disable-legacy=on,iommu_platform=on,romfile=";
             list.extend(["-device".into(), card.into()]);
+        }
+        if let Some(file) = &self.ahci {
+            // QEMU takes no such disk that is read-only.
+            let slow = throttle(self.read_rate);
+            let mut drive =
+                OsString::from(format!("if=none,id=a0,format=raw,{slow}snapshot=on,file="));
+            drive.push(escaped(&file.path));
+            list.extend(["-drive".into(), drive]);
+            list.extend(["-device".into(), "ide-hd,drive=a0,bus=ide.0".into()]);
         }
         list
     }
@@ -183,6 +203,7 @@ fn host_file(path: PathBuf) -> Result<HostFile, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::path::{Path, PathBuf};
 
     use super::{Device, DeviceFiles, HostFile};
@@ -192,15 +213,16 @@ mod tests {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let provide = |devices: &[Device]| DeviceFiles::provide(devices, None, None, folder.path());
         assert_eq!(provide(&[Device::Blk]), Ok(DeviceFiles::default()));
-        let files = provide(&Device::ALL).expect("room");
-        let (nvme, fetched) = (files.nvme.expect("made"), files.fetched.expect("made"));
-        assert_eq!((nvme.bytes, fetched.bytes), (4 << 20, 4 << 20));
-        let (nvme, fetched) = (std::fs::read(nvme.path), std::fs::read(fetched.path));
-        assert_ne!(
-            nvme.expect("made")[..512],
-            fetched.expect("made")[..512],
-            "the disks cannot be told apart"
-        );
+        let files = provide(&[Device::Net, Device::Nvme, Device::Ahci]).expect("room");
+        let starts: BTreeSet<_> = [files.nvme, files.fetched, files.ahci]
+            .into_iter()
+            .map(|file| {
+                let file = file.expect("made");
+                assert_eq!(file.bytes, 4 << 20);
+                std::fs::read(file.path).expect("made")[..512].to_vec()
+            })
+            .collect();
+        assert_eq!(starts.len(), 3, "the disks cannot be told apart");
     }
 
     #[test]
@@ -211,7 +233,7 @@ mod tests {
         let missing = folder.path().join("missing");
         for (nvme, fetched) in [(Some(&odd), None), (None, Some(&missing))] {
             let files = DeviceFiles::provide(
-                &Device::ALL,
+                &Device::USUAL,
                 nvme.map(PathBuf::as_path),
                 fetched.map(PathBuf::as_path),
                 folder.path(),
@@ -241,10 +263,12 @@ mod tests {
             nvme_writable: false,
             read_rate: None,
             fetched: file("/it's, a file"),
+            ahci: file("/c,d"),
         };
         let arguments = files.arguments(Path::new("/my runner"));
         let has = |text: &str| arguments.iter().any(|argument| argument == text);
         assert!(has("if=none,id=n0,format=raw,readonly=on,file=/a,,b"));
+        assert!(has("if=none,id=a0,format=raw,snapshot=on,file=/c,,d"));
         assert!(
             has(
                 r"user,id=net0,restrict=on,guestfwd=tcp:10.0.2.100:80-cmd:'/my runner' serve '/it'\''s,, a file'"

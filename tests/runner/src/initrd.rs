@@ -12,8 +12,8 @@ use crate::Failure;
 use crate::cpio::Archive;
 use crate::kernel_module::ModuleFolder;
 
-/// Drivers of the devices that the runner offers, and of the bus behind them. Many kernels have some
-/// of them built in.
+/// Drivers of the devices that a machine has if none are named, and of the bus behind them. Many kernels have some of them
+/// built in.
 const DRIVERS: [&str; 4] = ["virtio_pci", "virtio_blk", "nvme", "virtio_net"];
 
 /// What to put into the initrd.
@@ -31,6 +31,9 @@ pub struct InitrdOptions {
     /// Folder with the kernel's modules
     #[arg(long, value_name = "DIR")]
     pub modules: PathBuf,
+    /// A further driver among the kernel's modules, which is loaded behind the usual ones
+    #[arg(long = "driver", value_name = "NAME")]
+    pub further_drivers: Vec<String>,
     /// A further module of that kernel, a .ko file, for the script to load by its name
     #[arg(long = "module", value_name = "FILE")]
     pub further_modules: Vec<PathBuf>,
@@ -59,7 +62,9 @@ pub fn make_initrd(options: &InitrdOptions) -> Result<(), Failure> {
         ));
     }
     let mark = read(&options.mark, "the program for marks")?;
-    let modules = ModuleFolder::read(&options.modules)?.resolve(&DRIVERS)?;
+    let mut drivers = DRIVERS.to_vec();
+    drivers.extend(options.further_drivers.iter().map(String::as_str));
+    let modules = ModuleFolder::read(&options.modules)?.resolve(&drivers)?;
 
     let mut archive = Archive::default();
     for folder in ["bin", "dev", "lib", "lib/modules"] {
@@ -189,6 +194,7 @@ mod tests {
             busybox: path("busybox"),
             mark: path("mark"),
             modules: path("modules"),
+            further_drivers: Vec::new(),
             further_modules: Vec::new(),
             folders: Vec::new(),
             output: path("initrd"),
@@ -211,6 +217,9 @@ mod tests {
         fs::write(tree.join("lib64/loader"), "a loader").expect("ours");
         options.folders = vec![tree];
         fs::write(options.modules.join("virtio_blk.ko"), module(b"depends=\0")).expect("ours");
+        fs::write(options.modules.join("ahci.ko"), module(b"depends=\0")).expect("ours");
+        fs::write(options.modules.join("sr_mod.ko"), module(b"depends=\0")).expect("ours");
+        options.further_drivers = vec!["ahci".into()];
         make_initrd(&options).expect("all is there");
         let archive = fs::read(&options.output).expect("written");
         let text = String::from_utf8_lossy(&archive);
@@ -219,7 +228,7 @@ mod tests {
             "init\0",
             "bin/busybox\0",
             "lib/modules/virtio_blk.ko\0",
-            "virtio_blk.ko\n",
+            "virtio_blk.ko\nahci.ko\n",
             "lib/modules/further.ko\0",
             "a further module",
             "lib64\0",
@@ -228,6 +237,7 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part}");
         }
+        assert!(!text.contains("sr_mod"), "nobody asked for it");
         // It is the script that loads it.
         assert!(!text.contains("further.ko\n"));
         options.folders = vec![folder.path().join("no-tree")];

@@ -140,10 +140,14 @@ impl<'a> Report<'a> {
 /// The files behind the devices other than virtio-blk, by device.
 fn device_files(outcome: &Outcome) -> BTreeMap<&str, &HostFile> {
     let files = &outcome.device_files;
-    [(Device::Nvme, &files.nvme), (Device::Net, &files.fetched)]
-        .into_iter()
-        .filter_map(|(device, file)| Some((device.name(), file.as_ref()?)))
-        .collect()
+    [
+        (Device::Nvme, &files.nvme),
+        (Device::Net, &files.fetched),
+        (Device::Ahci, &files.ahci),
+    ]
+    .into_iter()
+    .filter_map(|(device, file)| Some((device.name(), file.as_ref()?)))
+    .collect()
 }
 
 /// Seconds from the guest's first instruction to attach.

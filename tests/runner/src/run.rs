@@ -267,6 +267,11 @@ fn check_inputs(options: &RunOptions) -> Result<Inputs, Failure> {
         .expect
         .clone()
         .unwrap_or_else(|| Expectation::of(image.boot_block.as_deref()));
+    if options.device_set().contains(&Device::Ahci) && expectation != Expectation::Linux {
+        return Err(Failure::bad_input(
+            "the test guest has no driver for AHCI; leave ahci out of --devices, or boot Linux",
+        ));
+    }
     if has_disks && expectation.reads_disk() && disk.is_none() {
         return Err(Failure::bad_input(
             "this image is expected to read a disk; pass one with --disk ('runner disk' makes one) or another --expect",

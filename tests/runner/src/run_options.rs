@@ -262,7 +262,7 @@ impl RunOptions {
     #[must_use]
     pub fn device_set(&self) -> BTreeSet<Device> {
         match self.devices.as_slice() {
-            [] if self.expect == Some(Expectation::Linux) => Device::ALL.into(),
+            [] if self.expect == Some(Expectation::Linux) => Device::USUAL.into(),
             [] => [Device::Blk].into(),
             some => some.iter().copied().collect(),
         }

@@ -191,6 +191,7 @@ fn bad_input_gets_one_line_and_starts_nothing() {
         (["--memory", "much"], "is no size"),
         (["--rmp", "1g"], "invalid value '1g'"),
         (["--expect", "luck"], "write all, disk"),
+        (["--devices", "ahci"], "no driver for AHCI"),
         (["--second-disk-size", "100"], ""),
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_runner"));

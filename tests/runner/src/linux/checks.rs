@@ -194,6 +194,11 @@ fn devices(outcome: &Outcome) -> Vec<Check> {
             "the file fetched through virtio-net matches",
             host("eth0", &files.fetched),
         ),
+        (
+            Device::Ahci,
+            "the disk read through AHCI matches",
+            host("sda", &files.ahci),
+        ),
     ] {
         if in_use(device) {
             let host = file.as_ref().map(|file| (file.bytes, file.sha256.as_str()));
@@ -202,7 +207,7 @@ fn devices(outcome: &Outcome) -> Vec<Check> {
     }
     // What belongs to none of the checks above.
     for (step, cause) in &facts.failed {
-        let known = ["direct-map", "marker", "blk", "nvme", "net"];
+        let known = ["direct-map", "marker", "blk", "nvme", "net", "ahci"];
         let of_pool = outcome.driver == Some(Driver::Pool) && STEPS.contains(&step.as_str());
         if !known.contains(&step.as_str()) && !of_pool {
             list.push(Check {
