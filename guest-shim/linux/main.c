@@ -171,6 +171,15 @@ static void release_orphans(void)
 	free_page((unsigned long)page);
 }
 
+/*
+ * Zeroed memory for the library. Where there is not enough, it fails without
+ * ending processes for it and without a page of the allocator's own words.
+ */
+static void *records_alloc(size_t bytes)
+{
+	return __vmalloc(bytes, GFP_KERNEL | __GFP_ZERO | __GFP_NORETRY | __GFP_NOWARN);
+}
+
 static void free_low(void)
 {
 	svsm_low_window_unmap();
@@ -210,8 +219,8 @@ static void attach_low(struct svsm_swiotlb_config config)
 		return;
 	}
 	bytes = svsm_swiotlb_metadata_bytes(window.bytes, nr_cpu_ids);
-	low_storage = vzalloc(svsm_swiotlb_pool_bytes());
-	low_metadata = vzalloc(bytes);
+	low_storage = records_alloc(svsm_swiotlb_pool_bytes());
+	low_metadata = records_alloc(bytes);
 	if (!low_storage || !low_metadata) {
 		pr_warn("no memory for %zu bytes of records of the low window; devices that need it keep the kernel's own way\n",
 			bytes);
@@ -237,6 +246,34 @@ none:
 	if (error)
 		pr_warn("no low window: %s; devices that need it keep the kernel's own way\n",
 			svsm_swiotlb_error_text(error));
+}
+
+/* Says why there is no pool and what to do, in one line, and returns the error of the load. */
+static int no_pool(const struct svsm_swiotlb_config *config, int error)
+{
+	switch (error) {
+	case SVSM_SWIOTLB_ERROR_NO_SERVICE:
+		pr_err("no pool: this SVSM has no service at protocol %#x; boot a paravisor that has it, or name its number (protocol=)\n",
+		       config->protocol);
+		return -ENODEV;
+	case SVSM_SWIOTLB_ERROR_ANOTHER_PROTOCOL:
+		pr_err("no pool: protocol %#x of this SVSM is another one, or another version of ours; boot a paravisor that fits this module, or name ours (protocol=)\n",
+		       config->protocol);
+		return -EPROTONOSUPPORT;
+	case SVSM_SWIOTLB_ERROR_NOT_MAPPED:
+		/* What is wrong with the window has been said. */
+		return -ENXIO;
+	case SVSM_SWIOTLB_ERROR_SERVICE_REFUSED:
+		if (config->cap_bytes) {
+			pr_err("no pool: the service refused; cap=%llu may be more than the paravisor allows (--hard-cap)\n",
+			       config->cap_bytes);
+			return -EINVAL;
+		}
+		fallthrough;
+	default:
+		pr_err("no pool: %s; the paravisor's log may say more\n", svsm_swiotlb_error_text(error));
+		return -ENODEV;
+	}
 }
 
 static int attach(void)
@@ -267,15 +304,14 @@ static int attach(void)
 		config.skip_query_protocol = 0;
 		error = svsm_swiotlb_find(&config, &window);
 	}
-	if (error) {
-		pr_err("no pool: %s\n", svsm_swiotlb_error_text(error));
-		return -ENODEV;
-	}
+	if (error)
+		return no_pool(&config, error);
 	bytes = svsm_swiotlb_metadata_bytes(window.bytes, nr_cpu_ids);
-	storage = vzalloc(svsm_swiotlb_pool_bytes());
-	metadata = vzalloc(bytes);
+	storage = records_alloc(svsm_swiotlb_pool_bytes());
+	metadata = records_alloc(bytes);
 	if (!storage || !metadata) {
-		pr_err("no memory for %zu bytes of records; a smaller window needs fewer\n", bytes);
+		pr_err("no memory for %zu bytes of records; give the guest more, or the paravisor a smaller window\n",
+		       bytes);
 		free_pool();
 		return -ENOMEM;
 	}
@@ -283,9 +319,8 @@ static int attach(void)
 	svsm_window_last = window.base + window.bytes - 1;
 	error = svsm_swiotlb_attach(&config, storage, svsm_swiotlb_pool_bytes(), metadata, bytes, &pool);
 	if (error) {
-		pr_err("no pool: %s\n", svsm_swiotlb_error_text(error));
 		free_pool();
-		return -ENODEV;
+		return no_pool(&config, error);
 	}
 	svsm_pool = pool;
 	warn_of_small_cap();
