@@ -58,7 +58,8 @@ impl<P: Platform> Pool<'_, P> {
         Err(MapError::Busy)
     }
 
-    /// Gives back every chunk that earlier kernels hold, of all windows.
+    /// Gives back every chunk that earlier kernels hold, of all windows. A pool of another window that was refused memory before
+    /// learns of it by [`Windows::release_orphans`](crate::Windows::release_orphans) or at its next [`Pool::maintain`].
     ///
     /// # Errors
     /// Why it stopped; what was given back until then is counted by the service only.
@@ -66,7 +67,7 @@ impl<P: Platform> Pool<'_, P> {
         let mut given = GivenBack::default();
         for _ in 0..=MAX_CHUNKS {
             let Some(older) = self.older_epoch(page)? else {
-                self.with_state(|state| state.growth.gave_back());
+                self.may_grow_again();
                 return Ok(given);
             };
             loop {
@@ -79,6 +80,11 @@ impl<P: Platform> Pool<'_, P> {
             }
         }
         Err(MapError::Busy)
+    }
+
+    /// Chunks went back to the service: what it refused before may be asked again.
+    pub(crate) fn may_grow_again(&self) {
+        self.with_state(|state| state.growth.gave_back());
     }
 
     /// Ends the attachment, that of all its pools; returns the bytes that are granted still, which are orphans from now on. A kernel unmaps

@@ -9,7 +9,9 @@ use core::ptr::NonNull;
 
 use crate::constraints::{Constraints, CopyIn, Direction};
 use crate::error::{MapError, UnmapError};
+use crate::maintenance::GivenBack;
 use crate::map::Mapping;
+use crate::orphans::ListPage;
 use crate::platform::Platform;
 use crate::pool::Pool;
 use crate::shared_buffer::SharedBuffer;
@@ -158,6 +160,18 @@ impl<'p, 'a, P: Platform> Windows<'p, 'a, P> {
     /// As [`Pool::free_shared`].
     pub fn free_shared(&self, buffer: SharedBuffer) -> Result<(), UnmapError> {
         self.at(buffer.address())?.free_shared(buffer)
+    }
+
+    /// [`Pool::release_orphans`], after which either pool may grow, whatever was refused before.
+    ///
+    /// # Errors
+    /// As [`Pool::release_orphans`].
+    pub fn release_orphans(&self, page: &impl ListPage) -> Result<GivenBack, MapError> {
+        let given = self.first.release_orphans(page)?;
+        if let Some(other) = self.other {
+            other.may_grow_again();
+        }
+        Ok(given)
     }
 
     #[inline]

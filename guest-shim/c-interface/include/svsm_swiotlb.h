@@ -676,7 +676,8 @@ int svsm_swiotlb_adopt_orphans(struct svsm_swiotlb_pool *pool,
                                uint64_t page_address,
                                struct svsm_swiotlb_adoption *adoption);
 
-// Gives back every chunk that earlier kernels hold, of all windows. Called after all devices were quieted.
+// Gives back every chunk that earlier kernels hold, of all windows. Called after all devices were quieted. A pool of the other window that
+// was refused memory before, asks again after its next `svsm_swiotlb_maintain`.
 //
 // `page` and `page_address` as for `svsm_swiotlb_adopt_orphans`; `given_back` may be null.
 //

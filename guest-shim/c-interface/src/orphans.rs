@@ -99,7 +99,8 @@ pub unsafe extern "C" fn svsm_swiotlb_adopt_orphans(
     number_of(answer())
 }
 
-/// Gives back every chunk that earlier kernels hold, of all windows. Called after all devices were quieted.
+/// Gives back every chunk that earlier kernels hold, of all windows. Called after all devices were quieted. A pool of the other window that
+/// was refused memory before, asks again after its next `svsm_swiotlb_maintain`.
 ///
 /// `page` and `page_address` as for `svsm_swiotlb_adopt_orphans`; `given_back` may be null.
 ///

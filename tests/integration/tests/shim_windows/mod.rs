@@ -258,3 +258,31 @@ fn a_restarted_kernel_finds_what_it_held_in_both_windows() {
     assert_eq!(given.released_bytes, sum);
     assert_eq!(granted(guest), [0, 0]);
 }
+
+/// As a crash under full load leaves them: nothing can be granted before it is given back, and all of it afterwards.
+#[test]
+fn a_kernel_that_finds_both_windows_full_has_all_of_them_once_they_are_given_back() {
+    let guest = two();
+    let chunk = usize::try_from(CHUNK_BYTES).unwrap();
+    let reaches = [[u64::MAX; HIGH].as_slice(), &[NARROW; LOW]].concat();
+    for kernel in 1..=2 {
+        let first = guest.pool(Config::default());
+        let low = beside(guest, &first);
+        let windows = Windows::new(&first, Some(&low));
+        if kernel == 2 {
+            let full = (HIGH + LOW) as u64 * CHUNK_BYTES;
+            assert_eq!(first.attachment().orphaned_bytes, full);
+            // Often enough for a pool to wait before it asks again.
+            for reach in [u64::MAX, NARROW].repeat(5) {
+                assert_eq!(map(windows, 64, reach), Err(MapError::CapReached));
+            }
+            let given = windows.release_orphans(&Page(guest)).unwrap();
+            assert_eq!((given.released_bytes, given.stopped_by), (full, None));
+            assert_eq!(granted(guest), [0, 0]);
+        }
+        for reach in &reaches {
+            map(windows, chunk, *reach).unwrap();
+        }
+        assert_eq!(granted(guest), [HIGH as u64, LOW as u64]);
+    }
+}
