@@ -24,6 +24,7 @@ DEVICES ?=
 WORK ?= usual
 # Work that is another kernel's, which the first one starts.
 LATER = $(filter kexec kdump,$(WORK))
+CRASH_CPUS = $(patsubst svsm.crash_cpus=%,--crash-cpus %,$(filter svsm.crash_cpus=%,$(CMDLINE)))
 # Series of Debian's kernel, or a kernel and an initrd of the user's own. Earlier ones than 6.14 leave shared memory to the next.
 LINUX  ?= $(if $(LATER),7,6.12)
 KERNEL ?=
@@ -118,7 +119,8 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   SWIOTLB=slots    slots of 2 KiB of the kernel's own pool (default: 512 with the module, else the kernel's choice)
 #?   INSTRUCTIONS=no   make linux-compare counts none (default: yes, but for WORK=stress)
 #?   WORK=usual|stress   how hard the devices are worked: stress is several readers, a writer and the network at once
-#?   WORK=kexec|kdump   a second kernel does the usual work: started in order, or by a crash (CMDLINE=svsm.crash_cpu=n; LINUX=7 by default)
+#?   WORK=kexec|kdump   a second kernel does the usual work: started in order, or by a crash (LINUX=7 by default); for a crash
+#?                    CMDLINE='svsm.crash_cpu=n svsm.crash_cpus=n': on which CPU, and how many that kernel has
 #?   WORK=hotplug     take CPUs off line and on line under load (DRIVER=pool; CMDLINE=svsm.cycles=n, default 20)
 #?
 #? variables of `make linux-fio`: those of `make linux`, but for WORK, DRIVER, DEVICES, KERNEL and INITRD
@@ -127,7 +129,7 @@ BARE_BUILD := $(CARGO) build --release --quiet --target $(NONE) --features bare-
 #?   KDIR=folder      headers of an installed kernel (/lib/modules/RELEASE/build)
 #?   LINUX=6.12       series, or release, whose headers are fetched where KDIR is not given
 #?
-#? variables of `make ovmf`: those above, and
+#? variables of `make ovmf`: those above (of WORK= kexec and kdump), and
 #?   FIRMWARE=file    an OVMF.fd of your own
 #?
 #? variables of `make soak`:
@@ -175,7 +177,7 @@ linux: setup-qemu linux-igvm $(if $(DISK),,linux-disk) ## Boot a stock Linux ker
 	@$(RUNNER) linux --igvm $(LINUX_IGVM) --host $(BARE)/snp-host --disk "$(or $(DISK),$(IMAGES)/linux-disk.img)" \
 		--memory $(MEM) --vcpus $(or $(VCPUS),2) --usual-timeout $(LINUX_TIMEOUT) --usual-idle $(if $(filter usual,$(WORK)),60,300) --report $(REPORT) $(if $(filter stress,$(WORK)),--more-disks 2 --disk-rate 8MiB) \
 		$(if $(FIO),--second-disk-size $(FIO_DISK) --nvme-disk $(IMAGES)/fio-nvme.img --nvme-writable) \
-		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(RUNFLAGS)
+		$(if $(DEVICES),--devices $(DEVICES)) $(if $(INITRD),--own-initrd,--driver $(DRIVER)) $(CRASH_CPUS) $(RUNFLAGS)
 
 # The kernel has to have ext4 built in, as Debian's cloud kernels do. The NVMe disk is zeros that take no room; the guest
 # reads all of it once, so it is no larger than the work needs.
@@ -239,14 +241,16 @@ linux-initrd: linux-kernel module $(if $(filter hotplug,$(WORK)),test-modules)
 		$(if $(FIO),--folder $(LINUX_DIR)/fio) $(if $(filter-out usual stress,$(WORK)),--folder tests/linux/work) --output $(LINUX_DIR)/$(LINUX)/initrd-pool
 	@$(if $(FIO),gzip -nf $(LINUX_DIR)/$(LINUX)/initrd-pool && mv $(LINUX_DIR)/$(LINUX)/initrd-pool.gz $(LINUX_DIR)/$(LINUX)/initrd-pool)
 
-# The first kernel's initrd holds the second kernel, that one's initrd, and what loads them.
-linux-next: linux-kernel $(if $(USES_MODULE),linux-initrd)
+# The first kernel's initrd holds the second kernel, that one's initrd, and what loads them; and what holds memory of a low window.
+NEXT_INITRD = $(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
+	--folder tests/linux/work $(if $(USES_MODULE),--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko)
+linux-next: linux-kernel $(if $(USES_MODULE),module $(if $(LOW_WINDOW),test-modules))
 	@rm -rf $(NEXT_DIR) && mkdir -p $(NEXT_DIR)/next
 	@gcc -O2 -Wall -Wextra -static -s -o $(NEXT_DIR)/next/next_kernel tests/linux/next_kernel.c
-	@cp $(LINUX_DIR)/$(LINUX)/vmlinuz $(NEXT_DIR)/next/ && cp $(LINUX_INITRD) $(NEXT_DIR)/next/initrd
-	@$(RUNNER) initrd --init tests/linux/init --busybox $(LINUX_DIR)/busybox --mark $(LINUX_DIR)/mark --modules $(LINUX_DIR)/$(LINUX)/modules \
-		$(if $(USES_MODULE),--module $(MODULE_DIR)/$$(cat $(LINUX_DIR)/$(LINUX)/release)/svsm_swiotlb.ko) \
-		--folder tests/linux/work --folder $(NEXT_DIR) --output $(LINUX_INITRD)-next
+	@cp $(LINUX_DIR)/$(LINUX)/vmlinuz $(NEXT_DIR)/next/
+	@$(NEXT_INITRD) --output $(NEXT_DIR)/next/initrd
+	@$(NEXT_INITRD) $(if $(USES_MODULE),$(if $(LOW_WINDOW),--module $(MODULE_DIR)/tests/$$(cat $(LINUX_DIR)/$(LINUX)/release)/map_test.ko)) \
+		--folder $(NEXT_DIR) --output $(LINUX_INITRD)-next
 
 linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) $(if $(LATER),linux-next) ## Pack the paravisor with that kernel
 	@mkdir -p $(IMAGES)
@@ -254,14 +258,15 @@ linux-igvm: linux-kernel $(if $(USES_MODULE),linux-initrd) $(if $(LATER),linux-n
 		--initrd "$(or $(INITRD),$(LINUX_INITRD)$(if $(LATER),-next))" --cmdline "$(strip $(LINUX_WORDS))" --output $(LINUX_IGVM) \
 		$(IMAGE_OPTIONS)
 
-ovmf: setup-qemu firmware-images linux-kernel $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
+ovmf: setup-qemu firmware-images linux-kernel $(if $(LATER),linux-next) $(if $(FIRMWARE),,ovmf-image) ## Boot stock OVMF at VMPL2, and a stock Linux kernel from a disk by it
 	@mkdir -p $(IMAGES)
 	@$(FIRMWARE_DIR)/release/igvm-builder --paravisor $(FIRMWARE_DIR)/$(NONE)/release/paravisor --payload "$(or $(FIRMWARE),$(OVMF_DIR)/OVMF.fd)" \
 		--output $(OVMF_IGVM) $(IMAGE_OPTIONS)
-	@$(FIRMWARE_DIR)/release/runner boot-disk --kernel "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" --initrd "$(or $(INITRD),$(LINUX_DIR)/$(LINUX)/initrd)" \
-		--cmdline "$(strip $(LINUX_ARGS) svsm.devices=$(or $(DEVICES),blk) $(CMDLINE))" --output $(OVMF_DISK)
+	@$(FIRMWARE_DIR)/release/runner boot-disk --kernel "$(or $(KERNEL),$(LINUX_DIR)/$(LINUX)/vmlinuz)" --initrd "$(or $(INITRD),$(if $(LATER),$(LINUX_INITRD)-next,$(LINUX_DIR)/$(LINUX)/initrd))" \
+		--cmdline "$(strip $(if $(LATER),$(filter-out svsm.devices=%,$(LINUX_WORDS)),$(LINUX_ARGS) $(CMDLINE)) svsm.devices=$(or $(DEVICES),blk))" --output $(OVMF_DISK)
 	@$(FIRMWARE_DIR)/release/runner linux --igvm $(OVMF_IGVM) --host $(BARE)/snp-host --disk $(OVMF_DISK) --devices $(or $(DEVICES),blk) \
-		--memory $(MEM) --vcpus $(or $(VCPUS),1) --usual-timeout 900 --usual-idle 120 --report $(REPORT) $(if $(INITRD),--own-initrd) $(RUNFLAGS)
+		--memory $(MEM) --vcpus $(or $(VCPUS),1) --usual-timeout $(if $(LATER),1800,900) --usual-idle $(if $(LATER),300,120) --report $(REPORT) \
+		$(if $(INITRD),--own-initrd) $(if $(LATER),--driver $(DRIVER)) $(CRASH_CPUS) $(RUNFLAGS)
 
 ovmf-image: ## Fetch Debian's OVMF (not installed)
 	@scripts/ovmf.sh $(OVMF_DIR)

@@ -9,8 +9,10 @@
  * loader (kexec_file_load) is all it takes. A kernel without firmware got the blob's address in set-up data, which
  * neither that loader nor kexec-tools pass on. So this reads the zero page of the running kernel (sysfs) and loads by
  * kexec_load, with a zero page that names the blob and the ACPI tables of the running one; its other set-up data stay behind.
+ * A crash kernel gets a header of the running one's memory besides, from which it makes /proc/vmcore.
  * Linux boot protocol: Documentation/arch/x86/boot.rst and zero-page.rst of the kernel.
  */
+#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/kexec.h>
@@ -25,6 +27,9 @@
 
 #define PAGE 4096UL
 #define MIB (1UL << 20)
+/* Room for the header of a crashed kernel's memory, at the end of the crash kernel's. */
+#define CORE_ROOM (16 * PAGE)
+#define MOST_SEGMENTS ((CORE_ROOM - sizeof(Elf64_Ehdr)) / sizeof(Elf64_Phdr))
 
 /* Offsets in the zero page. */
 enum {
@@ -170,6 +175,85 @@ static void narrow(uint8_t *zero_page, uint64_t start, uint64_t end)
 	zero_page[E820_ENTRIES] = count;
 }
 
+static void add_segment(Elf64_Ehdr *header, uint32_t type, uint64_t start, uint64_t bytes)
+{
+	Elf64_Phdr *segment = (Elf64_Phdr *)(header + 1) + header->e_phnum;
+
+	if (header->e_phnum == MOST_SEGMENTS)
+		fail("load", "the running kernel's memory has too many pieces");
+	header->e_phnum++;
+	*segment = (Elf64_Phdr){
+		.p_type = type, .p_offset = start, .p_paddr = start, .p_filesz = bytes, .p_memsz = bytes,
+	};
+}
+
+/* A note of the running kernel's, of whose place a file of sysfs tells the address, and that file or another one the size. */
+static int add_note(Elf64_Ehdr *header, const char *place, const char *size)
+{
+	unsigned long long start, bytes = 0;
+	FILE *file = fopen(place, "r");
+	int found = file ? fscanf(file, "%llx %llx", &start, &bytes) : 0;
+
+	if (file)
+		fclose(file);
+	if (found == 1 && size && (file = fopen(size, "r"))) {
+		found += fscanf(file, "%llu", &bytes);
+		fclose(file);
+	}
+	if (found == 2)
+		add_segment(header, PT_NOTE, start, bytes);
+	return found == 2;
+}
+
+/*
+ * The header of an ELF core file: the processors' notes, the kernel's own, and its RAM but for the first MiB, which every kernel
+ * keeps for itself, and the crash kernel's memory (Documentation/admin-guide/kdump/kdump.rst).
+ */
+static uint8_t *core_header(uint64_t crash_start, uint64_t crash_end)
+{
+	Elf64_Ehdr *header = calloc(1, CORE_ROOM);
+	unsigned long long first, last;
+	char place[80], size[80], line[256];
+	FILE *map = fopen("/proc/iomem", "r");
+	int cpu, notes = 0;
+
+	if (!header || !map)
+		fail("/proc/iomem", strerror(errno));
+	memcpy(header->e_ident, ELFMAG, SELFMAG);
+	header->e_ident[EI_CLASS] = ELFCLASS64;
+	header->e_ident[EI_DATA] = ELFDATA2LSB;
+	header->e_ident[EI_VERSION] = EV_CURRENT;
+	header->e_type = ET_CORE;
+	header->e_machine = EM_X86_64;
+	header->e_version = EV_CURRENT;
+	header->e_phoff = header->e_ehsize = sizeof(*header);
+	header->e_phentsize = sizeof(Elf64_Phdr);
+	for (cpu = 0; cpu < 256; cpu++) {
+		sprintf(place, "/sys/devices/system/cpu/cpu%d/crash_notes", cpu);
+		sprintf(size, "/sys/devices/system/cpu/cpu%d/crash_notes_size", cpu);
+		notes += add_note(header, place, size);
+	}
+	if (!notes || !add_note(header, "/sys/kernel/vmcoreinfo", NULL))
+		fail("load", "the running kernel does not say where its notes are (crash_notes, vmcoreinfo)");
+	while (fgets(line, sizeof(line), map)) {
+		if (sscanf(line, "%llx-%llx", &first, &last) != 2 || !strstr(line, ": System RAM") || line[0] == ' ')
+			continue;
+		last++;
+		if (last <= MIB)
+			continue;
+		if (first < MIB)
+			first = MIB;
+		if (first < crash_start)
+			add_segment(header, PT_LOAD, first, (last < crash_start ? last : crash_start) - first);
+		if (last > crash_end) {
+			first = first > crash_end ? first : crash_end;
+			add_segment(header, PT_LOAD, first, last - first);
+		}
+	}
+	fclose(map);
+	return (uint8_t *)header;
+}
+
 static void load_with_blob(int crash, const uint8_t *running, char *const *arguments)
 {
 	size_t kernel_bytes, initrd_bytes;
@@ -180,14 +264,17 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 	size_t setup = (sectors + 1) * 512;
 	uint64_t alignment = word(kernel + KERNEL_ALIGNMENT), size = up(word(kernel + INIT_SIZE), PAGE);
 	uint64_t start, end, low, image, ramdisk, entry, blob;
+	uint8_t *core = NULL;
 	long error;
 	int at = 0;
 
 	if (kernel_bytes < PAGE || memcmp(kernel + 0x202, "HdrS", 4))
 		fail(arguments[0], "no kernel");
-	if (strlen(arguments[2]) >= PAGE)
-		fail("load", "the command line is too long");
-	find_room(crash, running, 2 * MIB + alignment + size + up(initrd_bytes, PAGE), &start, &end);
+	find_room(crash, running, 2 * MIB + alignment + size + up(initrd_bytes, PAGE) + CORE_ROOM, &start, &end);
+	if (crash) {
+		core = core_header(start, end);
+		end -= CORE_ROOM;
+	}
 	/* Zero page, command line and the first instructions; then the kernel; then the initrd. */
 	low = start + 64 * 1024;
 	image = up(start + MIB, alignment);
@@ -207,7 +294,8 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 	put_word(zero_page + RAMDISK_IMAGE, ramdisk);
 	put_word(zero_page + RAMDISK_SIZE, initrd_bytes);
 	put_word(zero_page + CMD_LINE_PTR, low + PAGE);
-	strcpy((char *)command_line, arguments[2]);
+	if (snprintf((char *)command_line, PAGE, crash ? "%s elfcorehdr=%#lx" : "%s", arguments[2], end) >= (int)PAGE)
+		fail("load", "the command line is too long");
 	if (crash)
 		narrow(zero_page, start, end);
 	/* mov rsi, zero page; mov rax, entry; jmp rax */
@@ -224,8 +312,9 @@ static void load_with_blob(int crash, const uint8_t *running, char *const *argum
 		{ node, PAGE, (void *)blob, PAGE },
 		{ kernel + setup, kernel_bytes - setup, (void *)image, size },
 		{ initrd, initrd_bytes, (void *)ramdisk, up(initrd_bytes, PAGE) },
+		{ core, CORE_ROOM, (void *)end, CORE_ROOM },
 	};
-	error = syscall(SYS_kexec_load, low + 2 * PAGE, sizeof(segments) / sizeof(*segments), segments,
+	error = syscall(SYS_kexec_load, low + 2 * PAGE, sizeof(segments) / sizeof(*segments) - !crash, segments,
 			KEXEC_ARCH_X86_64 | (crash ? KEXEC_ON_CRASH : 0));
 	if (error)
 		fail("kexec_load", strerror(errno));

@@ -29,6 +29,25 @@ int hold(struct pci_dev *pdev, unsigned int kibibytes)
 	return page ? 0 : -ENOMEM;
 }
 
+/* One page, and so a chunk, of the low window. */
+int hold_low(struct pci_dev *pdev)
+{
+	u64 first = statistic("low_window_start"), bytes = statistic("low_window_bytes");
+
+	page = (void *)__get_free_page(GFP_KERNEL);
+	if (!page || !bytes || dma_set_mask_and_coherent(&pdev->dev, first + bytes - 1))
+		goto none;
+	held[0] = dma_map_single(&pdev->dev, page, SZ_4K, DMA_TO_DEVICE);
+	if (dma_mapping_error(&pdev->dev, held[0]))
+		goto none;
+	count = 1;
+	if (held[0] >= first && held[0] < first + bytes)
+		return 0;
+none:
+	let_go(pdev);
+	return -ENOMEM;
+}
+
 void let_go(struct pci_dev *pdev)
 {
 	while (count)

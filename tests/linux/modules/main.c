@@ -48,6 +48,10 @@ static unsigned int leave;
 module_param(leave, uint, 0444);
 MODULE_PARM_DESC(leave, "run no test; use up the granted memory but for this many KiB, until the module is unloaded");
 
+static bool low;
+module_param(low, bool, 0444);
+MODULE_PARM_DESC(low, "run no test; hold a page of the low window, as a device does that reaches no other, until the module is unloaded");
+
 static unsigned int run_list(const struct map_test *test, unsigned int *good)
 {
 	unsigned int bad = 0;
@@ -86,7 +90,7 @@ static int __init map_test_init(void)
 	} else {
 		check(!dma_set_mask_and_coherent(&claimed->dev, DMA_BIT_MASK(64)),
 		      "a 64-bit mask is refused");
-		error = leave ? hold(claimed, leave) : run_all();
+		error = low ? hold_low(claimed) : leave ? hold(claimed, leave) : run_all();
 	}
 	if (error)
 		pci_unregister_driver(&driver);

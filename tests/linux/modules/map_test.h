@@ -31,6 +31,8 @@ extern const struct map_test data_tests[], constraint_tests[], nmi_tests[], refu
 
 /* hold.c: uses up the granted memory but for this many KiB, until let_go(). Returns 0 or -ENOMEM. */
 int hold(struct pci_dev *pdev, unsigned int kibibytes);
+/* The same of one page of the low window. */
+int hold_low(struct pci_dev *pdev);
 void let_go(struct pci_dev *pdev);
 
 /* support.c */

@@ -67,6 +67,8 @@ pub struct Outcome {
     pub driver: Option<Driver>,
     /// The initrd is the user's.
     pub own_initrd: bool,
+    /// CPUs that a kernel has which a crash starts.
+    pub crash_cpus: u32,
     /// virtio-blk disks of the machine.
     pub disks: usize,
     /// How long the run was allowed to take.
@@ -233,6 +235,7 @@ pub fn run(options: &RunOptions) -> Result<Outcome, Failure> {
         driver: options.driver,
         disks: disks.len(),
         own_initrd: options.own_initrd,
+        crash_cpus: options.crash_cpus,
         limits,
         memory_bytes: options.memory,
         disk_digests,

@@ -239,6 +239,9 @@ pub struct RunOptions {
     /// The image's initrd is not this project's: of Linux, check what kernel and host say only
     #[arg(long)]
     pub own_initrd: bool,
+    /// CPUs of a Linux kernel that a crash starts
+    #[arg(long, value_name = "COUNT", default_value_t = 1)]
+    pub crash_cpus: u32,
     /// Also write the guest's console to this file
     #[arg(long, value_name = "FILE")]
     pub console: Option<PathBuf>,

@@ -49,7 +49,7 @@ pub fn checks(outcome: &Outcome, account: &Account) -> Vec<Check> {
     }
     // A user space of the user's own says nothing that could be compared.
     if !outcome.own_initrd {
-        list.push(cpus(facts, outcome.vcpus));
+        list.push(cpus(facts, outcome.vcpus, outcome.crash_cpus));
         list.extend(later_kernel(facts));
         for window in &outcome.windows {
             if outcome.firmware {
@@ -95,10 +95,13 @@ fn logged(facts: &Facts, name: &'static str, words: &[&str]) -> Check {
     }
 }
 
-/// A kernel that runs behind a crash has one CPU, the one that crashed.
-fn cpus(facts: &Facts, vcpus: u32) -> Check {
+/// A kernel that runs behind a crash has the CPU that crashed, and others if it was told so.
+fn cpus(facts: &Facts, vcpus: u32, crash_cpus: u32) -> Check {
     let (name, expected) = match facts.work.as_deref() {
-        Some(AFTER_CRASH) => ("the CPU that crashed is on line", 1),
+        Some(AFTER_CRASH) => (
+            "the CPU that crashed is on line, and as many as were asked for",
+            crash_cpus,
+        ),
         _ => ("all vCPUs are on line", vcpus),
     };
     Check {

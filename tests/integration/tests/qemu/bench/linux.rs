@@ -114,9 +114,15 @@ impl Bench {
     }
 
     /// The same, with the module or without, and with what it takes to start another kernel: that one, its initrd, and a loader.
-    pub fn linux_that_starts_another(series: &str, pool: bool, words: &str) -> Self {
+    /// With these options of the builder besides.
+    pub fn linux_that_starts_another(
+        series: &str,
+        pool: bool,
+        words: &str,
+        options: &[&str],
+    ) -> Self {
         let bench = Self::empty(built(), built());
-        let (module, driver) = match pool {
+        let (mut module, driver) = match pool {
             true => (vec![bench.module(series, "svsm_swiotlb")], "pool"),
             false => (vec![], "swiotlb"),
         };
@@ -131,10 +137,14 @@ impl Bench {
         let mut compiler = Command::new("gcc");
         compiler.args(["-O2", "-static", "-s", source, "-o"]);
         succeed(compiler.arg(next.join("next_kernel")));
+        // The first kernel's alone.
+        if options.contains(&"--low-window") {
+            module.push(bench.module(series, "map_test"));
+        }
         bench.make_initrd_with(series, &module, &[bench.path("folder")]);
         let small = if pool { "swiotlb=512" } else { "" };
         let words = format!("svsm.driver={driver} {small} {words}");
-        bench.pack_kernel(series, &words, "64MiB");
+        bench.pack_kernel_with(series, &words, "64MiB", options);
         bench
     }
 
