@@ -24,10 +24,10 @@ static void unclaim(struct pci_dev *pdev)
 	claimed = NULL;
 }
 
-/* Defines `driver`, which claims the device of Intel's with this number. */
-#define CLAIM_DEVICE(number)						\
+/* Defines `driver`, which claims the first of these devices of Intel's that has no other. */
+#define CLAIM_DEVICE(...)						\
 	static const struct pci_device_id devices[] = {			\
-		{ PCI_DEVICE(PCI_VENDOR_ID_INTEL, number) },		\
+		__VA_ARGS__,						\
 		{ }							\
 	};								\
 	static struct pci_driver driver = {				\

@@ -20,8 +20,8 @@
 /* The order matters: growth comes before the large mappings. */
 static const struct map_test *const lists[] = { data_tests, constraint_tests, nmi_tests, refusal_tests };
 
-/* The SATA controller. */
-CLAIM_DEVICE(0x2922);
+/* The SATA controller; the one of the SMBus where the other has its own driver. */
+CLAIM_DEVICE({ PCI_VDEVICE(INTEL, 0x2922) }, { PCI_VDEVICE(INTEL, 0x2930) });
 
 static bool disk;
 module_param(disk, bool, 0444);

@@ -290,7 +290,7 @@ static void report(void)
 /* ---- devices ---- */
 
 /* The SMBus controller, of which nothing is asked. */
-CLAIM_DEVICE(0x2930);
+CLAIM_DEVICE({ PCI_VDEVICE(INTEL, 0x2930) });
 
 static int measure_both(void)
 {

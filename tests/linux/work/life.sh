@@ -4,44 +4,9 @@
 # devices bound, unbound and busy. Each step is a line `said life: STEP ok`, or `failed` and why. Needs what init defines
 # (say, pool, present, statistic). /lib/modules/svsm_swiotlb-stale.ko is the module of another kernel.
 
-module=/lib/modules/svsm_swiotlb.ko
 drivers='virtio-pci nvme'
-
-step() { # NAME WHY-NOT
-    if [ -n "$2" ]; then
-        say "said life: $1 failed $2"
-    else
-        say "said life: $1 ok"
-    fi
-}
-# The kernel's lines since the last look.
-seen=0
-look() {
-    dmesg | tail -n +$((seen + 1)) >/tmp/new
-    seen=$(dmesg | wc -l)
-}
-# Whether one of them says so; else what they say.
-told() { # TEXT
-    look
-    grep -qF "$1" /tmp/new || echo "the log does not say '$1': $(grep svsm /tmp/new | tail -n 2 | tr '\n' ' ')"
-}
-
-# A load that ends with an error of insmod and, if it is given, a line of the log; nothing of it stays.
-refused() { # STEP ERROR TEXT FILE PARAMETER...
-    local name=$1 error=$2 text=$3
-    shift 3
-    look
-    if insmod "$@" 2>/tmp/error; then
-        step "$name" 'it loads'
-        rmmod svsm_swiotlb
-    elif ! grep -qF "$error" /tmp/error; then
-        step "$name" "not '$error': $(head -n 1 /tmp/error)"
-    elif [ "$name" != second-load ] && [ -d $pool ]; then
-        step "$name" 'something of it stays'
-    else
-        step "$name" "${text:+$(told "$text")}"
-    fi
-}
+. /loads.sh
+subject=life
 
 load() { # PARAMETER...
     insmod $module "$@" 2>/tmp/error || echo "it does not load: $(head -n 1 /tmp/error)"
@@ -72,13 +37,6 @@ bind() { # DEVICE...
     done
     present vda && present nvme0n1 || echo 'a disk does not come back'
 }
-contents() { # DISK...
-    local disk
-    for disk in "$@"; do
-        dd if="/dev/$disk" bs=1M iflag=direct 2>/dev/null | md5sum
-    done
-}
-
 life_work() {
     local devices count before granted
     devices=$(bound)
@@ -95,11 +53,13 @@ life_work() {
     # Its memory goes back while it is unloaded: the next one finds nothing of it.
     step unload "$(unload)"
 
-    refused no-such-protocol 'No such device' 'no pool:' $module protocol=0x40000009
+    refused no-such-protocol 'No such device' 'no pool: this SVSM has no service at protocol 0x40000009' $module protocol=0x40000009
+    refused no-such-protocol-by-msr 'No such device' 'no pool: this SVSM has no service at protocol 0x40000009' $module protocol=0x40000009 path=msr
     refused no-such-path 'Invalid argument' 'write auto, memory or msr' $module path=phone
     refused no-such-rebind 'Invalid argument' 'write idle or never' $module rebind=always
     refused odd-cap 'Invalid argument' 'write a multiple of 2M' $module cap=3M
     refused no-size 'Invalid argument' '' $module cap=much
+    refused cap-beyond-the-hard-one 'Invalid argument' 'cap=1073741824 may be more than the paravisor allows' $module cap=1G
     refused stale-module 'invalid module format' 'version magic' /lib/modules/svsm_swiotlb-stale.ko
 
     look

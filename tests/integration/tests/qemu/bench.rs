@@ -121,10 +121,18 @@ impl Bench {
         }
     }
 
+    /// The built paravisor, or a changed one of this bench's.
+    fn paravisor(&self) -> PathBuf {
+        let own = self.path("paravisor");
+        match own.exists() {
+            true => own,
+            false => self.tools.join("x86_64-unknown-none/release/paravisor"),
+        }
+    }
+
     fn pack(&self, payload: &Path, options: &[&OsStr]) {
-        let paravisor = self.tools.join("x86_64-unknown-none/release/paravisor");
         let mut command = Command::new(self.tools.join("release/igvm-builder"));
-        command.arg("--paravisor").arg(paravisor);
+        command.arg("--paravisor").arg(self.paravisor());
         command.arg("--payload").arg(payload);
         command.arg("--output").arg(self.path("image.igvm"));
         if !options.contains(&OsStr::new("--window")) {

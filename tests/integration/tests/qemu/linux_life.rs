@@ -8,7 +8,7 @@ const SERIES: &str = "6.12";
 const OTHER: &str = "7";
 
 /// The steps of the script in their order.
-const STEPS: [&str; 31] = [
+const STEPS: [&str; 33] = [
     "second-load",
     "unload-while-bound",
     "devices-before",
@@ -16,10 +16,12 @@ const STEPS: [&str; 31] = [
     "nothing-in-use",
     "unload",
     "no-such-protocol",
+    "no-such-protocol-by-msr",
     "no-such-path",
     "no-such-rebind",
     "odd-cap",
     "no-size",
+    "cap-beyond-the-hard-one",
     "stale-module",
     "load-again",
     "no-orphans",
@@ -50,6 +52,40 @@ fn loading_and_unloading_with_devices_bound_unbound_and_busy() {
     expected.push("done".into());
     assert_eq!(said(&outcome, "life"), expected, "{}", outcome.text);
     assert_eq!(outcome.code, 0, "{}", outcome.text);
+}
+
+/// Too little memory is free for the module's records, and then the kernel takes the beginning of the window for RAM. That it does
+/// is what the failing checks say.
+#[test]
+fn a_machine_on_which_the_module_cannot_be() {
+    const WINDOW: u64 = 256 << 20;
+    let bench = Bench::linux_with_ram_in_the_window(SERIES, WINDOW);
+    let outcome = bench.linux_run(&["--memory", "1280MiB", "--devices", "blk"]);
+    let steps = [
+        "no-room-for-records ok",
+        "window-is-ram ok",
+        "disk-goes-on ok",
+        "done",
+    ];
+    assert_eq!(said(&outcome, "refused"), steps, "{}", outcome.text);
+    let checks = outcome.report["checks"].as_array().expect("a list");
+    let failed: Vec<_> = checks
+        .iter()
+        .filter(|check| check["ok"] == false)
+        .map(|check| check["name"].as_str().expect("a name"))
+        .collect();
+    let expected = [
+        "the window is reserved in the kernel's memory map",
+        "no page of the window is in the kernel's direct map",
+    ];
+    assert_eq!(failed, expected, "{}", outcome.text);
+    assert!(
+        outcome
+            .text
+            .contains("0x10000000-0x4fffffff is not in one reserved range"),
+        "{}",
+        outcome.text
+    );
 }
 
 /// The module ends in one line, and the kernel goes on to its end.

@@ -5,6 +5,8 @@ use std::ffi::OsStr;
 use std::path::PathBuf;
 use std::process::Command;
 
+use protocol::identity::PROTOCOL_UUID;
+
 use super::{Bench, Outcome, RMP_SIZES, built, disk, succeed, text_of};
 
 /// Bytes of a kernel's disk: its own pool does not grow, so a few are enough.
@@ -69,10 +71,12 @@ impl Bench {
         bench
     }
 
-    /// The same with all devices on the pool, of which a module leaves little while a disk is read.
-    pub fn linux_with_held_memory(series: &str, words: &str) -> Self {
+    /// The same with all devices on the pool, of which a module leaves little while disks are read. These further drivers of the
+    /// kernel's are loaded.
+    pub fn linux_with_held_memory(series: &str, words: &str, drivers: &[&str]) -> Self {
         let bench = Self::empty(built(), built());
-        bench.make_initrd(series, &["svsm_swiotlb", "map_test"]);
+        let modules = ["svsm_swiotlb", "map_test"].map(|name| bench.module(series, name));
+        bench.make_initrd_with(series, &modules, &[], drivers);
         let words = format!("svsm.driver=pool swiotlb=512 svsm.work=scarce {words}");
         bench.pack_kernel(series, &words, "64MiB");
         bench
@@ -141,7 +145,7 @@ impl Bench {
         if options.contains(&"--low-window") {
             module.push(bench.module(series, "map_test"));
         }
-        bench.make_initrd_with(series, &module, &[bench.path("folder")]);
+        bench.make_initrd_with(series, &module, &[bench.path("folder")], &[]);
         let small = if pool { "swiotlb=512" } else { "" };
         let words = format!("svsm.driver={driver} {small} {words}");
         bench.pack_kernel_with(series, &words, "64MiB", options);
@@ -156,6 +160,35 @@ impl Bench {
         let module = bench.module(series, "svsm_swiotlb");
         bench.make_initrd_of(series, &[module, stale]);
         bench.pack_kernel(series, "svsm.driver=pool svsm.work=life", "64MiB");
+        bench
+    }
+
+    /// Debian's kernel of this series, the project's module to be loaded, and a paravisor whose service is another protocol: at the
+    /// same number, with half of another UUID.
+    pub fn linux_with_another_service(series: &str) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb"]);
+        let paravisor = bench.path("paravisor");
+        let mut bytes = std::fs::read(bench.paravisor()).expect("the paravisor was built");
+        let half = ((PROTOCOL_UUID >> 64) as u64).to_le_bytes();
+        let places = |bytes: &[u8]| bytes.windows(8).filter(|word| *word == half).count();
+        // In one instruction: IDENTIFY answers with it, and nothing else of the paravisor needs it.
+        assert_eq!(places(&bytes), 1);
+        let at = bytes.windows(8).position(|word| word == half);
+        bytes[at.expect("it is there")] ^= 1;
+        std::fs::write(&paravisor, bytes).expect("the paravisor is written");
+        bench.pack_kernel(series, "svsm.driver=pool", "64MiB");
+        bench
+    }
+
+    /// The same with a window of 1 GiB, whose beginning is RAM to the kernel: less than a page, so that it does not use it.
+    pub fn linux_with_ram_in_the_window(series: &str, window: u64) -> Self {
+        let bench = Self::empty(built(), built());
+        bench.make_initrd(series, &["svsm_swiotlb"]);
+        // What is reserved (2) becomes RAM (1).
+        let words =
+            format!("memmap=2K%{window:#x}-2+1 svsm.work=refused svsm.devices=blk swiotlb=8192");
+        bench.pack_kernel(series, &words, "1GiB");
         bench
     }
 
@@ -218,10 +251,16 @@ impl Bench {
     }
 
     fn make_initrd_of(&self, series: &str, modules: &[PathBuf]) {
-        self.make_initrd_with(series, modules, &[]);
+        self.make_initrd_with(series, modules, &[], &[]);
     }
 
-    fn make_initrd_with(&self, series: &str, modules: &[PathBuf], folders: &[PathBuf]) {
+    fn make_initrd_with(
+        &self,
+        series: &str,
+        modules: &[PathBuf],
+        folders: &[PathBuf],
+        drivers: &[&str],
+    ) {
         let folder = self.built.join("linux");
         let init = concat!(env!("CARGO_MANIFEST_DIR"), "/../linux/init");
         let mut command = Command::new(self.tools.join("release/runner"));
@@ -236,6 +275,9 @@ impl Bench {
         }
         for file in modules {
             command.arg("--module").arg(file);
+        }
+        for driver in drivers {
+            command.args(["--driver", driver]);
         }
         command.arg("--output").arg(self.path("initrd"));
         succeed(&mut command);
