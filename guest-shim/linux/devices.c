@@ -27,6 +27,8 @@
 
 /* "all", or PCI addresses and driver names with commas between them. */
 static const char *wanted_devices;
+/* Whether a device that has a driver and is idle is attached again. */
+static bool release;
 static atomic_t driven = ATOMIC_INIT(0);
 
 static bool named(const char *list, const char *name)
@@ -183,7 +185,7 @@ static bool can_be_released(struct pci_dev *pdev)
 	return known && !pci_num_vf(pdev) && !device_for_each_child(&pdev->dev, NULL, in_use);
 }
 
-static void take_bound(struct pci_dev *pdev, bool release)
+static void take_bound(struct pci_dev *pdev)
 {
 	const char *driver = pdev->dev.driver->name;
 
@@ -225,17 +227,23 @@ void svsm_devices_quiet(void)
 	}
 }
 
-int svsm_devices_init(const char *devices, const char *rebind)
+/* Checks and keeps the parameters. */
+int svsm_devices_parameters(const char *devices, const char *rebind)
 {
-	struct pci_dev *pdev = NULL;
-	bool release = !strcmp(rebind, "idle");
-	int error;
-
+	release = !strcmp(rebind, "idle");
 	if (!release && strcmp(rebind, "never")) {
 		pr_err("rebind=%s is not known; write idle or never\n", rebind);
 		return -EINVAL;
 	}
 	wanted_devices = devices;
+	return 0;
+}
+
+int svsm_devices_init(void)
+{
+	struct pci_dev *pdev = NULL;
+	int error;
+
 	error = bus_register_notifier(&pci_bus_type, &bus_notifier);
 	if (error) {
 		pr_err("the PCI bus cannot be followed (error %d)\n", error);
@@ -244,7 +252,7 @@ int svsm_devices_init(const char *devices, const char *rebind)
 	for_each_pci_dev(pdev) {
 		if (pdev->dev.driver && !is_driven(&pdev->dev) &&
 		    wanted(&pdev->dev, pdev->dev.driver) && !use_dma_iommu(&pdev->dev))
-			take_bound(pdev, release);
+			take_bound(pdev);
 	}
 	return 0;
 }

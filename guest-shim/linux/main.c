@@ -342,6 +342,9 @@ static int __init svsm_swiotlb_init(void)
 		pr_err("this guest runs at VMPL0, without an SVSM; the kernel's own swiotlb stays\n");
 		return -ENODEV;
 	}
+	error = svsm_devices_parameters(devices, rebind);
+	if (error)
+		return error;
 	error = svsm_call_init(path);
 	if (error)
 		return error;
@@ -355,7 +358,7 @@ static int __init svsm_swiotlb_init(void)
 	error = register_pm_notifier(&suspend_notifier);
 	if (error)
 		goto no_notifier;
-	error = svsm_devices_init(devices, rebind);
+	error = svsm_devices_init();
 	if (error)
 		goto no_devices;
 	return 0;

@@ -88,7 +88,8 @@ extern const struct dma_map_ops svsm_dma_ops, svsm_first_dma_ops;
 
 /* devices.c */
 
-int svsm_devices_init(const char *devices, const char *rebind);
+int svsm_devices_parameters(const char *devices, const char *rebind);
+int svsm_devices_init(void);
 void svsm_devices_exit(void);
 void svsm_devices_quiet(void);
 bool svsm_device_leave(struct device *dev, u64 mask);
