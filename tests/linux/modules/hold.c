@@ -21,9 +21,6 @@ int hold(struct pci_dev *pdev, unsigned int kibibytes)
 	       statistic("granted_bytes") - statistic("used_bytes") > (u64)kibibytes * SZ_1K) {
 		held[count] = dma_map_single(&pdev->dev, page, SZ_4K, DMA_TO_DEVICE);
 		if (dma_mapping_error(&pdev->dev, held[count])) {
-			/* What is left lies between smaller mappings. */
-			if (kibibytes < SZ_4K / SZ_1K)
-				return 0;
 			let_go(pdev);
 			return -ENOMEM;
 		}

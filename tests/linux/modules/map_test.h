@@ -29,7 +29,7 @@ struct map_test {
 
 extern const struct map_test data_tests[], constraint_tests[], nmi_tests[], refusal_tests[], disk_tests[];
 
-/* hold.c: uses up the granted memory but for this many KiB (or the last whole page), until let_go(). Returns 0 or -ENOMEM. */
+/* hold.c: uses up the granted memory but for this many KiB, until let_go(). Returns 0 or -ENOMEM. */
 int hold(struct pci_dev *pdev, unsigned int kibibytes);
 /* The same of one page of the low window. */
 int hold_low(struct pci_dev *pdev);

@@ -2,7 +2,7 @@
 #
 # Sourced by init for svsm.work=scarce: a disk is read in pieces of 1 MiB while a module for tests leaves 512 KiB of what is
 # granted. Where there is no more, maps fail, and the read waits until the module lets go. Where there is a disk at the AHCI
-# controller, drivers that do not repeat are tried besides: that disk's, and with nothing left the network's.
+# controller, it is read besides: its driver does not repeat without end.
 # Needs what init defines (failed, finished, say, statistic, verdict).
 
 # The beginning of the AHCI disk, as one request: it has fewer pieces than the controller takes (168 pages).
@@ -21,19 +21,6 @@ hold() { # KIB-THAT-STAY-FREE
     insmod /lib/modules/map_test.ko leave="$1" 2>/tmp/error || failed map_test "$(head -n 1 /tmp/error)"
 }
 let_go() { rmmod map_test 2>/tmp/error || failed map_test "$(head -n 1 /tmp/error)"; }
-
-# Packets that the network's driver dropped. The peer answers no ping, whether it comes or not; a large one is forty packets.
-dropped() { cat /sys/class/net/eth0/statistics/tx_dropped; }
-network() {
-    local before
-    hold 1
-    before=$(dropped)
-    ping -c 1 -W 1 -s 60000 10.0.2.100 >/dev/null 2>&1
-    say "said scarce: net: $([ "$(dropped)" -gt "$before" ] && echo packets dropped || echo nothing dropped)"
-    let_go
-    timeout 60 wget -q -O /tmp/now.net http://10.0.2.100/ 2>/tmp/error.net
-    say "said scarce: net: $(verdict fetch /tmp/error.net /tmp/now.net /tmp/fetched)"
-}
 
 scarce_work() {
     local fails='no map fails' before
@@ -60,6 +47,5 @@ scarce_work() {
     say "said scarce: $(verdict read /tmp/error.scarce /tmp/now.scarce /tmp/sum.scarce)"
     if [ -b /dev/sda ]; then
         say "said scarce: sda as a whole: $(read_beginning $BEGINNING)"
-        network
     fi
 }

@@ -269,7 +269,7 @@ mod module {
     /// A disk that repeats what fails ends its read in the end.
     const REPEATED: [&str; 2] = ["maps fail", "read-right"];
 
-    /// virtio-blk repeats what fails. AHCI's driver gives up soon, and whoever reads sees one error. The network's drops the packet.
+    /// virtio-blk repeats what fails. AHCI's driver gives up soon, and whoever reads sees one error.
     #[test]
     fn a_cap_is_reached() {
         // The driver has 92 KiB of its own for each port.
@@ -280,8 +280,7 @@ mod module {
         let refused = format!("{whole}: Input/output error");
         let [pieces, whole] = [pieces, whole].map(|what| format!("{what}: read-right"));
         let [fails, right] = REPEATED;
-        let [dropped, fetched] = ["net: packets dropped", "net: fetch-right"];
-        let said = [&refused, &pieces, fails, right, &whole, dropped, fetched];
+        let said = [&refused, &pieces, fails, right, &whole];
         let outcome = assert_scarce(&bench, &options, &said, &[TROUBLE, FAILING]);
         let trouble = lines(&outcome, "trouble");
         let once = "I/O error, dev sda, sector 0 op 0x0:(READ)";
