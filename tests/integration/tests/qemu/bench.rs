@@ -44,6 +44,16 @@ impl Outcome {
         self.report["counters"][name].as_u64().unwrap_or(0)
     }
 
+    /// Names of the checks that failed, in their order. A report without checks fails.
+    pub fn failed_checks(&self) -> Vec<&str> {
+        let checks = self.report["checks"].as_array().expect("a list");
+        assert!(checks.len() >= 10, "{} checks", checks.len());
+        let failed = checks.iter().filter(|check| check["ok"] == false);
+        failed
+            .map(|check| check["name"].as_str().expect("a name"))
+            .collect()
+    }
+
     /// SVSM calls of the second full read. A report without the figure fails.
     pub fn steady_svsm_calls(&self) -> u64 {
         self.steady("svsm_calls")

@@ -235,12 +235,7 @@ mod module {
         let outcome = bench.linux_run(&[&POOL[..], options].concat());
         assert_eq!(said(&outcome, "scarce"), expected, "{}", outcome.text);
         assert_eq!(outcome.code, CHECK_FAILED, "{}", outcome.text);
-        let checks = outcome.report["checks"].as_array().expect("a list");
-        let failed: Vec<_> = checks
-            .iter()
-            .filter(|check| check["ok"] == false)
-            .map(|check| check["name"].as_str().expect("a name"))
-            .collect();
+        let failed = outcome.failed_checks();
         let as_expected = failed.len() == failing.len()
             && failed
                 .iter()
