@@ -188,7 +188,7 @@ impl<H: Hardware> Machine<'_, H> {
     }
 
     /// Does the VMGEXIT that follows a write of the GHCB MSR at once, as kernels have it: on hardware that write is no exit
-    /// either. For VMPL 0 each is an exit of its own, since the attacks of this host count its exits.
+    /// either. At VMPL 0 both stay exits of their own, because this host's attacks count the exits of VMPL 0.
     fn request_behind(&mut self, cpu: &mut Cpu) -> Flow {
         let vcpu = cpu.vcpu();
         let follows = vcpu.vmpl != Vmpl::Vmpl0

@@ -159,7 +159,7 @@ mod module {
         }
     }
 
-    /// It has a function of its own for calls, which is the usual way then; the MSR is the other one.
+    /// This kernel exports a function for SVSM calls, which the module uses by default; the second boot calls by the MSR.
     #[test]
     fn another_kernel() {
         let by_msr = "svsm_swiotlb.path=msr";
